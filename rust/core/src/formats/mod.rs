@@ -1,0 +1,1 @@
+//! Decoders, one file a format, and the sniffing by content.

@@ -1,0 +1,11 @@
+//! How one I/O travels, in the order of the modules below.
+//!
+//! A decoder ([`formats`]) gives [`trace`] batches. The [`replay`] schedule says when an I/O is
+//! due; its worker takes a slot ([`slab`]), fills the payload ([`payload`]), takes the range
+//! lock ([`rangelock`]) and hands the slot to the [`pipeline`], the only file that walks a chain
+//! of [`filters`] down to a backend ([`backends`]) and back up. One row of [`record`] keeps it.
+
+pub mod error;
+pub mod formats;
+pub mod io;
+pub mod trace;

@@ -1,0 +1,45 @@
+"""The command line: one file a verb, listed here; each a thin caller of the Python function."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import typer
+
+from vaio_bench.errors import VaioBenchError
+
+# One line a verb: the module below this package whose `register(app)` adds it.
+VERBS: tuple[str, ...] = ()
+
+
+def build_app() -> typer.Typer:
+    """The typer application with every verb of `VERBS`."""
+    app = typer.Typer(
+        name="vaio-bench",
+        help="What an I/O filter costs, which RPO it gives and what a cache hits.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    for verb in VERBS:
+        importlib.import_module(f"vaio_bench.cli.{verb}").register(app)
+    return app
+
+
+def main() -> None:
+    """Entry point of `vaio-bench`: maps errors to one line on stderr and an exit status."""
+    try:
+        build_app()()
+    except VaioBenchError as error:
+        print(f"vaio-bench: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        print("vaio-bench: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our standard output has gone: not an error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

@@ -1,0 +1,19 @@
+"""Every error a user can meet: one line, and an exit status."""
+
+from __future__ import annotations
+
+
+class VaioBenchError(Exception):
+    """Base of the errors that end a command with one line on stderr."""
+
+    exit_status = 1
+
+
+class InputError(VaioBenchError):
+    """A file, policy, option or row of the user is wrong: exit status 2."""
+
+    exit_status = 2
+
+
+class WorkError(VaioBenchError):
+    """The work itself failed (I/O errors, verification, a law broken): exit status 1."""
