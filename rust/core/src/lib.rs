@@ -8,4 +8,6 @@
 pub mod error;
 pub mod formats;
 pub mod io;
+pub mod profile;
 pub mod trace;
+pub mod trace_arrow;
