@@ -1,0 +1,1 @@
+"""Analyses of traces and run folders: one file a verb."""
