@@ -82,7 +82,7 @@ def format_size(size_bytes: float) -> str:
     """A size for people: "1.5 GiB", three digits at most and binary prefixes."""
     amount, prefixes = float(size_bytes), iter(("B", "KiB", "MiB", "GiB", "TiB", "PiB"))
     prefix = next(prefixes)
-    while abs(amount) >= 1024 and prefix != "PiB":
+    while abs(amount) >= 0.9995 * 1024 and prefix != "PiB":
         amount, prefix = amount / 1024, next(prefixes)
     return f"{_three_digits(amount)} {prefix}"
 
@@ -92,7 +92,7 @@ def format_time(time_ns: float) -> str:
     steps = (("ns", 1e3), ("us", 1e3), ("ms", 1e3), ("s", 60.0), ("min", 60.0), ("h", 24.0))
     amount = float(time_ns)
     for unit, limit in steps:
-        if abs(amount) < limit:
+        if abs(amount) < 0.9995 * limit:  # not "1000 us"
             return f"{_three_digits(amount)} {unit}"
         amount /= limit
     return f"{_three_digits(amount)} d"
