@@ -200,7 +200,7 @@ def processor_use(seconds: float) -> tuple[float, float]:
 
 
 def _ticks() -> list[int]:
-    """user nice system idle iowait irq softirq steal, of all processors together."""
+    """Of all processors: user, nice, system, idle, iowait, irq, softirq, steal."""
     with Path("/proc/stat").open() as stat:
         return [int(value) for value in stat.readline().split()[1:9]]
 

@@ -88,13 +88,14 @@ def mount_of(path: Path, mountinfo: str | None = None) -> Mount:
 def _parse(line: str) -> Mount:
     fields, _, rest = line.partition(" - ")
     _id, _parent, device, _root, point, options = fields.split()[:6]
-    file_system, source, super_options = (rest.split(" ", 2) + [""])[:3]
+    # The file system's own options may be missing, and its source holds no space: it is escaped.
+    file_system, source, super_options = [*rest.split(" ", 2), ""][:3]
     both = dict.fromkeys([*options.split(","), *super_options.split(",")])
     return Mount(device, _unescape(point), file_system, _unescape(source), ",".join(both))
 
 
 def _unescape(text: str) -> str:
-    """Spaces and the like are written in octal: `\\040`."""
+    r"""Spaces and the like are written in octal: `\040`."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 

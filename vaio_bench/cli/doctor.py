@@ -80,6 +80,6 @@ def _rows(env: dict[str, Any]) -> list[tuple[str, str]]:
 def _known(value: object) -> str:
     if value is None:
         return "not known"
-    return (
-        {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
-    )
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
