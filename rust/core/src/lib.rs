@@ -7,5 +7,9 @@
 
 pub mod error;
 pub mod formats;
+pub mod int_map;
 pub mod io;
+pub mod payload;
 pub mod trace;
+pub mod version_map;
+pub mod xts;
