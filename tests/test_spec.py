@@ -202,12 +202,15 @@ class TestFiles:
 
     @pytest.mark.usefixtures("all_classes")
     def test_resolved_for_manifest_and_engine(self) -> None:
-        policy = spec.parse_policy(policy_text("cache", head='name = "c"'), "x.toml")
-        document = json.loads(policy.to_json())
-        assert document == policy.to_dict()
+        text = policy_text("cache", head='name = "c"') + 'block = "4KiB"\n'
+        policy = spec.parse_policy(text, "x.toml")
+        document = json.loads(json.dumps(policy.to_dict()))
+        assert document["name"] == "c"
+        assert document["source"] == "x.toml"
         assert document["filters"] == [
-            {"use": "cache", "class": "cache", "placement": "inline", "params": {}}
+            {"use": "cache", "class": "cache", "placement": "inline", "params": {"block": "4KiB"}}
         ]
+        assert policy.engine_filters() == [{"name": "cache", "params": {"block": "4KiB"}}]
 
 
 class TestEngine:

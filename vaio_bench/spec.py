@@ -69,7 +69,7 @@ class FilterUse:
     params: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """The shape of the manifest and of the engine's JSON."""
+        """The shape of the manifest."""
         return {
             "use": self.use,
             "class": self.filter_class,
@@ -102,9 +102,9 @@ class Policy:
             "filters": [use.to_dict() for use in self.filters],
         }
 
-    def to_json(self) -> str:
-        """The same for the engine: `{"name", ..., "filters": [{"use", "params", ...}]}`."""
-        return json.dumps(self.to_dict(), allow_nan=False)
+    def engine_filters(self) -> list[dict[str, Any]]:
+        """The chain as the engine's options have it: `[{"name", "params"}]`, first filter first."""
+        return [{"name": use.use, "params": use.params} for use in self.filters]
 
 
 def direct() -> Policy:
