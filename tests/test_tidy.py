@@ -246,22 +246,6 @@ def test_banned_calls(rule: tuple[str, str, tuple[str, ...], str]) -> None:
     complain(faults)
 
 
-def test_unsafe_says_why_it_is_safe() -> None:
-    faults = []
-    for path in CODE_FILES:
-        if path.suffix != ".rs":
-            continue
-        lines = path.read_text().splitlines()
-        for number, line in enumerate(lines, 1):
-            code = line.split("//")[0]
-            if not re.search(r"\bunsafe (\{|impl\b)", code):
-                continue
-            above = lines[max(number - 9, 0) : number]
-            if not any("SAFETY:" in text for text in above):
-                faults.append(f"{name_of(path)}:{number}: expected `// SAFETY: ...` above it")
-    complain(faults)
-
-
 def test_no_dead_rust_file() -> None:
     """A file that no `mod` names is not compiled, so that nothing checks it."""
     faults = []
