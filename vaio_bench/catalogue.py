@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,14 +31,16 @@ class Kind:
 
     @property
     def summary(self) -> str:
-        """The first line of prose of the page."""
+        """The first sentence of the page."""
         return summary_of(self.page)
 
 
 def summary_of(page: str) -> str:
-    """The first line of a Markdown page that is neither blank nor a heading."""
-    lines = (line.strip() for line in page.splitlines())
-    return next((line for line in lines if line and not line.startswith("#")), "")
+    """The first sentence of a Markdown page, its headings left out."""
+    lines = ["" if line.startswith("#") else line.strip() for line in page.splitlines()]
+    paragraph = itertools.takewhile(bool, itertools.dropwhile(lambda line: not line, lines))
+    sentence = re.split(r"(?<=[.!?])\s", " ".join(paragraph), maxsplit=1)[0]
+    return sentence.removesuffix(".")
 
 
 @functools.cache

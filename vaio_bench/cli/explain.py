@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from typing import Annotated
+import shutil
+import textwrap
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from vaio_bench.explain import Page
 
 
 def register(app: typer.Typer) -> None:
@@ -27,12 +33,21 @@ def register(app: typer.Typer) -> None:
         if as_json:
             print(json.dumps([page.to_dict() for page in found]))
         elif name is None:
-            width = max(len(page.name) for page in found)
-            group = None
-            for page in found:
-                if page.group != group:
-                    print(f"{'' if group is None else chr(10)}{page.group}")
-                    group = page.group
-                print(f"  {page.name:<{width}}  {page.summary}")
+            print(_listing(found))
         else:
             print("\n\n".join(page.text.strip() for page in found))
+
+
+def _listing(pages: list[Page]) -> str:
+    """A line for each page, below the name of its group."""
+    width = max(len(page.name) for page in pages)
+    # Whole sentences in a file or pipe; on a terminal what fits.
+    room = max(shutil.get_terminal_size(fallback=(1000, 24)).columns - width - 4, 40)
+    lines: list[str] = []
+    for group, members in itertools.groupby(pages, key=lambda page: page.group):
+        lines += ["", group] if lines else [group]
+        lines += [
+            f"  {page.name:<{width}}  {textwrap.shorten(page.summary, room, placeholder=' ...')}"
+            for page in members
+        ]
+    return "\n".join(lines)
