@@ -11,6 +11,7 @@ mod replay;
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("DEBUG_BUILD", cfg!(debug_assertions))?;
     module.add("VERSION", env!("CARGO_PKG_VERSION"))?;
-    catalogue::register(module)?;
+    module.add_function(wrap_pyfunction!(catalogue::catalogue, module)?)?;
+    module.add_function(wrap_pyfunction!(catalogue::check_filter, module)?)?;
     replay::register(module)
 }
