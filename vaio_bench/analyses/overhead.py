@@ -244,6 +244,8 @@ def compare_figures(
 
 def shared_rounds(figures: pl.DataFrame, name: str, baseline: str) -> list[int]:
     """Rounds complete for both policies, ascending."""
+    if figures.is_empty():
+        return []
     of = {
         policy: set(figures.filter(pl.col("policy") == policy)["round"].to_list())
         for policy in (name, baseline)
