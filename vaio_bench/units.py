@@ -119,7 +119,7 @@ def _size_factor(unit: str) -> int | None:
         return None
     prefix, binary, byte = match.groups()
     base = 1000 if byte and not binary else 1024
-    return base ** _POWERS[prefix]
+    return int(base ** _POWERS[prefix])
 
 
 def _bits_factor(unit: str) -> int | None:
@@ -128,7 +128,7 @@ def _bits_factor(unit: str) -> int | None:
         return None
     prefix, binary, kind = match.groups()
     bits = 1 if kind in ("b", "bit") else 8
-    return bits * (1024 if binary else 1000) ** _POWERS[prefix.lower()]
+    return int(bits * (1024 if binary else 1000) ** _POWERS[prefix.lower()])
 
 
 def _whole(amount: Fraction, value: object, wanted: str, where: str) -> int:

@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
         spec: Annotated[
             str | None, typer.Argument(metavar="PRESET|SPEC.toml", show_default=False)
         ] = None,
+        *,
         output: Annotated[
             Path | None, typer.Option("--output", "-o", help="Parquet file to write.")
         ] = None,
@@ -48,15 +49,13 @@ def register(app: typer.Typer) -> None:
             return
         if output is None:
             raise InputError("synth: expected -o FILE, the trace to write")
-        overrides = {"seed": seed, "ios": ios, "duration": duration}
         with rows_progress("making", quiet=quiet) as progress:
             result = make(
-                spec, output, **overrides, footprint=footprint, rate=rate, force=force,
-                progress=progress,
+                spec, output, seed=seed, ios=ios, duration=duration, footprint=footprint,
+                rate=rate, force=force, progress=progress,
             )  # fmt: skip
         if as_json:
-            json.dump(result.document(), sys.stdout)
-            sys.stdout.write("\n")
+            print(json.dumps(result.document()))
         else:
             disks = len(result.disks)
             print(
@@ -70,8 +69,8 @@ def _list(*, as_json: bool) -> None:
 
     found = {name: find_spec(name).description for name in preset_names()}
     if as_json:
-        json.dump({"presets": [{"name": n, "description": d} for n, d in found.items()]}, sys.stdout)
-        sys.stdout.write("\n")
+        presets = [{"name": name, "description": text} for name, text in found.items()]
+        print(json.dumps({"presets": presets}))
         return
     for name, description in found.items():
         print(f"{name:18} {description}")

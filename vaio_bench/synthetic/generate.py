@@ -190,7 +190,7 @@ class _Generator:
 
 def _cumulative(weights: list[float]) -> Floats:
     sums = np.cumsum(np.asarray(weights, np.float64))
-    return sums / sums[-1]
+    return np.asarray(sums / sums[-1])
 
 
 def _pick(rng: np.random.Generator, shares: Floats, rows: int) -> Ints:

@@ -104,7 +104,8 @@ class Address(_Table):
         for name in ("footprint", "start"):
             value = getattr(self, name)
             if value % self.block:
-                raise ValueError(f"{name}: expected a multiple of block ({self.block}), got {value}")
+                wanted = f"a multiple of block ({self.block})"
+                raise ValueError(f"{name}: expected {wanted}, got {value}")
         if self.footprint == 0:
             raise ValueError("footprint: expected at least one block, got 0")
         if self.start + self.footprint > _MAX_REACH_BYTES:
