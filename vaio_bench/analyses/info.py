@@ -70,9 +70,10 @@ def info(
 
     Returns:
         `{"trace", "description" (a sentence), "ios", "reads", "writes", "flushes", "discards",
-        "read_bytes", "write_bytes", "duration_s", "footprint_bytes", "unique_blocks", "block_bytes", "working_set", "reuse",
-        "interarrival_ns", "burstiness", "hurst", "outstanding", "sizes", "alignment",
-        "sequentiality", "latency_ns", ..., "disks": [{"disk", and the same keys}, ...]}`. Units
+        "read_bytes", "write_bytes", "duration_s", "footprint_bytes", "unique_blocks",
+        "block_bytes", "working_set", "reuse", "interarrival_ns", "burstiness", "hurst",
+        "outstanding", "sizes", "alignment", "sequentiality", "latency_ns", ...,
+        "disks": [{"disk", and the same keys}, ...]}`. Units
         are in the names; a share or figure that the trace cannot give is null.
 
     Raises:
