@@ -123,6 +123,9 @@ def _open(path: str) -> pq.ParquetFile:
         return pq.ParquetFile(path, read_dictionary=["disk", "op"])
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
+    except KeyError:
+        # A column to be read as a dictionary is missing: the profile names it.
+        return pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: expected a canonical trace (Parquet): {reason}") from None
