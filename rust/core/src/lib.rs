@@ -9,3 +9,4 @@ pub mod error;
 pub mod formats;
 pub mod io;
 pub mod trace;
+pub mod trace_arrow;

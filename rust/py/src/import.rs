@@ -1,0 +1,108 @@
+//! Bindings of the trace decoders.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use pyo3::prelude::*;
+use serde_json::json;
+use vaio_bench_core::error::Error;
+use vaio_bench_core::formats::background::Background;
+use vaio_bench_core::formats::order::Ordered;
+use vaio_bench_core::formats::{self, EventKind, FORMATS, Options};
+use vaio_bench_core::trace_arrow::to_record_batch;
+
+use crate::arrow::Batch;
+use crate::errors::to_py;
+
+/// Canonical batches out of the files of a trace; they are decoded on a thread of their own.
+#[pyclass(frozen)]
+pub struct TraceReader {
+    format: &'static str,
+    state: Mutex<State>,
+}
+
+struct State {
+    background: Background,
+    origin_ns: Option<i64>,
+}
+
+#[pymethods]
+impl TraceReader {
+    #[new]
+    #[pyo3(signature = (paths, aside, *, format=None, event="queue", columns=None,
+        skip_bad=false, sort=false, batch_rows=1 << 20))]
+    fn new(
+        py: Python<'_>,
+        paths: Vec<PathBuf>,
+        aside: PathBuf,
+        format: Option<&str>,
+        event: &str,
+        columns: Option<String>,
+        skip_bad: bool,
+        sort: bool,
+        batch_rows: usize,
+    ) -> PyResult<Self> {
+        let event = match event {
+            "queue" => EventKind::Queue,
+            "issue" => EventKind::Issue,
+            _ => {
+                let message = format!("--event: expected queue or issue, got {event:?}");
+                return Err(to_py(&Error::input(message)));
+            }
+        };
+        let options = Options { event, columns, skip_bad };
+        py.detach(|| {
+            let (format, source) = formats::open(&paths, format, &options)?;
+            let background = Background::start(Ordered::new(source, &aside, sort), batch_rows)?;
+            Ok(Self { format, state: Mutex::new(State { background, origin_ns: None }) })
+        })
+        .map_err(|e| to_py(&e))
+    }
+
+    /// Name of the format that was recognised or asked for.
+    #[getter]
+    fn format(&self) -> &'static str {
+        self.format
+    }
+
+    /// The next batch in the canonical schema, or `None` at the end.
+    fn next_batch(&self, py: Python<'_>) -> PyResult<Option<Batch>> {
+        py.detach(|| {
+            let mut state = self.state.lock().map_err(|_| Error::failed("the reader is broken"))?;
+            let Some(decoded) = state.background.next_batch()? else { return Ok(None) };
+            let first_ns = decoded.batch.time_ns.first().copied().unwrap_or(0);
+            let origin_ns = *state.origin_ns.get_or_insert(first_ns);
+            to_record_batch(decoded.batch, &decoded.disks, origin_ns).map(|b| Some(Batch(b)))
+        })
+        .map_err(|e: Error| to_py(&e))
+    }
+
+    /// After the last batch: a JSON document with `records`, `dropped` (reason to count),
+    /// `warnings` and `needs_sort` (the rows are worthless: read again with `sort=True`).
+    fn report(&self) -> Option<String> {
+        let state = self.state.lock().ok()?;
+        let outcome = state.background.outcome()?;
+        let report = &outcome.report;
+        let dropped: serde_json::Map<String, serde_json::Value> =
+            report.dropped.iter().map(|(why, rows)| (why.clone(), json!(rows))).collect();
+        let document = json!({
+            "records": report.records,
+            "dropped": dropped,
+            "warnings": report.warnings,
+            "needs_sort": outcome.needs_sort,
+        });
+        Some(document.to_string())
+    }
+}
+
+/// `(name, doc page)` of every trace format, in the order in which they are tried.
+#[pyfunction]
+#[pyo3(name = "formats")]
+fn catalogue() -> Vec<(&'static str, &'static str)> {
+    FORMATS.iter().map(|format| (format.name(), format.page())).collect()
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<TraceReader>()?;
+    module.add_function(wrap_pyfunction!(catalogue, module)?)
+}
