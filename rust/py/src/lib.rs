@@ -3,13 +3,17 @@
 use pyo3::prelude::*;
 
 mod arrow;
+mod catalogue;
 mod errors;
 mod import;
+mod replay;
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("DEBUG_BUILD", cfg!(debug_assertions))?;
     module.add("VERSION", env!("CARGO_PKG_VERSION"))?;
+    module.add_function(wrap_pyfunction!(catalogue::catalogue, module)?)?;
+    module.add_function(wrap_pyfunction!(catalogue::check_filter, module)?)?;
     import::register(module)?;
-    Ok(())
+    replay::register(module)
 }
