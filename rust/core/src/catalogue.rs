@@ -5,8 +5,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::backends::BACKENDS;
-use crate::formats::FORMATS;
 use crate::filters::{Class, DataMode, FILTERS, Kind, ParamError, Properties, Setting, find};
+use crate::formats::FORMATS;
 
 /// A filter, format, eviction policy or backend.
 #[derive(Debug, Serialize)]

@@ -20,9 +20,5 @@ pub mod record;
 pub mod replay;
 pub mod slab;
 pub mod trace;
-<<<<<<< HEAD
-pub mod trace_arrow;
-=======
 pub mod version_map;
 pub mod xts;
->>>>>>> main

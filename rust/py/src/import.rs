@@ -7,9 +7,9 @@ use pyo3::prelude::*;
 use serde_json::json;
 use vaio_bench_core::error::Error;
 use vaio_bench_core::formats::background::Background;
+use vaio_bench_core::formats::canonical::to_record_batch;
 use vaio_bench_core::formats::order::Ordered;
 use vaio_bench_core::formats::{self, EventKind, FORMATS, Options};
-use vaio_bench_core::trace_arrow::to_record_batch;
 
 use crate::arrow::Batch;
 use crate::errors::to_py;

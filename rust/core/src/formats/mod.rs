@@ -8,6 +8,7 @@ mod blkmatch;
 mod blkparse;
 mod blktable;
 mod blktrace;
+pub mod canonical;
 mod columns;
 mod csv;
 pub mod input;
