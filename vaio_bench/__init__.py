@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from vaio_bench.doctor import doctor
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from vaio_bench.errors import InputError, VaioBenchError, WorkError
-from vaio_bench.explain import explain
-from vaio_bench.spec import direct, load_policies, load_policy
+
+if TYPE_CHECKING:
+    from vaio_bench.analyses.info import info
+    from vaio_bench.doctor import doctor
+    from vaio_bench.explain import explain
+    from vaio_bench.spec import direct, load_policies, load_policy
 
 __all__ = [
     "InputError",
@@ -14,6 +20,25 @@ __all__ = [
     "direct",
     "doctor",
     "explain",
+    "info",
     "load_policies",
     "load_policy",
 ]
+
+# The verbs as functions, imported when first used: Polars, pyarrow and plotly take a while.
+_LAZY = {
+    "direct": "vaio_bench.spec",
+    "doctor": "vaio_bench.doctor",
+    "explain": "vaio_bench.explain",
+    "info": "vaio_bench.analyses.info",
+    "load_policies": "vaio_bench.spec",
+    "load_policy": "vaio_bench.spec",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        # What was imported stays: a submodule of the same name must not take its place.
+        found = globals()[name] = getattr(importlib.import_module(_LAZY[name]), name)
+        return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,7 +11,11 @@ import typer
 from vaio_bench.errors import VaioBenchError
 
 # One line a verb: the module below this package whose `register(app)` adds it.
-VERBS: tuple[str, ...] = ("explain", "doctor")
+VERBS: tuple[str, ...] = (
+    "info",
+    "explain",
+    "doctor",
+)
 
 
 def build_app() -> typer.Typer:

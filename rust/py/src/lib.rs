@@ -6,6 +6,7 @@ mod arrow;
 mod catalogue;
 mod errors;
 mod import;
+mod profile;
 mod replay;
 
 #[pymodule]
@@ -15,5 +16,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(catalogue::catalogue, module)?)?;
     module.add_function(wrap_pyfunction!(catalogue::check_filter, module)?)?;
     import::register(module)?;
+    module.add_function(wrap_pyfunction!(profile::profile_trace, module)?)?;
     replay::register(module)
 }
