@@ -12,6 +12,7 @@ from vaio_bench.errors import VaioBenchError
 
 # One line a verb: the module below this package whose `register(app)` adds it.
 VERBS: tuple[str, ...] = (
+    "import_",
     "info",
     "explain",
     "doctor",

@@ -1,7 +1,8 @@
 //! Bindings of the trace decoders.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use pyo3::prelude::*;
 use serde_json::json;
@@ -9,7 +10,7 @@ use vaio_bench_core::error::Error;
 use vaio_bench_core::formats::background::Background;
 use vaio_bench_core::formats::canonical::to_record_batch;
 use vaio_bench_core::formats::order::Ordered;
-use vaio_bench_core::formats::{self, EventKind, FORMATS, Options};
+use vaio_bench_core::formats::{self, EventKind, Options};
 
 use crate::arrow::Batch;
 use crate::errors::to_py;
@@ -18,6 +19,7 @@ use crate::errors::to_py;
 #[pyclass(frozen)]
 pub struct TraceReader {
     format: &'static str,
+    bytes_read: Arc<AtomicU64>,
     state: Mutex<State>,
 }
 
@@ -52,9 +54,11 @@ impl TraceReader {
         };
         let options = Options { event, columns, skip_bad };
         py.detach(|| {
-            let (format, source) = formats::open(&paths, format, &options)?;
-            let background = Background::start(Ordered::new(source, &aside, sort), batch_rows)?;
-            Ok(Self { format, state: Mutex::new(State { background, origin_ns: None }) })
+            let opened = formats::open(&paths, format, &options)?;
+            let ordered = Ordered::new(opened.source, &aside, sort);
+            let background = Background::start(ordered, batch_rows)?;
+            let state = Mutex::new(State { background, origin_ns: None });
+            Ok(Self { format: opened.format, bytes_read: opened.bytes_read, state })
         })
         .map_err(|e| to_py(&e))
     }
@@ -63,6 +67,12 @@ impl TraceReader {
     #[getter]
     fn format(&self) -> &'static str {
         self.format
+    }
+
+    /// Bytes read from the files so far, as they are stored.
+    #[getter]
+    fn bytes_read(&self) -> u64 {
+        self.bytes_read.load(Ordering::Relaxed)
     }
 
     /// The next batch in the canonical schema, or `None` at the end.
@@ -79,9 +89,10 @@ impl TraceReader {
 
     /// After the last batch: a JSON document with `records`, `dropped` (reason to count),
     /// `warnings` and `needs_sort` (the rows are worthless: read again with `sort=True`).
-    fn report(&self) -> Option<String> {
-        let state = self.state.lock().ok()?;
-        let outcome = state.background.outcome()?;
+    fn report(&self) -> PyResult<String> {
+        let early = || to_py(&Error::failed("the report is there after the last batch"));
+        let state = self.state.lock().map_err(|_| early())?;
+        let outcome = state.background.outcome().ok_or_else(early)?;
         let report = &outcome.report;
         let dropped: serde_json::Map<String, serde_json::Value> =
             report.dropped.iter().map(|(why, rows)| (why.clone(), json!(rows))).collect();
@@ -91,18 +102,10 @@ impl TraceReader {
             "warnings": report.warnings,
             "needs_sort": outcome.needs_sort,
         });
-        Some(document.to_string())
+        Ok(document.to_string())
     }
 }
 
-/// `(name, doc page)` of every trace format, in the order in which they are tried.
-#[pyfunction]
-#[pyo3(name = "formats")]
-fn catalogue() -> Vec<(&'static str, &'static str)> {
-    FORMATS.iter().map(|format| (format.name(), format.page())).collect()
-}
-
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<TraceReader>()?;
-    module.add_function(wrap_pyfunction!(catalogue, module)?)
+    module.add_class::<TraceReader>()
 }

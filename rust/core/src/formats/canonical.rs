@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow_array::types::{Int8Type, Int32Type};
+use arrow_array::types::Int32Type;
 use arrow_array::{
-    ArrayRef, DictionaryArray, Int8Array, Int32Array, Int64Array, RecordBatch, StringArray,
-    UInt32Array,
+    ArrayRef, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray, UInt32Array,
 };
 use arrow_buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
 use arrow_schema::{ArrowError, DataType, Field, Schema};
@@ -17,11 +16,11 @@ use crate::trace::{NO_LATENCY, NO_STREAM, TraceBatch};
 /// The schema of the canonical trace, without the optional `content`.
 #[must_use]
 pub fn schema() -> Schema {
-    let dictionary = |keys| DataType::Dictionary(Box::new(keys), Box::new(DataType::Utf8));
+    let name = || DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
     Schema::new(vec![
         Field::new("time_ns", DataType::Int64, false),
-        Field::new("disk", dictionary(DataType::Int32), false),
-        Field::new("op", dictionary(DataType::Int8), false),
+        Field::new("disk", name(), false),
+        Field::new("op", name(), false),
         Field::new("offset_bytes", DataType::Int64, false),
         Field::new("length_bytes", DataType::Int64, false),
         Field::new("latency_ns", DataType::Int64, true),
@@ -50,13 +49,13 @@ fn build(batch: TraceBatch, disks: &[String]) -> Result<RecordBatch, ArrowError>
     let latency_nulls = nulls(batch.latency_ns.len(), |i| batch.latency_ns[i] != NO_LATENCY);
     let stream_nulls = nulls(batch.stream.len(), |i| batch.stream[i] != NO_STREAM);
     let disk_keys: Vec<i32> = batch.disk.into_iter().map(|d| d as i32).collect();
-    let op_keys: Vec<i8> = batch.op.into_iter().map(|op| op as i8).collect();
+    let op_keys: Vec<i32> = batch.op.into_iter().map(i32::from).collect();
     let disk = DictionaryArray::<Int32Type>::try_new(
         Int32Array::from(disk_keys),
         Arc::new(StringArray::from_iter_values(disks)),
     )?;
-    let op = DictionaryArray::<Int8Type>::try_new(
-        Int8Array::from(op_keys),
+    let op = DictionaryArray::<Int32Type>::try_new(
+        Int32Array::from(op_keys),
         Arc::new(StringArray::from_iter_values(Op::NAMES)),
     )?;
     let columns: Vec<ArrayRef> = vec![

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 
@@ -25,11 +27,12 @@ pub struct Input {
 }
 
 impl Input {
-    /// Opens `path` and undoes its compression, which is recognised by content.
+    /// Opens `path` and undoes its compression, which is recognised by content. What is read from
+    /// the file is counted in `bytes_read`.
     ///
     /// # Errors
     /// `Input` where the file cannot be opened or is a folder.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub fn open(path: &Path, bytes_read: &Arc<AtomicU64>) -> Result<Self> {
         let name = path.display().to_string();
         let failed =
             |e: std::io::Error| Error::input("cannot be read").with("file", &name).caused_by(e);
@@ -39,9 +42,10 @@ impl Input {
         }
         let mut magic = Vec::with_capacity(8);
         Read::by_ref(&mut file).take(8).read_to_end(&mut magic).map_err(failed)?;
-        let whole = BufReader::with_capacity(CHUNK_BYTES, std::io::Cursor::new(magic.clone()));
-        let reader = decompressed(&magic, whole.chain(BufReader::with_capacity(CHUNK_BYTES, file)))
-            .map_err(failed)?;
+        let counted = Counted { file, bytes_read: Arc::clone(bytes_read) };
+        let rest = BufReader::with_capacity(CHUNK_BYTES, counted);
+        let whole = std::io::Cursor::new(magic.clone()).chain(rest);
+        let reader = decompressed(&magic, whole).map_err(failed)?;
         Ok(Self::from_reader(name, reader))
     }
 
@@ -123,8 +127,19 @@ impl Input {
     }
 }
 
-/// Names of the compressions, as the documentation lists them.
-pub const COMPRESSIONS: [&str; 4] = ["gz", "zst", "xz", "bz2"];
+/// A file that counts what is read, for a progress display.
+struct Counted {
+    file: File,
+    bytes_read: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let bytes = self.file.read(buffer)?;
+        self.bytes_read.fetch_add(bytes as u64, Ordering::Relaxed);
+        Ok(bytes)
+    }
+}
 
 fn decompressed<R>(magic: &[u8], reader: R) -> std::io::Result<Box<dyn Read + Send>>
 where
@@ -149,7 +164,7 @@ mod tests {
     use std::io::Write;
 
     fn read_all(path: &Path) -> Result<Vec<u8>> {
-        let mut input = Input::open(path)?;
+        let mut input = Input::open(path, &Arc::default())?;
         let mut all = Vec::new();
         loop {
             let got = input.fill(1)?.to_vec();

@@ -23,6 +23,8 @@ mod vscsi;
 mod tests;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use crate::error::{Error, Result};
 use crate::trace::TraceSource;
@@ -88,18 +90,23 @@ pub fn names() -> String {
     FORMATS.iter().map(|format| format.name()).collect::<Vec<_>>().join(", ")
 }
 
-/// Opens a trace of one or several files; the format's name comes with it.
+/// A trace on its way to be read.
+pub struct Opened {
+    pub format: &'static str,
+    pub source: Box<dyn TraceSource>,
+    /// Bytes read from the files so far, as they are stored.
+    pub bytes_read: Arc<AtomicU64>,
+}
+
+/// Opens a trace of one or several files.
 ///
 /// # Errors
 /// `Input` where a file cannot be read or its format is not known.
-pub fn open(
-    paths: &[PathBuf],
-    format: Option<&str>,
-    options: &Options,
-) -> Result<(&'static str, Box<dyn TraceSource>)> {
+pub fn open(paths: &[PathBuf], format: Option<&str>, options: &Options) -> Result<Opened> {
+    let bytes_read = Arc::default();
     let mut inputs = Vec::with_capacity(paths.len());
     for path in paths {
-        inputs.push(Input::open(path)?);
+        inputs.push(Input::open(path, &bytes_read)?);
     }
     let format = match format {
         Some(name) => FORMATS.iter().find(|f| f.name() == name).ok_or_else(|| {
@@ -115,7 +122,7 @@ pub fn open(
             format.name()
         )));
     }
-    Ok((format.name(), format.open(inputs, options)?))
+    Ok(Opened { format: format.name(), source: format.open(inputs, options)?, bytes_read })
 }
 
 /// The format of the first file that holds anything.
