@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from vaio_bench.analyses.info import info
     from vaio_bench.doctor import doctor
     from vaio_bench.explain import explain
+    from vaio_bench.importer import import_trace
     from vaio_bench.spec import direct, load_policies, load_policy
+    from vaio_bench.trace import open_trace
 
 __all__ = [
     "InputError",
@@ -20,9 +22,11 @@ __all__ = [
     "direct",
     "doctor",
     "explain",
+    "import_trace",
     "info",
     "load_policies",
     "load_policy",
+    "open_trace",
 ]
 
 # The verbs as functions, imported when first used: Polars, pyarrow and plotly take a while.
@@ -30,9 +34,11 @@ _LAZY = {
     "direct": "vaio_bench.spec",
     "doctor": "vaio_bench.doctor",
     "explain": "vaio_bench.explain",
+    "import_trace": "vaio_bench.importer",
     "info": "vaio_bench.analyses.info",
     "load_policies": "vaio_bench.spec",
     "load_policy": "vaio_bench.spec",
+    "open_trace": "vaio_bench.trace",
 }
 
 

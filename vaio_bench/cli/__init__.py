@@ -12,8 +12,9 @@ from vaio_bench.errors import VaioBenchError
 
 # One line a verb: the module below this package whose `register(app)` adds it.
 VERBS: tuple[str, ...] = (
-    "replay",
+    "import_",
     "info",
+    "replay",
     "explain",
     "doctor",
 )
