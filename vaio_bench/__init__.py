@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vaio_bench.importer import import_trace
     from vaio_bench.spec import direct, load_policies, load_policy
     from vaio_bench.trace import open_trace
+    from vaio_bench.synthetic.run import synth
 
 __all__ = [
     "InputError",
@@ -27,6 +28,7 @@ __all__ = [
     "load_policies",
     "load_policy",
     "open_trace",
+    "synth",
 ]
 
 # The verbs as functions, imported when first used: Polars, pyarrow and plotly take a while.
@@ -39,6 +41,7 @@ _LAZY = {
     "load_policies": "vaio_bench.spec",
     "load_policy": "vaio_bench.spec",
     "open_trace": "vaio_bench.trace",
+    "synth": "vaio_bench.synthetic.run",
 }
 
 

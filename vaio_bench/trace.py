@@ -23,6 +23,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -186,6 +187,16 @@ class Trace:
     def schema(self) -> pa.Schema:
         """Arrow schema of the file."""
         return self.file.schema_arrow
+
+    @cached_property
+    def disks(self) -> list[str]:
+        """Names of the virtual disks, in order of first appearance."""
+        names: dict[str, None] = {}
+        for batch in self.batches(["disk"]):
+            column = batch.column(0)
+            texts = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+            names.update(dict.fromkeys(texts.dictionary.take(texts.indices.unique()).to_pylist()))
+        return list(names)
 
     def batches(
         self, columns: Sequence[str] | None = None, batch_rows: int = 1 << 16

@@ -13,6 +13,7 @@ from vaio_bench.errors import VaioBenchError
 # One line a verb: the module below this package whose `register(app)` adds it.
 VERBS: tuple[str, ...] = (
     "import_",
+    "synth",
     "info",
     "replay",
     "explain",
