@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from vaio_bench.errors import InputError, VaioBenchError, WorkError
@@ -11,39 +11,55 @@ if TYPE_CHECKING:
     from vaio_bench.analyses.across import overhead_of_runs
     from vaio_bench.analyses.fidelity import fidelity
     from vaio_bench.analyses.hits import hits
+    from vaio_bench.analyses.info import info
     from vaio_bench.analyses.layers import layers
     from vaio_bench.analyses.overhead import overhead
+    from vaio_bench.doctor import doctor
+    from vaio_bench.explain import explain
     from vaio_bench.reporting import report
+    from vaio_bench.spec import direct, load_policies, load_policy
     from vaio_bench.store import open_run
-
-# Where each function is: imported when it is first asked for, as polars and scipy take a second.
-_LAZY = {
-    "fidelity": "vaio_bench.analyses.fidelity",
-    "hits": "vaio_bench.analyses.hits",
-    "layers": "vaio_bench.analyses.layers",
-    "open_run": "vaio_bench.store",
-    "overhead": "vaio_bench.analyses.overhead",
-    "overhead_of_runs": "vaio_bench.analyses.across",
-    "report": "vaio_bench.reporting",
-}
 
 __all__ = [
     "InputError",
     "VaioBenchError",
     "WorkError",
+    "direct",
+    "doctor",
+    "explain",
     "fidelity",
     "hits",
+    "info",
     "layers",
+    "load_policies",
+    "load_policy",
     "open_run",
     "overhead",
     "overhead_of_runs",
     "report",
 ]
 
+# The verbs as functions, imported when first used: Polars, pyarrow and plotly take a while.
+_LAZY = {
+    "direct": "vaio_bench.spec",
+    "doctor": "vaio_bench.doctor",
+    "explain": "vaio_bench.explain",
+    "fidelity": "vaio_bench.analyses.fidelity",
+    "hits": "vaio_bench.analyses.hits",
+    "info": "vaio_bench.analyses.info",
+    "layers": "vaio_bench.analyses.layers",
+    "load_policies": "vaio_bench.spec",
+    "load_policy": "vaio_bench.spec",
+    "open_run": "vaio_bench.store",
+    "overhead": "vaio_bench.analyses.overhead",
+    "overhead_of_runs": "vaio_bench.analyses.across",
+    "report": "vaio_bench.reporting",
+}
+
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'vaio_bench' has no attribute {name!r}")
-    found = getattr(import_module(_LAZY[name]), name)
-    globals()[name] = found
-    return found
+    if name in _LAZY:
+        # What was imported stays: a submodule of the same name must not take its place.
+        found = globals()[name] = getattr(importlib.import_module(_LAZY[name]), name)
+        return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
