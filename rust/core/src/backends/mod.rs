@@ -1,0 +1,93 @@
+//! Backends: what stands below the last filter. The trait, the list, and what they share.
+
+use crate::clock::Ns;
+use crate::error::Result;
+use crate::io::{Op, Status};
+use crate::slab::IoId;
+
+pub mod align;
+pub mod mem;
+pub mod null;
+pub mod psync;
+pub mod sim;
+pub mod store;
+pub mod target;
+pub mod uring;
+
+/// An I/O on its way to the device. The bytes stay valid until its completion is reaped.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    pub id: IoId,
+    /// Index into the worker's disks.
+    pub disk: u16,
+    pub op: Op,
+    pub offset_bytes: u64,
+    pub length_bytes: u64,
+    pub data: *mut u8,
+    /// Bytes at `data`; with tokens in place of bytes it is not `length_bytes`.
+    pub data_bytes: usize,
+    /// The write is on stable storage when it completes.
+    pub fua: bool,
+}
+
+// SAFETY: a request travels to one thread at a time, and its bytes belong to its slot, which the
+// worker does not touch until the completion is reaped.
+unsafe impl Send for Request {}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Completion {
+    pub id: IoId,
+    /// 0 or a positive errno.
+    pub status: Status,
+    /// The device took it in several parts.
+    pub split: bool,
+}
+
+/// One backend of one worker. All calls come from the worker's thread.
+pub trait Backend: Send {
+    /// Takes a request. It may start now or at the next `kick` or `wait`.
+    fn submit(&mut self, request: Request, now: Ns);
+
+    /// Hands over everything that was submitted.
+    fn kick(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Appends what has completed by `now`.
+    fn reap(&mut self, now: Ns, out: &mut Vec<Completion>) -> Result<()>;
+
+    /// When the next completion will come, where a model knows it.
+    fn next_event_ns(&self) -> Option<Ns> {
+        None
+    }
+
+    /// Kicks, then sleeps until a completion may be there, `timeout_ns` at most.
+    /// Models return at once: the driver knows `next_event_ns`.
+    fn wait(&mut self, timeout_ns: u64) -> Result<()>;
+
+    /// True where `kick` and `wait` cost nothing worth booking to the I/Os.
+    fn is_model(&self) -> bool {
+        false
+    }
+
+    /// Requests that were read, changed and written back because they were not aligned.
+    fn unaligned(&self) -> u64 {
+        0
+    }
+}
+
+/// Name and page of each backend, for the catalogue.
+pub const BACKENDS: [(&str, &str); 5] = [
+    ("uring", uring::PAGE),
+    ("psync", psync::PAGE),
+    ("mem", mem::PAGE),
+    ("null", null::PAGE),
+    ("sim", sim::PAGE),
+];
+
+/// How a model waits on the wall clock: not at all when it has something ready.
+fn sleep_model(nothing_ready: bool, timeout_ns: u64) {
+    if nothing_ready && timeout_ns > 0 {
+        std::thread::sleep(std::time::Duration::from_nanos(timeout_ns));
+    }
+}

@@ -1,0 +1,376 @@
+//! `psync`: blocking calls on a pool of threads, so that the queue depth is kept.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::align::{Bounce, is_aligned};
+use super::target::Target;
+use super::{Backend, Completion, Request};
+use crate::clock::Ns;
+use crate::error::{Error, Result};
+use crate::io::{OK, Op, Status};
+
+pub const PAGE: &str = "\
+# psync
+
+`pread`, `pwrite`, `fdatasync` and `fallocate` on a pool of threads, as many as I/Os in flight: the
+queue depth of the trace is kept where the kernel has no io_uring (containers often forbid it).
+`--backend uring` falls back to it by itself and the manifest says so.
+
+## Unsuitable for
+The lowest latency: an I/O crosses two threads. Compare backends only with their like.
+";
+
+/// The pool: started as needed, up to `threads`.
+pub struct Pool {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    threads_max: usize,
+    in_flight: usize,
+    name: &'static str,
+}
+
+struct Shared {
+    targets: Arc<Vec<Target>>,
+    queue: Mutex<Queue>,
+    work: Condvar,
+    done: Mutex<Vec<Completion>>,
+    finished: Condvar,
+    /// Written to after each completion where a ring waits for it.
+    bell: Option<OwnedFd>,
+    unaligned: AtomicU64,
+}
+
+#[derive(Default)]
+struct Queue {
+    requests: VecDeque<Request>,
+    idle: usize,
+    closed: bool,
+}
+
+/// A thread that panicked cannot have left these queues half-changed: no call inside can panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pool {
+    /// A pool over `targets`; `with_bell` makes a descriptor that is readable after completions.
+    ///
+    /// # Errors
+    /// `Failed` when the kernel gives no event descriptor.
+    pub fn new(
+        targets: Arc<Vec<Target>>,
+        threads_max: usize,
+        with_bell: bool,
+        name: &'static str,
+    ) -> Result<Self> {
+        let bell = if with_bell {
+            // SAFETY: eventfd takes two numbers and returns a new descriptor, ours to own.
+            let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+            if fd < 0 {
+                return Err(Error::failed("cannot make an event descriptor")
+                    .caused_by(std::io::Error::last_os_error()));
+            }
+            // SAFETY: `fd` was just made and belongs to nobody else.
+            Some(unsafe { OwnedFd::from_raw_fd(fd) })
+        } else {
+            None
+        };
+        Ok(Self {
+            shared: Arc::new(Shared {
+                targets,
+                queue: Mutex::default(),
+                work: Condvar::new(),
+                done: Mutex::default(),
+                finished: Condvar::new(),
+                bell,
+                unaligned: AtomicU64::new(0),
+            }),
+            threads: Vec::new(),
+            threads_max: threads_max.max(1),
+            in_flight: 0,
+            name,
+        })
+    }
+
+    pub fn submit(&mut self, request: Request) {
+        self.in_flight += 1;
+        let mut queue = lock(&self.shared.queue);
+        queue.requests.push_back(request);
+        let short_of_threads =
+            queue.idle < queue.requests.len() && self.threads.len() < self.threads_max;
+        drop(queue);
+        if short_of_threads {
+            self.grow();
+        }
+        self.shared.work.notify_one();
+    }
+
+    fn grow(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let spawned = std::thread::Builder::new()
+            .name(self.name.to_owned())
+            .stack_size(256 << 10)
+            .spawn(move || serve(&shared));
+        // With one thread at work a failure to start another costs depth, not correctness.
+        match spawned {
+            Ok(thread) => self.threads.push(thread),
+            Err(_) if !self.threads.is_empty() => self.threads_max = self.threads.len(),
+            Err(_) => {
+                let failed = std::mem::take(&mut lock(&self.shared.queue).requests);
+                lock(&self.shared.done).extend(failed.into_iter().map(|request| Completion {
+                    id: request.id,
+                    status: libc::EAGAIN,
+                    split: false,
+                }));
+            }
+        }
+    }
+
+    pub fn reap(&mut self, out: &mut Vec<Completion>) {
+        if self.in_flight == 0 {
+            return;
+        }
+        let mut done = lock(&self.shared.done);
+        self.in_flight -= done.len();
+        out.append(&mut done);
+    }
+
+    #[must_use]
+    pub const fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    #[must_use]
+    pub fn bell(&self) -> Option<RawFd> {
+        self.shared.bell.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    #[must_use]
+    pub fn unaligned(&self) -> u64 {
+        self.shared.unaligned.load(Ordering::Relaxed)
+    }
+
+    fn wait(&self, timeout_ns: u64) {
+        let timeout = Duration::from_nanos(timeout_ns.min(3_600_000_000_000));
+        let done = lock(&self.shared.done);
+        if done.is_empty() {
+            let _ = self.shared.finished.wait_timeout(done, timeout);
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        lock(&self.shared.queue).closed = true;
+        self.shared.work.notify_all();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(shared: &Shared) {
+    let mut queue = lock(&shared.queue);
+    loop {
+        let Some(request) = queue.requests.pop_front() else {
+            if queue.closed {
+                return;
+            }
+            queue.idle += 1;
+            queue = shared.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.idle -= 1;
+            continue;
+        };
+        drop(queue);
+        let completion = perform(shared, &request);
+        lock(&shared.done).push(completion);
+        shared.finished.notify_one();
+        if let Some(bell) = &shared.bell {
+            let one = 1u64;
+            // SAFETY: eight valid bytes; a full counter only means that it rings already.
+            unsafe { libc::write(bell.as_raw_fd(), (&raw const one).cast(), 8) };
+        }
+        queue = lock(&shared.queue);
+    }
+}
+
+fn perform(shared: &Shared, request: &Request) -> Completion {
+    let target = &shared.targets[request.disk as usize];
+    let mut split = false;
+    let outcome = match request.op {
+        Op::Flush => check(unsafe_fdatasync(target.fd())),
+        Op::Discard => discard(target, request),
+        Op::WriteZeroes => write_zeroes(shared, target, request, &mut split),
+        Op::Read | Op::Write => {
+            if is_aligned(request, target.offset_align, target.memory_align) {
+                transfer(target.fd(), request, &mut split)
+            } else {
+                shared.unaligned.fetch_add(1, Ordering::Relaxed);
+                read_change_write(target, request, &mut split)
+            }
+        }
+    };
+    Completion { id: request.id, status: outcome.err().unwrap_or(OK), split }
+}
+
+fn errno() -> Status {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+}
+
+fn check(code: i32) -> Result<(), Status> {
+    if code == 0 { Ok(()) } else { Err(errno()) }
+}
+
+fn unsafe_fdatasync(fd: RawFd) -> i32 {
+    // SAFETY: takes a descriptor, touches no memory.
+    unsafe { libc::fdatasync(fd) }
+}
+
+/// The whole length, in as many calls as the kernel takes; a transfer of nothing is an error.
+fn transfer(fd: RawFd, request: &Request, split: &mut bool) -> Result<(), Status> {
+    let mut at = 0u64;
+    while at < request.length_bytes {
+        let vector = libc::iovec {
+            // SAFETY: within the request's bytes.
+            iov_base: unsafe { request.data.add(at as usize) }.cast(),
+            iov_len: (request.length_bytes - at) as usize,
+        };
+        let offset = (request.offset_bytes + at) as libc::off_t;
+        // SAFETY: the vector describes bytes that the slot lends until the completion is reaped.
+        let moved = unsafe {
+            if request.op == Op::Read {
+                libc::preadv2(fd, &raw const vector, 1, offset, 0)
+            } else {
+                let flags = if request.fua { libc::RWF_DSYNC } else { 0 };
+                libc::pwritev2(fd, &raw const vector, 1, offset, flags)
+            }
+        };
+        match moved {
+            0 => return Err(libc::EIO),
+            moved if moved > 0 => at += moved as u64,
+            _ => match errno() {
+                libc::EINTR => {}
+                error => return Err(error),
+            },
+        }
+        *split |= at < request.length_bytes;
+    }
+    Ok(())
+}
+
+fn read_change_write(target: &Target, request: &Request, split: &mut bool) -> Result<(), Status> {
+    let mut bounce = Bounce::around(request, target.offset_align);
+    let span = Request {
+        op: Op::Read,
+        offset_bytes: bounce.offset_bytes,
+        length_bytes: bounce.length_bytes,
+        data: bounce.pointer(),
+        data_bytes: bounce.length_bytes as usize,
+        ..*request
+    };
+    transfer(target.fd(), &span, split)?;
+    if request.op == Op::Read {
+        bounce.deliver(request);
+        return Ok(());
+    }
+    bounce.merge(request);
+    transfer(target.fd(), &Request { op: Op::Write, ..span }, split)
+}
+
+/// Advisory: a range smaller than the device's block, or a device that cannot, is no error.
+fn discard(target: &Target, request: &Request) -> Result<(), Status> {
+    let align = target.offset_align;
+    let from = request.offset_bytes.next_multiple_of(align);
+    let to = (request.offset_bytes + request.length_bytes) & !(align - 1);
+    if from >= to {
+        return Ok(());
+    }
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    match fallocate(target.fd(), mode, from, to - from) {
+        Err(libc::EOPNOTSUPP) => Ok(()),
+        outcome => outcome,
+    }
+}
+
+fn fallocate(fd: RawFd, mode: i32, from: u64, length: u64) -> Result<(), Status> {
+    // SAFETY: takes numbers only.
+    check(unsafe { libc::fallocate(fd, mode, from as libc::off_t, length as libc::off_t) })
+}
+
+fn write_zeroes(
+    shared: &Shared,
+    target: &Target,
+    request: &Request,
+    split: &mut bool,
+) -> Result<(), Status> {
+    let aligned = (request.offset_bytes | request.length_bytes) & (target.offset_align - 1) == 0;
+    if aligned {
+        let mode = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
+        match fallocate(target.fd(), mode, request.offset_bytes, request.length_bytes) {
+            Err(libc::EOPNOTSUPP | libc::EINVAL) => {}
+            Ok(()) if request.fua => return check(unsafe_fdatasync(target.fd())),
+            outcome => return outcome,
+        }
+    } else {
+        shared.unaligned.fetch_add(1, Ordering::Relaxed);
+    }
+    write_plain_zeroes(target, request, split)
+}
+
+/// Zeros by ordinary writes, a megabyte at a time.
+fn write_plain_zeroes(target: &Target, request: &Request, split: &mut bool) -> Result<(), Status> {
+    const STEP: u64 = 1 << 20;
+    let (mut offset, end) = (request.offset_bytes, request.offset_bytes + request.length_bytes);
+    while offset < end {
+        let length = STEP.min(end - offset);
+        let part = Request { offset_bytes: offset, length_bytes: length, ..*request };
+        if (offset | length) & (target.offset_align - 1) == 0 {
+            let mut zeros = Bounce::around(&part, target.offset_align.max(512));
+            zeros.bytes().fill(0);
+            let write = Request { op: Op::Write, data: zeros.pointer(), ..part };
+            transfer(target.fd(), &write, split)?;
+        } else {
+            read_change_write(target, &part, split)?;
+        }
+        offset += length;
+    }
+    Ok(())
+}
+
+/// The backend: a pool of its own.
+pub struct Psync {
+    pool: Pool,
+}
+
+impl Psync {
+    /// # Errors
+    /// As [`Pool::new`].
+    pub fn new(targets: Arc<Vec<Target>>, depth: usize) -> Result<Self> {
+        Ok(Self { pool: Pool::new(targets, depth, false, "psync")? })
+    }
+}
+
+impl Backend for Psync {
+    fn submit(&mut self, request: Request, _now: Ns) {
+        self.pool.submit(request);
+    }
+
+    fn reap(&mut self, _now: Ns, out: &mut Vec<Completion>) -> Result<()> {
+        self.pool.reap(out);
+        Ok(())
+    }
+
+    fn wait(&mut self, timeout_ns: u64) -> Result<()> {
+        self.pool.wait(timeout_ns);
+        Ok(())
+    }
+
+    fn unaligned(&self) -> u64 {
+        self.pool.unaligned()
+    }
+}

@@ -1,0 +1,131 @@
+//! The files and block devices that a run reads and writes: opening, sizes, alignment.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// How to open a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direct {
+    /// O_DIRECT where the file allows it.
+    Auto,
+    /// O_DIRECT or nothing.
+    Always,
+    /// Through the page cache.
+    Never,
+}
+
+/// An open target and what the file itself says of it.
+#[derive(Debug)]
+pub struct Target {
+    pub file: File,
+    pub path: PathBuf,
+    pub direct: bool,
+    pub is_block_device: bool,
+    pub size_bytes: u64,
+    /// Offsets and lengths must be multiples of this: asked of the file, 1 through the cache.
+    pub offset_align: u64,
+    /// Memory must be a multiple of this.
+    pub memory_align: u64,
+}
+
+impl Target {
+    /// Opens an existing file or block device.
+    ///
+    /// # Errors
+    /// `Input` when it cannot be opened, or when `Direct::Always` is refused.
+    pub fn open(path: &Path, writable: bool, direct: Direct) -> Result<Self> {
+        let with = |flags| {
+            OpenOptions::new()
+                .read(true)
+                .write(writable)
+                .custom_flags(flags | libc::O_CLOEXEC)
+                .open(path)
+        };
+        let fail = |source| {
+            Error::input("cannot open the target").with("file", path.display()).caused_by(source)
+        };
+        let (file, is_direct) = match direct {
+            Direct::Never => (with(0).map_err(fail)?, false),
+            Direct::Always | Direct::Auto => match with(libc::O_DIRECT) {
+                Ok(file) => (file, true),
+                Err(e) if e.raw_os_error() == Some(libc::EINVAL) && direct == Direct::Auto => {
+                    (with(0).map_err(fail)?, false)
+                }
+                Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+                    return Err(Error::input(
+                        "the file system refuses O_DIRECT (--direct); use --buffered, or a file \
+                         on a disk file system",
+                    )
+                    .with("file", path.display()));
+                }
+                Err(e) => return Err(fail(e)),
+            },
+        };
+        let metadata = file.metadata().map_err(fail)?;
+        let is_block_device = metadata.file_type().is_block_device();
+        let size_bytes =
+            if is_block_device { device_size(&file).map_err(fail)? } else { metadata.len() };
+        let (memory_align, offset_align) =
+            if is_direct { direct_alignment(&file, is_block_device) } else { (1, 1) };
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            direct: is_direct,
+            is_block_device,
+            size_bytes,
+            offset_align,
+            memory_align,
+        })
+    }
+
+    #[must_use]
+    pub fn fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}
+
+fn device_size(file: &File) -> std::io::Result<u64> {
+    const BLKGETSIZE64: libc::c_ulong = 0x8008_1272;
+    let mut size = 0u64;
+    // SAFETY: the request writes one u64 to the given place.
+    if unsafe { libc::ioctl(file.as_raw_fd(), BLKGETSIZE64, &raw mut size) } != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    Ok(size)
+}
+
+/// `(memory, offset)` alignment that O_DIRECT asks for: `statx` with STATX_DIOALIGN (Linux 6.1),
+/// the logical sector size of a block device before that, 4096 where neither tells.
+fn direct_alignment(file: &File, is_block_device: bool) -> (u64, u64) {
+    const STATX_DIOALIGN: u32 = 0x2000;
+    // SAFETY: statx is plain data.
+    let mut statx: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: an empty path with AT_EMPTY_PATH means the descriptor itself; `statx` is valid.
+    let code = unsafe {
+        libc::statx(
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            STATX_DIOALIGN,
+            &raw mut statx,
+        )
+    };
+    if code == 0 && statx.stx_mask & STATX_DIOALIGN != 0 && statx.stx_dio_offset_align > 0 {
+        let memory = u64::from(statx.stx_dio_mem_align).max(1).next_power_of_two();
+        return (memory, u64::from(statx.stx_dio_offset_align));
+    }
+    if is_block_device {
+        const BLKSSZGET: libc::c_ulong = 0x1268;
+        let mut sector: libc::c_int = 0;
+        // SAFETY: the request writes one int to the given place.
+        if unsafe { libc::ioctl(file.as_raw_fd(), BLKSSZGET, &raw mut sector) } == 0 && sector > 0
+        {
+            return (512, sector as u64);
+        }
+    }
+    (4096, 4096)
+}

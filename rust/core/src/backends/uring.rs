@@ -1,0 +1,265 @@
+//! `uring`: io_uring, one ring a worker.
+//!
+//! Success is `res == length` and nothing else: a short transfer is resubmitted for the rest and
+//! counted. What the ring cannot take as it is (an unaligned request, zeros on a file system that
+//! cannot make them) goes to a small pool of threads that rings a descriptor the ring waits on.
+
+use std::sync::Arc;
+
+use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
+use io_uring::{IoUring, opcode, squeue};
+
+use super::align::is_aligned;
+use super::psync::Pool;
+use super::target::Target;
+use super::{Backend, Completion, Request};
+use crate::clock::Ns;
+use crate::error::{Error, Result};
+use crate::io::{OK, Op};
+
+pub const PAGE: &str = "\
+# uring
+
+io_uring, one ring a worker, the default. O_DIRECT where the file allows it. Used when the kernel
+permits it; otherwise `psync` takes its place and the manifest says so.
+
+## Unsuitable for
+Kernels before 5.11 (no timeout on a wait) and containers that forbid io_uring.
+";
+
+/// `user_data` of the wait for the pool's bell.
+const BELL: u64 = u64::MAX;
+const POOL_THREADS: usize = 8;
+const ENTRIES_MAX: usize = 4096;
+
+pub struct Uring {
+    ring: IoUring,
+    targets: Arc<Vec<Target>>,
+    /// By slot: the request under way and how much of it is done.
+    requests: Vec<Option<(Request, u64)>>,
+    pool: Pool,
+    bell_armed: bool,
+    zero_range_refused: bool,
+    done: Vec<Completion>,
+}
+
+/// Whether this kernel lets this process make a ring, and why not.
+///
+/// # Errors
+/// The kernel's reason.
+pub fn probe() -> std::io::Result<()> {
+    IoUring::new(2).and_then(|ring| {
+        if ring.params().is_feature_ext_arg() {
+            Ok(())
+        } else {
+            Err(std::io::Error::other("no timeout on a wait (Linux before 5.11)"))
+        }
+    })
+}
+
+impl Uring {
+    /// A ring for `slots` requests. Call on the worker's thread. `polled` says that the worker
+    /// looks for completions without a call to the kernel (it spins before a due time); the
+    /// cheaper deferred completion work needs such a call.
+    ///
+    /// # Errors
+    /// `Failed` with the kernel's reason.
+    pub fn new(targets: Arc<Vec<Target>>, slots: usize, polled: bool) -> Result<Self> {
+        let entries = slots.next_power_of_two().clamp(8, ENTRIES_MAX) as u32;
+        let mut deferred = IoUring::builder();
+        deferred.setup_single_issuer().setup_defer_taskrun();
+        let ring = if polled { Err(std::io::Error::other("")) } else { deferred.build(entries) }
+            .or_else(|_| IoUring::new(entries))
+            .map_err(|e| Error::failed("cannot make an io_uring").caused_by(e))?;
+        Ok(Self {
+            ring,
+            pool: Pool::new(Arc::clone(&targets), POOL_THREADS, true, "uring-slow")?,
+            targets,
+            requests: vec![None; slots],
+            bell_armed: false,
+            zero_range_refused: false,
+            done: Vec::new(),
+        })
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) {
+        loop {
+            // SAFETY: the entry's memory is the slot's, or the ring's own bell, and both outlive
+            // the request: `drop` waits for what is in flight.
+            if unsafe { self.ring.submission().push(entry) }.is_ok() {
+                return;
+            }
+            // The queue is full: hand it over. An error shows at the next `kick`.
+            if self.ring.submit().is_err() {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    fn start(&mut self, request: Request, done_bytes: u64) {
+        let target = &self.targets[request.disk as usize];
+        let fd = Fd(target.fd());
+        let rest = request.length_bytes - done_bytes;
+        let offset = request.offset_bytes + done_bytes;
+        let length = rest.min(1 << 30) as u32;
+        let entry = match request.op {
+            Op::Read => {
+                // SAFETY: within the request's bytes.
+                let data = unsafe { request.data.add(done_bytes as usize) };
+                opcode::Read::new(fd, data, length).offset(offset).build()
+            }
+            Op::Write => {
+                // SAFETY: within the request's bytes.
+                let data = unsafe { request.data.add(done_bytes as usize) };
+                let flags = if request.fua { libc::RWF_DSYNC } else { 0 };
+                opcode::Write::new(fd, data, length).offset(offset).rw_flags(flags).build()
+            }
+            Op::Flush => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(),
+            Op::Discard => opcode::Fallocate::new(fd, request.length_bytes)
+                .offset(request.offset_bytes)
+                .mode(libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE)
+                .build(),
+            Op::WriteZeroes => opcode::Fallocate::new(fd, request.length_bytes)
+                .offset(request.offset_bytes)
+                .mode(libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE)
+                .build(),
+        };
+        self.requests[request.id as usize] = Some((request, done_bytes));
+        self.push(&entry.user_data(u64::from(request.id)));
+    }
+
+    /// What a ring cannot do in one entry.
+    fn needs_pool(&self, request: &Request) -> bool {
+        let target = &self.targets[request.disk as usize];
+        let zeroes = request.op == Op::WriteZeroes;
+        (zeroes && (self.zero_range_refused || request.fua))
+            || !is_aligned(request, target.offset_align, target.memory_align)
+    }
+
+    fn to_pool(&mut self, request: Request) {
+        self.pool.submit(request);
+        self.rearm();
+    }
+
+    fn finish(&mut self, id: u32, res: i32) {
+        let Some((request, done_bytes)) = self.requests[id as usize].take() else { return };
+        if res < 0 {
+            match -res {
+                libc::EINTR | libc::EAGAIN => self.start(request, done_bytes),
+                libc::EOPNOTSUPP | libc::EINVAL if request.op == Op::WriteZeroes => {
+                    self.zero_range_refused = true;
+                    self.to_pool(request);
+                }
+                libc::EOPNOTSUPP if request.op == Op::Discard => self.complete(id, OK, false),
+                error => self.complete(id, error, done_bytes > 0),
+            }
+            return;
+        }
+        if !request.op.has_data() {
+            return self.complete(id, OK, false);
+        }
+        let done = done_bytes + res as u64;
+        if done == request.length_bytes {
+            self.complete(id, OK, done_bytes > 0);
+        } else if res == 0 {
+            self.complete(id, libc::EIO, true);
+        } else {
+            self.start(request, done);
+        }
+    }
+
+    fn complete(&mut self, id: u32, status: i32, split: bool) {
+        self.done.push(Completion { id, status, split });
+    }
+
+    fn hear_bell(&mut self) {
+        self.bell_armed = false;
+        if let Some(bell) = self.pool.bell() {
+            let mut rung = 0u64;
+            // SAFETY: eight valid bytes; the descriptor does not block.
+            unsafe { libc::read(bell, (&raw mut rung).cast(), 8) };
+        }
+        self.pool.reap(&mut self.done);
+        self.rearm();
+    }
+
+    /// Waits for the bell by a poll in the ring, while the pool has work.
+    fn rearm(&mut self) {
+        if self.pool.in_flight() > 0 && !self.bell_armed && let Some(bell) = self.pool.bell() {
+            self.bell_armed = true;
+            let entry = opcode::PollAdd::new(Fd(bell), libc::POLLIN as u32).build();
+            self.push(&entry.user_data(BELL));
+        }
+    }
+}
+
+impl Backend for Uring {
+    #[inline]
+    fn submit(&mut self, request: Request, _now: Ns) {
+        if self.needs_pool(&request) { self.to_pool(request) } else { self.start(request, 0) }
+    }
+
+    fn kick(&mut self) -> Result<()> {
+        match self.ring.submit() {
+            Ok(_) => Ok(()),
+            // The completion queue is full or memory is short for a moment: reap, then try again.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN | libc::EINTR)) => {
+                Ok(())
+            }
+            Err(e) => Err(Error::failed("io_uring refuses submissions").caused_by(e)),
+        }
+    }
+
+    #[inline]
+    fn reap(&mut self, _now: Ns, out: &mut Vec<Completion>) -> Result<()> {
+        loop {
+            let Some(entry) = self.ring.completion().next() else { break };
+            if entry.user_data() == BELL {
+                self.hear_bell();
+            } else {
+                self.finish(entry.user_data() as u32, entry.result());
+            }
+        }
+        out.append(&mut self.done);
+        Ok(())
+    }
+
+    fn wait(&mut self, timeout_ns: u64) -> Result<()> {
+        let outcome = if timeout_ns == u64::MAX {
+            self.ring.submit_and_wait(1)
+        } else {
+            let timeout = Timespec::new()
+                .sec(timeout_ns / 1_000_000_000)
+                .nsec((timeout_ns % 1_000_000_000) as u32);
+            let arguments = SubmitArgs::new().timespec(&timeout);
+            self.ring.submitter().submit_with_args(1, &arguments)
+        };
+        match outcome {
+            Ok(_) => Ok(()),
+            Err(e)
+                if matches!(
+                    e.raw_os_error(),
+                    Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)
+                ) =>
+            {
+                Ok(())
+            }
+            Err(e) => Err(Error::failed("io_uring refuses to wait").caused_by(e)),
+        }
+    }
+
+    fn unaligned(&self) -> u64 {
+        self.pool.unaligned()
+    }
+}
+
+impl Drop for Uring {
+    /// Nothing may write into memory that is about to go: wait for what is in flight.
+    fn drop(&mut self) {
+        while self.requests.iter().any(Option::is_some) {
+            if self.wait(1_000_000_000).is_err() || self.reap(0, &mut Vec::new()).is_err() {
+                return;
+            }
+        }
+    }
+}

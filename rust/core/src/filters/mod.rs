@@ -1,0 +1,323 @@
+//! What a filter is, what it may do, and THE list of filters. One file a filter.
+//!
+//! A filter is a state machine: it never reads a clock, opens a file or touches a socket by
+//! itself. Its context [`Cx`] gives it the time, timers, and I/Os of its own, so the same object
+//! runs on the wall clock and in virtual time.
+
+use serde_json::Value;
+
+use crate::clock::Ns;
+use crate::io::{OK, Op, Status};
+use crate::pipeline::{Action, Core, Event};
+use crate::slab::{Io, IoId, NONE};
+
+pub mod pass;
+
+/// What to do with an I/O that comes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// On to the next layer.
+    Pass,
+    /// Answered here: up again, and the layers below never see it.
+    Complete,
+    /// Failed here with this errno: only the layers above are told.
+    Fail(Status),
+    /// Held: the filter resumes or finishes it later; other I/Os keep flowing.
+    Defer,
+}
+
+/// What to do with an I/O that comes back up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Up {
+    Pass,
+    /// Turned into a failure for the layers above.
+    Fail(Status),
+    /// Held: the filter finishes it later.
+    Defer,
+}
+
+/// The callbacks. A method that a filter lacks is a pass.
+pub trait Filter: Send {
+    /// The virtual disk is opened; `slots` bounds every [`IoId`] the filter will see.
+    /// Called again after the prefill: what was learnt from it must not be in the figures.
+    fn open(&mut self, slots: usize) {
+        let _ = slots;
+    }
+
+    /// An I/O comes down.
+    fn io_start(&mut self, cx: &mut Cx<'_>, io: IoId) -> Answer;
+
+    /// An I/O that passed here comes back up; the status is that of the layers below.
+    fn io_complete(&mut self, cx: &mut Cx<'_>, io: IoId) -> Up {
+        let _ = (cx, io);
+        Up::Pass
+    }
+
+    /// False spares `io_complete` its call and its time stamp.
+    fn wants_complete(&self) -> bool {
+        true
+    }
+
+    /// An I/O of the filter's own is done. `parent` is the I/O it was forked for, or [`NONE`] for
+    /// a background I/O. The child's slot is freed when this returns.
+    fn child_complete(&mut self, cx: &mut Cx<'_>, parent: IoId, child: IoId) {
+        let _ = child;
+        if parent != NONE {
+            cx.finish(parent, OK);
+        }
+    }
+
+    /// A timer that the filter set is due.
+    fn timer(&mut self, cx: &mut Cx<'_>, token: u64) {
+        let _ = (cx, token);
+    }
+
+    /// The disk is closed: start what must reach the device first (background I/Os), so that the
+    /// run ends with nothing held back. Called again until nothing is in flight.
+    fn close(&mut self, cx: &mut Cx<'_>) {
+        let _ = cx;
+    }
+
+    /// Figures of the moment for the timeline: `("dirty_bytes", 4096)`.
+    fn gauges(&self, out: &mut Vec<(&'static str, i64)>) {
+        let _ = out;
+    }
+}
+
+/// What a filter says of itself; the law suite tests what follows from it.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+pub struct Properties {
+    /// A reader below sees the same bytes as one above.
+    pub transparent: bool,
+    pub changes_length: bool,
+    pub may_answer: bool,
+    pub may_defer: bool,
+    pub reorders: bool,
+    pub persists: bool,
+    /// Looks at the bytes: a virtual run carries bytes in place of tokens for it.
+    pub needs_data: bool,
+    /// Unit that the filter reads, changes and writes back as a whole: range locks round to it.
+    pub unit_bytes: u64,
+    /// I/Os of its own at most at one time for one I/O passing it.
+    pub children_per_io: u32,
+    /// Background I/Os at most at one time.
+    pub background_ios: u32,
+    /// The longest I/O of its own, 0 for no longer than the I/O passing it (or a unit more).
+    pub child_bytes: u64,
+}
+
+impl Properties {
+    /// A filter that touches nothing and keeps nothing.
+    pub const TRANSPARENT: Self = Self {
+        transparent: true,
+        changes_length: false,
+        may_answer: false,
+        may_defer: false,
+        reorders: false,
+        persists: false,
+        needs_data: false,
+        unit_bytes: 1,
+        children_per_io: 0,
+        background_ios: 0,
+        child_bytes: 0,
+    };
+}
+
+/// The framework's classes (`vim.IoFilterManager.IoFilterType`): one filter a class on a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Class {
+    Cache,
+    Compression,
+    DataCapture,
+    DataProvider,
+    DatastoreIoControl,
+    Encryption,
+    Inspection,
+    Replication,
+}
+
+/// A wrong parameter: the key's path inside the filter's table, and what was expected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParamError {
+    pub path: String,
+    pub message: String,
+}
+
+impl ParamError {
+    pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { path: path.into(), message: message.into() }
+    }
+}
+
+/// What a filter is built with beside its parameters.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    pub disk: String,
+    /// Index of the disk among the run's, and the run's seed: the filter's randomness.
+    pub disk_index: u16,
+    pub seed: u64,
+    pub data: DataMode,
+}
+
+pub type Built = Result<(Box<dyn Filter>, Properties), Vec<ParamError>>;
+
+/// A filter as the catalogue lists it.
+pub struct Kind {
+    /// The word that names its file, `use = "..."` in a policy, page and test.
+    pub name: &'static str,
+    pub class: Option<Class>,
+    pub page: &'static str,
+    /// JSON Schema of the parameters.
+    pub schema: fn() -> Value,
+    /// Checks the parameters and builds the filter; all errors at once.
+    pub build: fn(&Value, &Setting) -> Built,
+}
+
+/// THE list.
+pub static FILTERS: &[Kind] = &[pass::KIND];
+
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Kind> {
+    FILTERS.iter().find(|kind| kind.name == name)
+}
+
+/// What an I/O's data is in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataMode {
+    /// The bytes themselves.
+    Bytes,
+    /// Eight bytes for each 512-byte sector: its version. For virtual time.
+    Tokens,
+    /// None: nothing in the run looks at data.
+    Nothing,
+}
+
+/// Bytes of a token.
+pub const TOKEN_BYTES: usize = 8;
+/// What a token stands for.
+pub const SECTOR_BYTES: u64 = 512;
+
+impl DataMode {
+    /// Bytes in memory for `length` bytes of disk (of a whole number of sectors for tokens).
+    #[must_use]
+    #[inline]
+    pub const fn size(self, length_bytes: u64) -> usize {
+        match self {
+            Self::Bytes => length_bytes as usize,
+            Self::Tokens => length_bytes.div_ceil(SECTOR_BYTES) as usize * TOKEN_BYTES,
+            Self::Nothing => 0,
+        }
+    }
+}
+
+/// The bytes of a child.
+#[derive(Debug, Clone, Copy)]
+pub enum ChildData {
+    /// A buffer of its own slot.
+    Own,
+    /// Its parent's, from this byte of the disk's range on (a multiple of the sector with tokens).
+    Share { from_bytes: u64 },
+}
+
+/// An I/O that a filter wants done below itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Child {
+    pub op: Op,
+    pub offset_bytes: u64,
+    pub length_bytes: u64,
+    /// Bits of [`crate::io::flags`].
+    pub flags: u32,
+    pub data: ChildData,
+    /// Given back in `child_complete` as the child's `tag`.
+    pub tag: u64,
+}
+
+/// What a filter may do inside a callback. Actions take effect when the callback has returned.
+pub struct Cx<'a> {
+    pub(crate) core: &'a mut Core,
+    pub(crate) layer: u8,
+    pub(crate) disk: u16,
+}
+
+impl Cx<'_> {
+    /// Nanoseconds since the run's origin: of the wall, or virtual.
+    #[must_use]
+    pub fn now(&self) -> Ns {
+        self.core.clock.now()
+    }
+
+    /// What the run carries as data.
+    #[must_use]
+    pub fn data_mode(&self) -> DataMode {
+        self.core.data
+    }
+
+    #[inline]
+    #[must_use]
+    pub fn io(&self, io: IoId) -> &Io {
+        self.core.slab.io(io)
+    }
+
+    /// The I/O's bytes. A write's must not be changed: a layer above still needs them.
+    #[inline]
+    #[must_use]
+    pub fn data(&self, io: IoId) -> &[u8] {
+        self.core.slab.data(io)
+    }
+
+    /// A read's bytes on the way up, or those of a child's own buffer.
+    #[inline]
+    pub fn data_mut(&mut self, io: IoId) -> &mut [u8] {
+        self.core.slab.data_mut(io)
+    }
+
+    /// The bytes of two I/Os that do not share: one to read, one to write.
+    pub fn data_pair(&mut self, from: IoId, to: IoId) -> Option<(&[u8], &mut [u8])> {
+        self.core.slab.data_pair(from, to)
+    }
+
+    /// Counts blocks looked up and found, and marks the I/O's row as a hit or a partial one.
+    pub fn count_blocks(&mut self, io: IoId, blocks: u32, hits: u32) {
+        let root = self.core.slab.io(io).root;
+        if root != NONE {
+            let root = self.core.slab.io_mut(root);
+            root.blocks += blocks;
+            root.hit_blocks += hits;
+        }
+    }
+
+    /// Forks a child of `parent` (which the callback must answer with `Defer`, or have deferred
+    /// before). It starts at the next layer and ends in `child_complete`. `None` when the filter
+    /// has more children open than it declared.
+    pub fn child(&mut self, parent: IoId, child: Child) -> Option<IoId> {
+        self.core.fork(parent, self.layer, self.disk, child)
+    }
+
+    /// An I/O of the filter's own that no I/O waits for; its buffer is its own.
+    pub fn background(&mut self, child: Child) -> Option<IoId> {
+        self.core.fork(NONE, self.layer, self.disk, child)
+    }
+
+    /// Lets an I/O deferred on its way down go on to the next layer.
+    pub fn resume(&mut self, io: IoId) {
+        self.core.actions.push_back(Action::Resume { io });
+    }
+
+    /// Ends an I/O deferred here (on its way down or up): up again from this layer.
+    pub fn finish(&mut self, io: IoId, status: Status) {
+        self.core.actions.push_back(Action::Finish { io, layer: self.layer, status });
+    }
+
+    /// Calls `timer` with this token at `at_ns`, or as soon after as the clock allows.
+    pub fn timer(&mut self, at_ns: Ns, token: u64) {
+        self.core.set_timer(at_ns, self.disk, self.layer, token);
+    }
+
+    /// A row of events.parquet.
+    pub fn event(&mut self, kind: &'static str, detail: String) {
+        let event =
+            Event { at_ns: self.now(), disk: self.disk, layer: self.layer, kind, detail };
+        self.core.events.push(event);
+    }
+}

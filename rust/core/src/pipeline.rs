@@ -1,0 +1,492 @@
+//! The only file that walks a chain: down through the filters, to the backend, and back up.
+//!
+//! Callbacks never nest. What a filter asks for is queued and done when its callback has returned,
+//! so a chain of any depth uses one stack frame, and a filter may ask for anything at any time.
+//!
+//! Every layer is entered and left with one time stamp each way. A layer's span less that of the
+//! layer below is its self time, so the self times of an I/O add up to its latency exactly. The
+//! children of one I/O book their time to it; where they overlap, the time counts once.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+
+use crate::backends::{Backend, Completion, Request};
+use crate::clock::{Clock, Ns};
+use crate::error::Result;
+use crate::filters::{Answer, Child, ChildData, Cx, DataMode, Filter, Up};
+use crate::io::{OK, Op, Status, flags, row_flags};
+use crate::slab::{IoId, NONE, Slab};
+
+/// Told to a filter that forks more children than it declared.
+pub const ENOMEM: Status = libc::ENOMEM;
+
+/// What a callback asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Action {
+    /// A new child starts at its floor.
+    Start { io: IoId },
+    /// A deferred I/O goes on below the layer that held it.
+    Resume { io: IoId },
+    /// A deferred I/O goes up from `layer`.
+    Finish { io: IoId, layer: u8, status: Status },
+}
+
+/// A row of events.parquet.
+#[derive(Debug, Clone)]
+pub struct Event {
+    pub at_ns: Ns,
+    pub disk: u16,
+    pub layer: u8,
+    pub kind: &'static str,
+    pub detail: String,
+}
+
+/// Everything but the filters: what a callback's context may touch.
+pub(crate) struct Core {
+    pub clock: Clock,
+    pub slab: Slab,
+    pub data: DataMode,
+    pub actions: VecDeque<Action>,
+    pub events: Vec<Event>,
+    timers: BinaryHeap<Reverse<(Ns, u64, u16, u8, u64)>>,
+    timer_count: u64,
+    /// Children and background I/Os that are not done.
+    children: usize,
+}
+
+impl Core {
+    pub(crate) fn set_timer(&mut self, at_ns: Ns, disk: u16, layer: u8, token: u64) {
+        // The count breaks ties in the order of asking: virtual runs must repeat to the byte.
+        self.timer_count += 1;
+        self.timers.push(Reverse((at_ns, self.timer_count, disk, layer, token)));
+    }
+
+    pub(crate) fn fork(
+        &mut self,
+        parent: IoId,
+        layer: u8,
+        disk: u16,
+        child: Child,
+    ) -> Option<IoId> {
+        let bytes = if child.op.has_data() { self.data.size(child.length_bytes) } else { 0 };
+        let id = self.slab.take(child.op, bytes)?;
+        let mut shared = None;
+        let (mut root, mut seq) = (NONE, 0);
+        if parent != NONE {
+            let above = self.slab.io_mut(parent);
+            above.open_children += 1;
+            (root, seq) = (above.root, above.seq);
+            if let ChildData::Share { from_bytes } = child.data {
+                let from = self.data.size(from_bytes);
+                debug_assert!(from + bytes <= above.data_bytes);
+                // SAFETY: within the parent's bytes, which outlive the child.
+                shared = (bytes > 0).then(|| unsafe { above.data.add(from) });
+            }
+            if root != NONE {
+                self.slab.io_mut(root).row_flags |= row_flags::FORKED;
+            }
+        }
+        let io = self.slab.io_mut(id);
+        io.disk = disk;
+        io.offset_bytes = child.offset_bytes;
+        io.length_bytes = child.length_bytes;
+        io.flags = child.flags;
+        io.tag = child.tag;
+        io.parent = parent;
+        io.root = root;
+        io.seq = seq;
+        io.floor = layer + 1;
+        io.layer = layer + 1;
+        if let Some(data) = shared {
+            io.data = data;
+        }
+        self.children += 1;
+        self.actions.push_back(Action::Start { io: id });
+        Some(id)
+    }
+
+    #[inline]
+    fn enter(&mut self, root: IoId, layer: usize, now: Ns) {
+        if root != NONE {
+            self.slab.time_mut(root, layer).enter(now);
+        }
+    }
+
+    #[inline]
+    fn exit(&mut self, root: IoId, layer: usize, now: Ns) {
+        if root != NONE {
+            self.slab.time_mut(root, layer).exit(now);
+        }
+    }
+
+    #[inline]
+    fn book_cpu(&mut self, root: IoId, layer: usize, ns: u64) {
+        if root != NONE {
+            self.slab.time_mut(root, layer).cpu_ns += ns;
+        }
+    }
+}
+
+/// The chains of one worker's disks over one backend.
+pub struct Pipeline {
+    pub(crate) core: Core,
+    /// By disk, then by layer: every disk has the same number of layers.
+    chains: Vec<Vec<Box<dyn Filter>>>,
+    wants_complete: Vec<bool>,
+    filters: usize,
+    backend: Box<dyn Backend>,
+    backend_is_model: bool,
+    /// Submitted since the last kick: the kick's time is theirs.
+    unkicked: Vec<IoId>,
+    done: Vec<IoId>,
+    completions: Vec<Completion>,
+}
+
+impl Pipeline {
+    #[must_use]
+    pub fn new(
+        clock: Clock,
+        slab: Slab,
+        data: DataMode,
+        chains: Vec<Vec<Box<dyn Filter>>>,
+        backend: Box<dyn Backend>,
+    ) -> Self {
+        let slots = slab.capacity();
+        let filters = chains.first().map_or(0, Vec::len);
+        let wants_complete = chains
+            .first()
+            .map(|chain| chain.iter().map(|filter| filter.wants_complete()).collect())
+            .unwrap_or_default();
+        Self {
+            core: Core {
+                clock,
+                slab,
+                data,
+                actions: VecDeque::with_capacity(slots),
+                events: Vec::new(),
+                timers: BinaryHeap::new(),
+                timer_count: 0,
+                children: 0,
+            },
+            chains,
+            wants_complete,
+            filters,
+            backend_is_model: backend.is_model(),
+            backend,
+            unkicked: Vec::with_capacity(slots),
+            done: Vec::with_capacity(slots),
+            completions: Vec::with_capacity(slots),
+        }
+    }
+
+    /// Opens every filter, forgetting what it learnt before: at the start and after a prefill.
+    pub fn open(&mut self) {
+        let slots = self.core.slab.capacity();
+        for filter in self.chains.iter_mut().flatten() {
+            filter.open(slots);
+        }
+    }
+
+    /// Lets every filter write back what it holds. Drive the pipeline until `is_idle`.
+    pub fn close(&mut self) {
+        for disk in 0..self.chains.len() {
+            for layer in 0..self.filters {
+                let mut cx =
+                    Cx { core: &mut self.core, layer: layer as u8, disk: disk as u16 };
+                self.chains[disk][layer].close(&mut cx);
+            }
+        }
+        self.run_actions();
+    }
+
+    /// No child or background I/O is under way.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.core.children == 0 && self.core.actions.is_empty()
+    }
+
+    /// Sends a root down. A write with preflush waits for a flush of its own first.
+    #[inline]
+    pub fn submit(&mut self, id: IoId) {
+        let now = self.core.clock.now();
+        let io = self.core.slab.io_mut(id);
+        io.submit_ns = now;
+        if io.flags & flags::PREFLUSH != 0 && io.op != Op::Flush {
+            let flush = Child {
+                op: Op::Flush,
+                offset_bytes: 0,
+                length_bytes: 0,
+                flags: 0,
+                data: ChildData::Own,
+                tag: 0,
+            };
+            let disk = io.disk;
+            match self.core.fork(id, 0, disk, flush) {
+                Some(child) => {
+                    let child = self.core.slab.io_mut(child);
+                    (child.floor, child.layer) = (0, 0);
+                }
+                None => self.ascend(id, 0, ENOMEM, now),
+            }
+        } else {
+            self.descend(id, now);
+        }
+        self.run_actions();
+    }
+
+    /// Takes in what the backend has finished and what timers are due; then `take_done`.
+    ///
+    /// # Errors
+    /// What the backend cannot go on from (its ring or its threads broke).
+    #[inline]
+    pub fn poll(&mut self) -> Result<()> {
+        let now = self.core.clock.now();
+        let mut completions = std::mem::take(&mut self.completions);
+        self.backend.reap(now, &mut completions)?;
+        for completion in completions.drain(..) {
+            self.backend_done(completion);
+        }
+        self.completions = completions;
+        if !self.core.timers.is_empty() {
+            self.fire_timers();
+        }
+        Ok(())
+    }
+
+    /// Roots that are done since the last call, in order of completion.
+    #[inline]
+    pub fn take_done(&mut self, out: &mut Vec<IoId>) {
+        out.append(&mut self.done);
+    }
+
+    /// Hands what was submitted to the device.
+    ///
+    /// # Errors
+    /// As `poll`.
+    #[inline]
+    pub fn kick(&mut self) -> Result<()> {
+        if self.backend_is_model || self.unkicked.is_empty() {
+            self.unkicked.clear();
+            return Ok(());
+        }
+        let before = self.core.clock.now();
+        self.backend.kick()?;
+        self.book_kick(self.core.clock.now() - before);
+        Ok(())
+    }
+
+    /// Sleeps until a completion may be there, at most `timeout_ns`.
+    ///
+    /// # Errors
+    /// As `poll`.
+    pub fn wait(&mut self, timeout_ns: u64) -> Result<()> {
+        self.kick()?;
+        self.backend.wait(timeout_ns)
+    }
+
+    /// Kick and wait in one call to the kernel, where nothing is due before a completion. The time
+    /// is not booked to the I/Os: it is mostly sleep.
+    ///
+    /// # Errors
+    /// As `poll`.
+    pub fn kick_and_wait(&mut self, timeout_ns: u64) -> Result<()> {
+        self.unkicked.clear();
+        self.backend.wait(timeout_ns)
+    }
+
+    /// The earliest time at which something will happen by itself: a timer, or a modelled device.
+    #[must_use]
+    pub fn next_event_ns(&self) -> Option<Ns> {
+        let timer = self.core.timers.peek().map(|Reverse(timer)| timer.0);
+        match (timer, self.backend.next_event_ns()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    #[must_use]
+    pub fn unaligned(&self) -> u64 {
+        self.backend.unaligned()
+    }
+
+    pub fn gauges(&self, disk: usize, out: &mut Vec<(&'static str, i64)>) {
+        for filter in &self.chains[disk] {
+            filter.gauges(out);
+        }
+    }
+
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.core.events)
+    }
+
+    fn book_kick(&mut self, ns: u64) {
+        let share = ns / self.unkicked.len() as u64;
+        for id in self.unkicked.drain(..) {
+            let root = self.core.slab.io(id).root;
+            self.core.book_cpu(root, self.filters, share);
+        }
+    }
+
+    /// Down from the I/O's layer until somebody keeps it. `now` is when it enters that layer.
+    fn descend(&mut self, id: IoId, mut now: Ns) {
+        let io = self.core.slab.io(id);
+        let (root, disk) = (io.root, io.disk);
+        let mut layer = io.layer as usize;
+        while layer < self.filters {
+            self.core.enter(root, layer, now);
+            self.core.slab.io_mut(id).layer = layer as u8;
+            let mut cx = Cx { core: &mut self.core, layer: layer as u8, disk };
+            let answer = self.chains[disk as usize][layer].io_start(&mut cx, id);
+            let after = self.core.clock.now();
+            self.core.book_cpu(root, layer, after - now);
+            now = after;
+            let status = match answer {
+                Answer::Pass => {
+                    layer += 1;
+                    continue;
+                }
+                Answer::Defer => {
+                    if root == id {
+                        self.core.slab.io_mut(id).row_flags |= row_flags::DEFERRED;
+                    }
+                    return;
+                }
+                Answer::Complete => OK,
+                Answer::Fail(status) => status,
+            };
+            self.core.exit(root, layer, now);
+            return self.ascend(id, layer, status, now);
+        }
+        self.core.enter(root, layer, now);
+        self.to_backend(id, now);
+    }
+
+    #[inline]
+    fn to_backend(&mut self, id: IoId, now: Ns) {
+        let io = self.core.slab.io_mut(id);
+        io.layer = self.filters as u8;
+        let request = Request {
+            id,
+            disk: io.disk,
+            op: io.op,
+            offset_bytes: io.offset_bytes,
+            length_bytes: io.length_bytes,
+            data: io.data,
+            data_bytes: io.data_bytes,
+            fua: io.flags & flags::FUA != 0,
+        };
+        self.backend.submit(request, now);
+        self.unkicked.push(id);
+    }
+
+    #[inline]
+    fn backend_done(&mut self, completion: Completion) {
+        let now = self.core.clock.now();
+        let id = completion.id;
+        let root = self.core.slab.io(id).root;
+        self.core.exit(root, self.filters, now);
+        if completion.split && root != NONE {
+            self.core.slab.io_mut(root).row_flags |= row_flags::SPLIT;
+        }
+        self.ascend(id, self.filters, completion.status, now);
+        if !self.core.actions.is_empty() {
+            self.run_actions();
+        }
+    }
+
+    /// Up through the layers above `from`, down to none; the layers below `from` were left.
+    fn ascend(&mut self, id: IoId, from: usize, mut status: Status, mut now: Ns) {
+        let io = self.core.slab.io(id);
+        let (root, disk, floor) = (io.root, io.disk as usize, io.floor as usize);
+        let mut layer = from;
+        while layer > floor {
+            layer -= 1;
+            if self.wants_complete[layer] {
+                let io = self.core.slab.io_mut(id);
+                io.layer = layer as u8;
+                io.status = status;
+                let mut cx = Cx { core: &mut self.core, layer: layer as u8, disk: disk as u16 };
+                let up = self.chains[disk][layer].io_complete(&mut cx, id);
+                let after = self.core.clock.now();
+                self.core.book_cpu(root, layer, after - now);
+                now = after;
+                match up {
+                    Up::Pass => {}
+                    Up::Fail(failure) => status = failure,
+                    Up::Defer => {
+                        if root == id {
+                            self.core.slab.io_mut(id).row_flags |= row_flags::DEFERRED;
+                        }
+                        return;
+                    }
+                }
+            }
+            self.core.exit(root, layer, now);
+        }
+        self.arrive(id, status, now);
+    }
+
+    /// An I/O is back where it came from: the driver, or the filter that forked it.
+    #[inline]
+    fn arrive(&mut self, id: IoId, status: Status, now: Ns) {
+        let io = self.core.slab.io_mut(id);
+        io.status = status;
+        if io.root == id {
+            io.complete_ns = now;
+            self.done.push(id);
+            return;
+        }
+        let (parent, floor, disk, root) = (io.parent, io.floor as usize, io.disk, io.root);
+        if parent != NONE {
+            self.core.slab.io_mut(parent).open_children -= 1;
+        }
+        self.core.children -= 1;
+        if floor == 0 {
+            // The flush before a write with preflush: no filter owns it.
+            self.core.slab.give_back(id);
+            return if status == OK {
+                self.descend(parent, now);
+            } else {
+                self.ascend(parent, 0, status, now);
+            };
+        }
+        let layer = floor - 1;
+        let mut cx = Cx { core: &mut self.core, layer: layer as u8, disk };
+        self.chains[disk as usize][layer].child_complete(&mut cx, parent, id);
+        let after = self.core.clock.now();
+        self.core.book_cpu(root, layer, after - now);
+        self.core.slab.give_back(id);
+    }
+
+    fn fire_timers(&mut self) {
+        let now = self.core.clock.now();
+        while let Some(Reverse((at, ..))) = self.core.timers.peek() {
+            if *at > now {
+                break;
+            }
+            let Some(Reverse((_, _, disk, layer, token))) = self.core.timers.pop() else { break };
+            let mut cx = Cx { core: &mut self.core, layer, disk };
+            self.chains[disk as usize][layer as usize].timer(&mut cx, token);
+            self.run_actions();
+        }
+    }
+
+    fn run_actions(&mut self) {
+        while let Some(action) = self.core.actions.pop_front() {
+            let now = self.core.clock.now();
+            match action {
+                Action::Start { io } => self.descend(io, now),
+                Action::Resume { io } => {
+                    self.core.slab.io_mut(io).layer += 1;
+                    self.descend(io, now);
+                }
+                Action::Finish { io, layer, status } => {
+                    debug_assert_eq!(self.core.slab.io(io).open_children, 0);
+                    let root = self.core.slab.io(io).root;
+                    self.core.exit(root, layer as usize, now);
+                    self.ascend(io, layer as usize, status, now);
+                }
+            }
+        }
+    }
+}
