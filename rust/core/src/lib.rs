@@ -5,11 +5,19 @@
 //! lock ([`rangelock`]) and hands the slot to the [`pipeline`], the only file that walks a chain
 //! of [`filters`] down to a backend ([`backends`]) and back up. One row of [`record`] keeps it.
 
+pub mod backends;
+pub mod clock;
 pub mod error;
+pub mod eviction;
+pub mod filters;
 pub mod formats;
 pub mod int_map;
 pub mod io;
 pub mod payload;
+pub mod pipeline;
+pub mod rangelock;
+pub mod slab;
 pub mod trace;
+pub mod units;
 pub mod version_map;
 pub mod xts;

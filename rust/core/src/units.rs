@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{Deserialize, Deserializer, Error as _, Unexpected, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
 
 /// Bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -194,7 +194,9 @@ impl<'de> Deserialize<'de> for Positive {
         let value = serde_json::Value::deserialize(deserializer)?;
         match value.as_f64() {
             Some(number) if number > 0.0 && number.is_finite() => Ok(Self(number)),
-            _ => Err(D::Error::custom(format!("expected a number above 0 such as 2000, got {value}"))),
+            _ => Err(D::Error::custom(format!(
+                "expected a number above 0 such as 2000, got {value}"
+            ))),
         }
     }
 }
@@ -210,15 +212,6 @@ impl JsonSchema for Positive {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"type": "number", "exclusiveMinimum": 0})
-    }
-}
-
-/// What serde found, as its writer would recognise it.
-#[must_use]
-pub fn shown(found: &Unexpected<'_>) -> String {
-    match found {
-        Unexpected::Str(text) => format!("\"{text}\""),
-        other => other.to_string(),
     }
 }
 

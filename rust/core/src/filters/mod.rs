@@ -11,6 +11,7 @@ use crate::io::{OK, Op, Status};
 use crate::pipeline::{Action, Core, Event};
 use crate::slab::{Io, IoId, NONE};
 
+pub mod params;
 pub mod pass;
 
 /// What to do with an I/O that comes down.
@@ -316,8 +317,7 @@ impl Cx<'_> {
 
     /// A row of events.parquet.
     pub fn event(&mut self, kind: &'static str, detail: String) {
-        let event =
-            Event { at_ns: self.now(), disk: self.disk, layer: self.layer, kind, detail };
+        let event = Event { at_ns: self.now(), disk: self.disk, layer: self.layer, kind, detail };
         self.core.events.push(event);
     }
 }
