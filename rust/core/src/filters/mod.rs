@@ -11,8 +11,11 @@ use crate::io::{OK, Op, Status};
 use crate::pipeline::{Action, Core, Event};
 use crate::slab::{Io, IoId, NONE};
 
+pub mod delay;
 pub mod params;
 pub mod pass;
+#[cfg(test)]
+pub(crate) mod testing;
 
 /// What to do with an I/O that comes down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,7 +179,7 @@ pub struct Kind {
 }
 
 /// THE list.
-pub static FILTERS: &[Kind] = &[pass::KIND];
+pub static FILTERS: &[Kind] = &[delay::KIND, pass::KIND];
 
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Kind> {
