@@ -16,6 +16,7 @@ pub mod params;
 pub mod pass;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod throttle;
 
 /// What to do with an I/O that comes down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,7 +180,7 @@ pub struct Kind {
 }
 
 /// THE list.
-pub static FILTERS: &[Kind] = &[delay::KIND, pass::KIND];
+pub static FILTERS: &[Kind] = &[delay::KIND, pass::KIND, throttle::KIND];
 
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Kind> {
