@@ -11,6 +11,7 @@ use crate::io::{OK, Op, Status};
 use crate::pipeline::{Action, Core, Event};
 use crate::slab::{Io, IoId, NONE};
 
+pub mod crypt;
 pub mod delay;
 pub mod params;
 pub mod pass;
@@ -180,7 +181,7 @@ pub struct Kind {
 }
 
 /// THE list.
-pub static FILTERS: &[Kind] = &[delay::KIND, pass::KIND, throttle::KIND];
+pub static FILTERS: &[Kind] = &[crypt::KIND, delay::KIND, pass::KIND, throttle::KIND];
 
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Kind> {

@@ -44,11 +44,10 @@ impl TestBackend {
     fn apply(&self, request: &Request) -> Status {
         let mut device = self.device.lock().unwrap();
         let end = request.offset_bytes + request.length_bytes;
-        if let Some((op, range)) = &device.fail
-            && *op == request.op
-            && request.offset_bytes < range.end
-            && range.start < end
-        {
+        let hit = |range: &std::ops::Range<u64>| {
+            request.op == Op::Flush || request.offset_bytes < range.end && range.start < end
+        };
+        if device.fail.as_ref().is_some_and(|(op, range)| *op == request.op && hit(range)) {
             return EIO;
         }
         let (from, to) = (self.mode.size(request.offset_bytes), self.mode.size(end));
