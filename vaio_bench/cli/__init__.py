@@ -12,8 +12,11 @@ from vaio_bench.errors import VaioBenchError
 
 # One line a verb: the module below this package whose `register(app)` adds it.
 VERBS: tuple[str, ...] = (
-    "info",
+    "import_",
     "synth",
+    "info",
+    "replay",
+    "report",
     "explain",
     "doctor",
 )
