@@ -10,6 +10,8 @@ pub mod formats;
 pub mod int_map;
 pub mod io;
 pub mod payload;
+pub mod profile;
 pub mod trace;
+pub mod trace_arrow;
 pub mod version_map;
 pub mod xts;
