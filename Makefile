@@ -1,12 +1,73 @@
-# Every recipe starts from nothing: `make demo` and `make test` set up what they need.
+# Every recipe starts from nothing: `make demo` and `make test` set up what they need, on a machine
+# with Python 3.11 (venv included), Rust and a C compiler.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST_FLAGS ?=
 
-.PHONY: build
+# What the compiled module is made of: a change in any of it builds anew.
+RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name '*.h' -o -name Cargo.toml)
+
+# pyo3's build script runs again whenever these differ from the wheel's build: with both equal,
+# clippy, the tests and the wheel share what is compiled in target/.
+export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+export PYO3_BUILD_EXTENSION_MODULE := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: build demo test test-all bench fmt lint dev packages
+
+## build     the command at .venv/bin/vaio-bench, optimised
 build: $(VENV)/ready
 
-$(VENV)/ready: pyproject.toml Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -e '.[dev]'
+## demo      build, then the whole story on the bundled trace
+demo: build
+	$(BIN)/vaio-bench demo
+
+## test      every check and every test but the slow ones, with their set-up
+test: packages dev lint
+	cargo test --release --locked -p vaio-bench-core
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS)
+
+## test-all  the same, with the slow tests
+test-all: packages dev lint
+	cargo test --release --locked -p vaio-bench-core -- --include-ignored
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+## lint      formatting, lints and types of both languages
+lint: dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/stubtest vaio_bench._core
+	cargo fmt --all --check
+	cargo clippy --release --locked --all-targets -- -D warnings
+
+## bench     timed comparisons with peers, side by side in one run
+bench: packages dev
+	set -e; for script in scripts/bench_*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+## fmt       formats both languages
+fmt: dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	cargo fmt --all
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "make: $(PYTHON) is older than Python 3.11: name another, PYTHON=python3.x"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/ready: pyproject.toml $(RUST_SOURCES) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
+
+# The packages of the `dev` extra alone: installing `.[dev]` would build the module a second time.
+dev: $(VENV)/ready-dev build
+$(VENV)/ready-dev: pyproject.toml scripts/dev_requirements.py | $(BIN)/python
+	$(BIN)/python scripts/dev_requirements.py > $(VENV)/dev.txt
+	$(BIN)/python -m pip install --quiet --requirement $(VENV)/dev.txt
+	touch $@
+
+# Programs that only tests need. Never fails: a test without its program skips by name.
+packages:
+	@scripts/system_packages.sh

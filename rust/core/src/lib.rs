@@ -5,12 +5,21 @@
 //! lock ([`rangelock`]) and hands the slot to the [`pipeline`], the only file that walks a chain
 //! of [`filters`] down to a backend ([`backends`]) and back up. One row of [`record`] keeps it.
 
+pub mod backends;
+pub mod catalogue;
+pub mod clock;
 pub mod error;
+pub mod filters;
 pub mod formats;
 pub mod int_map;
 pub mod io;
 pub mod payload;
+pub mod pipeline;
 pub mod profile;
+pub mod rangelock;
+pub mod record;
+pub mod replay;
+pub mod slab;
 pub mod trace;
 pub mod trace_arrow;
 pub mod version_map;

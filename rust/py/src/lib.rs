@@ -3,11 +3,15 @@
 use pyo3::prelude::*;
 
 mod arrow;
+mod catalogue;
 mod errors;
+mod replay;
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("DEBUG_BUILD", cfg!(debug_assertions))?;
     module.add("VERSION", env!("CARGO_PKG_VERSION"))?;
-    Ok(())
+    module.add_function(wrap_pyfunction!(catalogue::catalogue, module)?)?;
+    module.add_function(wrap_pyfunction!(catalogue::check_filter, module)?)?;
+    replay::register(module)
 }

@@ -316,8 +316,7 @@ impl Cx<'_> {
 
     /// A row of events.parquet.
     pub fn event(&mut self, kind: &'static str, detail: String) {
-        let event =
-            Event { at_ns: self.now(), disk: self.disk, layer: self.layer, kind, detail };
+        let event = Event { at_ns: self.now(), disk: self.disk, layer: self.layer, kind, detail };
         self.core.events.push(event);
     }
 }
