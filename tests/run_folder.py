@@ -215,3 +215,62 @@ def make_run(
             of_policy[str(round_)] = totals(table, cpu_ns)
     (path / "manifest.json").write_text(json.dumps(written, indent=1))
     return path
+
+
+def rpo_plan() -> dict[str, object]:
+    """What `rpo --json` prints: CDP in target most of the time, snapshots far out of it."""
+    bandwidth = {"100": 163e6, "99.9": 131e6, "99": 112e6, "95": 88e6, "90": 71e6}
+    misses = [{"start_s": 11.0 + 3 * i, "end_s": 11.6 + 3 * i} for i in range(8)]
+    return {
+        "link": {"bandwidth_bps": 100e6, "rtt_s": 0.02},
+        "target_s": 5.0,
+        "modes": [
+            {
+                "mode": "cdp",
+                "point_interval_s": 2.5,
+                "rpo_s": {"p50": 1.9, "p95": 3.4, "p99": 6.1, "max": 9.2},
+                "exposure_s": {"p50": 1.1, "p95": 3.0, "p99": 5.5, "max": 8.8},
+                "met_time": 0.987,
+                "met_sessions": 0.971,
+                "no_restore_point_time": 0.0,
+                "violations": misses,
+                "bandwidth_for_target_bps": bandwidth,
+                "backlog_bytes_max": 91_000_000,
+                "sent_bytes": 1_900_000_000,
+                "written_bytes": 2_385_092_608,
+            },
+            {
+                "mode": "cdp",
+                "point_interval_s": 0,
+                "rpo_s": {"p50": 0.011, "p95": 0.4, "p99": 2.2, "max": 4.1},
+                "exposure_s": {"p50": 0.01, "p95": 0.4, "p99": 2.2, "max": 4.1},
+                "met_time": 1.0,
+                "met_sessions": None,
+                "no_restore_point_time": 0.0,
+                "violations": [],
+                "bandwidth_for_target_bps": dict.fromkeys(bandwidth, 83e6),
+                "backlog_bytes_max": 42_000_000,
+                "sent_bytes": 2_385_092_608,
+                "written_bytes": 2_385_092_608,
+            },
+            {
+                "mode": "snapshot",
+                "every_s": 900.0,
+                "rpo_s": {"p50": 480.0, "p95": 940.0, "p99": 1010.0, "max": 1043.0},
+                "exposure_s": {"p50": 470.0, "p95": 930.0, "p99": 1000.0, "max": 1040.0},
+                "met_time": 0.0055,
+                "met_sessions": 0.0,
+                "no_restore_point_time": 0.0,
+                "violations": [{"start_s": 5.0, "end_s": 45.0}],
+                "bandwidth_for_target_bps": dict.fromkeys(bandwidth),
+                "backlog_bytes_max": 1_300_000_000,
+                "sent_bytes": 1_300_000_000,
+                "written_bytes": 2_385_092_608,
+            },
+        ],
+    }
+
+
+def write_result(run: Path, verb: str, document: dict[str, object]) -> None:
+    (run / "results").mkdir(exist_ok=True)
+    (run / "results" / f"{verb}.json").write_text(json.dumps(document))

@@ -1,5 +1,6 @@
 //! `replay`: the scan before a run, and a round under way.
 
+use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -198,12 +199,16 @@ fn uring_refused() -> Option<String> {
     uring::probe().err().map(|e| e.to_string())
 }
 
-/// JSON: worker nanoseconds an I/O costs in this harness, measured now.
+/// Worker nanoseconds that an I/O costs in this harness, measured now.
 #[pyfunction]
 #[pyo3(signature = (ios=500_000, rounds=3))]
-fn harness_floor(py: Python<'_>, ios: u64, rounds: u32) -> PyResult<String> {
+fn harness_floor(py: Python<'_>, ios: u64, rounds: u32) -> PyResult<HashMap<&'static str, f64>> {
     let floor = py.detach(|| floor::measure(ios, rounds)).map_err(|e| to_py(&e))?;
-    serde_json::to_string(&floor).map_err(|e| PyRuntimeError::new_err(e.to_string()))
+    Ok(HashMap::from([
+        ("null_ns_per_io", floor.null_ns_per_io),
+        ("pass_ns_per_io", floor.pass_ns_per_io),
+        ("clock_ns", floor.clock_ns),
+    ]))
 }
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

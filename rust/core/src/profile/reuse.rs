@@ -342,7 +342,7 @@ impl Order {
         let groups = (2 * live).div_ceil(GROUP_BITS).next_power_of_two().max(MIN_GROUPS);
         self.words = vec![0; groups * GROUP_WORDS];
         self.words[..live / 64].fill(u64::MAX);
-        if live % 64 > 0 {
+        if !live.is_multiple_of(64) {
             self.words[live / 64] = (1 << (live % 64)) - 1;
         }
         self.tree = vec![0; groups + 1];
