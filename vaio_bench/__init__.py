@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vaio_bench.analyses.layers import layers
     from vaio_bench.analyses.overhead import overhead
     from vaio_bench.analyses.replaying import replay
+    from vaio_bench.analyses.rpo import rpo
     from vaio_bench.analyses.summary import summary
     from vaio_bench.doctor import doctor
     from vaio_bench.explain import explain
@@ -45,6 +46,7 @@ __all__ = [
     "overhead_of_runs",
     "replay",
     "report",
+    "rpo",
     "summary",
     "synth",
 ]
@@ -67,6 +69,7 @@ _LAZY = {
     "overhead_of_runs": "vaio_bench.analyses.across",
     "replay": "vaio_bench.analyses.replaying",
     "report": "vaio_bench.reporting",
+    "rpo": "vaio_bench.analyses.rpo",
     "summary": "vaio_bench.analyses.summary",
     "synth": "vaio_bench.synthetic.run",
 }

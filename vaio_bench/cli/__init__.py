@@ -16,6 +16,7 @@ VERBS: tuple[str, ...] = (
     "synth",
     "info",
     "replay",
+    "rpo",
     "report",
     "explain",
     "doctor",

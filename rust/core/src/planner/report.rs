@@ -61,10 +61,10 @@ pub struct NeededBps {
 
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct LagSeries {
-    /// Start of each interval.
+    /// Start of each interval; the other columns have the largest value in it.
     pub time_s: Vec<f64>,
-    pub rpo_s_max: Vec<f64>,
-    pub exposure_s_max: Vec<f64>,
+    pub rpo_s: Vec<f64>,
+    pub exposure_s: Vec<f64>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -130,8 +130,8 @@ pub fn measure(mode: &impl Mode, byte_ns: f64, series_points: usize) -> Measured
     mode.walk(byte_ns, &mut second);
     let rpo = distribution(second.rpo, first.rpo.max);
     let exposure = distribution(second.exposure, first.exposure.max);
-    let (time_s, rpo_s_max) = first.rpo_series.finish();
-    let (_, exposure_s_max) = first.exposure_series.finish();
+    let (time_s, rpo_s) = first.rpo_series.finish();
+    let (_, exposure_s) = first.exposure_series.finish();
     let missed = first.violations.total_ns;
     let same = mode.exposure_is_rpo();
     Measured {
@@ -144,8 +144,8 @@ pub fn measure(mode: &impl Mode, byte_ns: f64, series_points: usize) -> Measured
         violations: first.violations.finish(),
         series: LagSeries {
             time_s,
-            exposure_s_max: if same { rpo_s_max.clone() } else { exposure_s_max },
-            rpo_s_max,
+            exposure_s: if same { rpo_s.clone() } else { exposure_s },
+            rpo_s,
         },
     }
 }
