@@ -41,6 +41,15 @@ class TraceReader:
     def next_batch(self) -> Batch | None: ...
     def report(self) -> str: ...
 
+# planner.rs
+def plan_rpo(
+    reader: RecordBatchReader,
+    file: str,
+    granularity_bytes: int,
+    options: str,
+    progress: Callable[[int], object] | None = None,
+) -> str: ...
+
 # profile.rs
 def profile_trace(
     reader: RecordBatchReader,
