@@ -66,7 +66,11 @@ def _mix(profile: Document) -> str:
 
 def _order(profile: Document) -> str:
     near = profile["sequentiality"]["near_sequential_share"]
-    for limit, name in ((0.9, "sequential"), (0.6, "mostly sequential"), (0.3, "partly sequential")):
+    for limit, name in (
+        (0.9, "sequential"),
+        (0.6, "mostly sequential"),
+        (0.3, "partly sequential"),
+    ):
         if near >= limit:
             return name
     return "random" if near < 0.1 else "mostly random"
