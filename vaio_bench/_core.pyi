@@ -1,6 +1,7 @@
 # Types of the compiled module. One section a file of rust/py/src; stubtest checks them.
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pyarrow import RecordBatchReader
@@ -18,6 +19,27 @@ class Batch:
 # catalogue.rs
 def catalogue() -> str: ...
 def check_filter(use: str, params_json: str) -> list[tuple[str, str]]: ...
+
+# import.rs
+class TraceReader:
+    def __new__(
+        cls,
+        paths: Sequence[Path],
+        aside: Path,
+        *,
+        format: str | None = None,
+        event: str = "queue",
+        columns: str | None = None,
+        skip_bad: bool = False,
+        sort: bool = False,
+        batch_rows: int = 1048576,
+    ) -> TraceReader: ...
+    @property
+    def format(self) -> str: ...
+    @property
+    def bytes_read(self) -> int: ...
+    def next_batch(self) -> Batch | None: ...
+    def report(self) -> str: ...
 
 # profile.rs
 def profile_trace(

@@ -82,7 +82,7 @@ def format_size(size_bytes: float) -> str:
     """A size for people: "1.5 GiB", three digits at most and binary prefixes."""
     amount, prefixes = float(size_bytes), iter(("B", "KiB", "MiB", "GiB", "TiB", "PiB"))
     prefix = next(prefixes)
-    while abs(amount) >= 1024 and prefix != "PiB":
+    while abs(amount) >= 0.9995 * 1024 and prefix != "PiB":
         amount, prefix = amount / 1024, next(prefixes)
     return f"{_three_digits(amount)} {prefix}"
 
@@ -92,7 +92,7 @@ def format_time(time_ns: float) -> str:
     steps = (("ns", 1e3), ("us", 1e3), ("ms", 1e3), ("s", 60.0), ("min", 60.0), ("h", 24.0))
     amount = float(time_ns)
     for unit, limit in steps:
-        if abs(amount) < limit:
+        if abs(amount) < 0.9995 * limit:  # not "1000 us"
             return f"{_three_digits(amount)} {unit}"
         amount /= limit
     return f"{_three_digits(amount)} d"
@@ -119,7 +119,7 @@ def _size_factor(unit: str) -> int | None:
         return None
     prefix, binary, byte = match.groups()
     base = 1000 if byte and not binary else 1024
-    return base ** _POWERS[prefix]
+    return int(base ** _POWERS[prefix])
 
 
 def _bits_factor(unit: str) -> int | None:
@@ -128,7 +128,7 @@ def _bits_factor(unit: str) -> int | None:
         return None
     prefix, binary, kind = match.groups()
     bits = 1 if kind in ("b", "bit") else 8
-    return bits * (1024 if binary else 1000) ** _POWERS[prefix.lower()]
+    return int(bits * (1024 if binary else 1000) ** _POWERS[prefix.lower()])
 
 
 def _whole(amount: Fraction, value: object, wanted: str, where: str) -> int:

@@ -57,11 +57,14 @@ def fidelity(run: Run | str | Path, *, late_after_ns: int = LATE_AFTER_NS) -> li
         found
         for policy in run.policies
         for number in run.rounds(policy)
-        if (found := _of_round(run, policy, number, late_after_ns)) is not None
+        if (found := round_fidelity(run, policy, number, late_after_ns)) is not None
     ]
 
 
-def _of_round(run: Run, policy: str, round_: int, late_after_ns: int) -> Fidelity | None:
+def round_fidelity(
+    run: Run, policy: str, round_: int, late_after_ns: int = LATE_AFTER_NS
+) -> Fidelity | None:
+    """Fidelity of one round; None when nothing of it was issued."""
     rows = run.scan_ios(policy, round_).filter(quantiles.issued())
     error = quantiles.ISSUE_ERROR_NS
     sums = (

@@ -48,7 +48,7 @@ import pyarrow.parquet as pq
 
 from vaio_bench import _core
 from vaio_bench.errors import InputError
-from vaio_bench.units import parse_size
+from vaio_bench.units import format_size, parse_size
 
 # What the profile reads; `content` may be large and says nothing here.
 _COLUMNS = ("time_ns", "disk", "op", "offset_bytes", "length_bytes", "latency_ns", "flags")
@@ -69,10 +69,11 @@ def info(
         progress: Called with (rows done, rows in all) after every batch.
 
     Returns:
-        `{"trace", "ios", "reads", "writes", "flushes", "discards", "read_bytes", "write_bytes",
-        "duration_s", "footprint_bytes", "unique_blocks", "block_bytes", "working_set", "reuse",
-        "interarrival_ns", "burstiness", "hurst", "outstanding", "sizes", "alignment",
-        "sequentiality", "latency_ns", ..., "disks": [{"disk", and the same keys}, ...]}`. Units
+        `{"trace", "description" (a sentence), "ios", "reads", "writes", "flushes", "discards",
+        "read_bytes", "write_bytes", "duration_s", "footprint_bytes", "unique_blocks",
+        "block_bytes", "working_set", "reuse", "interarrival_ns", "burstiness", "hurst",
+        "outstanding", "sizes", "alignment", "sequentiality", "latency_ns", ...,
+        "disks": [{"disk", and the same keys}, ...]}`. Units
         are in the names; a share or figure that the trace cannot give is null.
 
     Raises:
@@ -88,7 +89,29 @@ def info(
         reader = pa.RecordBatchReader.from_batches(schema, _batches(parquet, found))
         report = (lambda done: progress(done, rows)) if progress else None
         document = _core.profile_trace(reader, path, block_bytes, report)
-    return {"trace": path, **json.loads(document)}
+    profile = json.loads(document)
+    return {"trace": path, "description": describe(profile), **profile}
+
+
+def describe(profile: dict[str, Any]) -> str:
+    """What the workload is, in words.
+
+    Args:
+        profile: A document of `info`, or one of its disks.
+    """
+    if not profile["ios"]:
+        return "An empty trace: no I/O at all."
+    words = [f"A {_mix(profile)} workload"]
+    size = _typical_size(profile)
+    if size:
+        words.append(f"of {_order(profile)} I/Os of {size}")
+    words.append(f"on {format_size(profile['footprint_bytes'])}")
+    disks = len(profile.get("disks", ()))
+    if disks > 1:
+        words.append(f"of {disks} disks")
+    sentence = " ".join(words)
+    extras = [text for text in (_arrival(profile), _locality(profile)) if text]
+    return "; ".join([sentence, *extras]) + "."
 
 
 def _batches(parquet: pq.ParquetFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
@@ -100,6 +123,77 @@ def _open(path: str) -> pq.ParquetFile:
         return pq.ParquetFile(path, read_dictionary=["disk", "op"])
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
+    except KeyError:
+        # A column to be read as a dictionary is missing: the profile names it.
+        return pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: expected a canonical trace (Parquet): {reason}") from None
+
+
+def _mix(profile: dict[str, Any]) -> str:
+    share = profile["read_share"]
+    if share is None:
+        return "flush-only" if profile["flushes"] == profile["ios"] else "data-free"
+    if share in (0, 1):
+        return "read-only" if share else "write-only"
+    for limit, name in ((0.9, "read-mostly"), (0.6, "read-heavy"), (0.4, "mixed")):
+        if share >= limit:
+            return f"{name} ({percent(share)} reads)"
+    kind = "write-heavy" if share > 0.1 else "write-mostly"
+    return f"{kind} ({percent(1 - share)} writes)"
+
+
+def _order(profile: dict[str, Any]) -> str:
+    near = profile["sequentiality"]["near_sequential_share"]
+    grades = ((0.9, "sequential"), (0.6, "mostly sequential"), (0.3, "partly sequential"))
+    for limit, name in grades:
+        if near >= limit:
+            return name
+    return "random" if near < 0.1 else "mostly random"
+
+
+def _typical_size(profile: dict[str, Any]) -> str | None:
+    sizes = profile["sizes"]
+    medians = [sizes[k]["p50"] for k in ("read_bytes", "write_bytes") if sizes[k]]
+    if not medians:
+        return None
+    if len(set(medians)) == 1:
+        return f"{format_size(medians[0])} (median)"
+    return f"{format_size(medians[0])} read, {format_size(medians[1])} written (medians)"
+
+
+def _arrival(profile: dict[str, Any]) -> str | None:
+    rate = profile["iops"]
+    if rate is None:
+        return None
+    bursts = {b["window_s"]: b for b in profile["burstiness"]}
+    burst = bursts.get(1.0) or bursts.get(0.1)
+    text = f"{number(rate)} I/Os a second"
+    if burst is None:
+        return text
+    ratio, span = burst["peak_to_mean"], "second" if burst["window_s"] == 1 else "100 ms"
+    steady = "steady" if ratio < 1.5 else "uneven" if ratio < 3 else "bursty"
+    return f"{text}, {steady} (the busiest {span} has {ratio:.1f} times the mean)"
+
+
+def _locality(profile: dict[str, Any]) -> str | None:
+    for point in profile["reuse"]["lru"]:
+        if point["footprint_share"] == 0.1:
+            ratio = percent(point["hit_ratio"])
+            return f"an LRU cache of 10 % of the footprint would hit {ratio} of block requests"
+    return None
+
+
+def percent(share: float) -> str:
+    """A share for people: "7.3 %"; only all of it reads as 100 %."""
+    value = 100 * share
+    if 99.5 <= value < 100:
+        return ">99 %"
+    decimals = 0 if value >= 10 or value == 0 else 1 if value >= 1 else 2
+    return f"{value:.{decimals}f} %"
+
+
+def number(value: float) -> str:
+    """A count or a rate for people: "1,234", "0.25"."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"

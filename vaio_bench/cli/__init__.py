@@ -12,10 +12,15 @@ from vaio_bench.errors import VaioBenchError
 
 # One line a verb: the module below this package whose `register(app)` adds it.
 VERBS: tuple[str, ...] = (
+    "import_",
+    "synth",
     "info",
+    "replay",
+    "compare",
     "report",
     "explain",
     "doctor",
+    "demo",
 )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -24,13 +23,12 @@ def register(app: typer.Typer) -> None:
         from rich.console import Console
 
         from vaio_bench.analyses.info import info as profile_of
-        from vaio_bench.analyses.info_text import render
+        from vaio_bench.cli.info_text import render
         from vaio_bench.cli.progress import rows_progress
 
         with rows_progress("profiling", quiet=quiet) as progress:
             profile = profile_of(trace, block=block, progress=progress)
         if as_json:
-            json.dump(profile, sys.stdout)
-            sys.stdout.write("\n")
+            print(json.dumps(profile))
         else:
             Console(soft_wrap=True).print(render(profile))

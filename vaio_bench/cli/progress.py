@@ -31,3 +31,31 @@ def rows_progress(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], No
             bar.update(task, completed=done, total=total, rate=rate)
 
         yield show
+
+
+@contextmanager
+def bytes_progress(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """Gives a function of (bytes done, bytes in all), or None when nothing is to be shown."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

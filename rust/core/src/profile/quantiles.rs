@@ -4,6 +4,8 @@
 //! to an octave (values below 512 have a bucket each), so a quantile is off by at most 0.2 % of
 //! its value. The layout is that of HdrHistogram; octaves are allocated when first used.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 /// Values kept one by one before the change to buckets.
@@ -42,6 +44,39 @@ pub struct Distribution {
     pub max: u64,
     /// Nearest rank on all values, or on buckets (off by at most 0.2 %).
     pub exact: bool,
+}
+
+impl Distribution {
+    /// The exact distribution of values counted one by one, in order of value. `None` when empty.
+    #[must_use]
+    pub fn of_counts(counts: &BTreeMap<u64, u64>) -> Option<Self> {
+        let (min, max) = (*counts.keys().next()?, *counts.keys().next_back()?);
+        let count: u64 = counts.values().sum();
+        let sum: f64 = counts.iter().map(|(value, n)| *value as f64 * *n as f64).sum();
+        let at = |q: f64| {
+            let mut left = rank(q, count);
+            for (value, n) in counts {
+                if left <= *n {
+                    return *value;
+                }
+                left -= n;
+            }
+            max
+        };
+        Some(Self::new(count, sum, min, max, true, at))
+    }
+
+    fn new(count: u64, sum: f64, min: u64, max: u64, exact: bool, at: impl Fn(f64) -> u64) -> Self {
+        let [p1, p10, p25, p50, p75, p90, p95, p99, p999] =
+            [0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999].map(at);
+        let mean = sum / count as f64;
+        Self { count, mean, min, p1, p10, p25, p50, p75, p90, p95, p99, p999, max, exact }
+    }
+}
+
+/// Nearest rank of the quantile `q` among `count` values, from 1.
+fn rank(q: f64, count: u64) -> u64 {
+    ((q * count as f64).ceil() as u64).clamp(1, count)
 }
 
 impl Quantiles {
@@ -144,29 +179,13 @@ impl Quantiles {
         }
         let mut sorted = self.values.clone();
         sorted.sort_unstable();
-        let [p1, p10, p25, p50, p75, p90, p95, p99, p999] =
-            [0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999].map(|q| self.quantile(&sorted, q));
-        Some(Distribution {
-            count: self.count,
-            mean: self.sum / self.count as f64,
-            min: self.min,
-            p1,
-            p10,
-            p25,
-            p50,
-            p75,
-            p90,
-            p95,
-            p99,
-            p999,
-            max: self.max,
-            exact: !self.bucketed,
-        })
+        let at = |q| self.quantile(&sorted, q);
+        Some(Distribution::new(self.count, self.sum, self.min, self.max, !self.bucketed, at))
     }
 
     /// The smallest value with at least the share `q` of all values at or below it.
     fn quantile(&self, sorted: &[u64], q: f64) -> u64 {
-        let rank = ((q * self.count as f64).ceil() as u64).clamp(1, self.count);
+        let rank = rank(q, self.count);
         if !self.bucketed {
             return sorted[rank as usize - 1];
         }

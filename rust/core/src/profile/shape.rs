@@ -193,8 +193,8 @@ impl Shape {
         ShapeSummary {
             flags: self.flagged,
             sizes: Sizes {
-                read_bytes: reads.all_sizes.distribution(),
-                write_bytes: writes.all_sizes.distribution(),
+                read_bytes: reads.distribution(),
+                write_bytes: writes.distribution(),
                 read_histogram: reads.histogram(),
                 write_histogram: writes.histogram(),
             },
@@ -268,6 +268,14 @@ impl Series {
         self.other_sizes += other.other_sizes;
         self.sequential += other.sequential;
         self.near += other.near;
+    }
+
+    /// Exact unless there are more sizes than are counted one by one.
+    fn distribution(&self) -> Option<Distribution> {
+        match self.other_sizes {
+            0 => Distribution::of_counts(&self.sizes),
+            _ => self.all_sizes.distribution(),
+        }
     }
 
     /// The most frequent sizes in order of size, then one row for the others.
@@ -379,7 +387,10 @@ mod tests {
         for i in 1..=40 {
             (0..i).for_each(|_| shape.record(&io(Op::Read, 0, i * 512, 0)));
         }
-        let rows = shape.summary().sizes.read_histogram;
+        let sizes = shape.summary().sizes;
+        let found = sizes.read_bytes.unwrap();
+        assert_eq!((found.count, found.min, found.p50, found.max), (820, 512, 29 * 512, 20_480));
+        let rows = sizes.read_histogram;
         assert_eq!(rows.len(), LISTED_SIZES + 1);
         assert_eq!(rows[0], SizeCount { size_bytes: Some(25 * 512), ios: 25 });
         assert_eq!(rows[16], SizeCount { size_bytes: None, ios: (1..=24).sum() });

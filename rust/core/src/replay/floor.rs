@@ -81,6 +81,7 @@ fn options(filters: &[&str]) -> Options {
             .collect(),
         window: window(),
         targets: Vec::new(),
+        read_only: false,
         backend: BackendKind::Null,
         direct: Direct::Auto,
         clock: ClockKind::Wall,

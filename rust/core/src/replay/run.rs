@@ -491,7 +491,7 @@ fn open_target(options: &Options, disk: usize, found: &DiskScan) -> Result<Targe
     let path = options.targets.get(disk).ok_or_else(|| {
         Error::input(format!("no target for disk {}", options.window.disks[disk]))
     })?;
-    let target = Target::open(Path::new(path), true, options.direct)?;
+    let target = Target::open(Path::new(path), !options.read_only, options.direct)?;
     if found.reach_bytes > target.size_bytes {
         return Err(Error::input(format!(
             "the trace reaches to byte {} of disk {}, the target has {}; use a larger one or \

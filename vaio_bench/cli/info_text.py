@@ -1,4 +1,4 @@
-"""The profile of `info` for people: one sentence, then a table."""
+"""The profile of `info` in the terminal: one sentence, then a table."""
 
 from __future__ import annotations
 
@@ -8,31 +8,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from vaio_bench.analyses.info import describe, number, percent
 from vaio_bench.units import format_size, format_time
 
 Document = dict[str, Any]
 Row = tuple[str, str]
-
-
-def describe(profile: Document) -> str:
-    """What the workload is, in words.
-
-    Args:
-        profile: A document of `info`, or one of its disks.
-    """
-    if not profile["ios"]:
-        return "An empty trace: no I/O at all."
-    words = [f"A {_mix(profile)} workload"]
-    size = _typical_size(profile)
-    if size:
-        words.append(f"of {_order(profile)} I/Os of {size}")
-    words.append(f"on {format_size(profile['footprint_bytes'])}")
-    disks = len(profile.get("disks", ()))
-    if disks > 1:
-        words.append(f"of {disks} disks")
-    sentence = " ".join(words)
-    extras = [text for text in (_arrival(profile), _locality(profile)) if text]
-    return "; ".join([sentence, *extras]) + "."
 
 
 def render(profile: Document) -> Group:
@@ -51,63 +31,6 @@ def render(profile: Document) -> Group:
     return Group(*parts)
 
 
-def _mix(profile: Document) -> str:
-    share = profile["read_share"]
-    if share is None:
-        return "flush-only" if profile["flushes"] == profile["ios"] else "data-free"
-    if share in (0, 1):
-        return "read-only" if share else "write-only"
-    for limit, name in ((0.9, "read-mostly"), (0.6, "read-heavy"), (0.4, "mixed")):
-        if share >= limit:
-            return f"{name} ({_percent(share)} reads)"
-    kind = "write-heavy" if share > 0.1 else "write-mostly"
-    return f"{kind} ({_percent(1 - share)} writes)"
-
-
-def _order(profile: Document) -> str:
-    near = profile["sequentiality"]["near_sequential_share"]
-    for limit, name in (
-        (0.9, "sequential"),
-        (0.6, "mostly sequential"),
-        (0.3, "partly sequential"),
-    ):
-        if near >= limit:
-            return name
-    return "random" if near < 0.1 else "mostly random"
-
-
-def _typical_size(profile: Document) -> str | None:
-    sizes = profile["sizes"]
-    medians = [sizes[k]["p50"] for k in ("read_bytes", "write_bytes") if sizes[k]]
-    if not medians:
-        return None
-    if len(set(medians)) == 1:
-        return f"{format_size(medians[0])} (median)"
-    return f"{format_size(medians[0])} read, {format_size(medians[1])} written (medians)"
-
-
-def _arrival(profile: Document) -> str | None:
-    rate = profile["iops"]
-    if rate is None:
-        return None
-    bursts = {b["window_s"]: b for b in profile["burstiness"]}
-    burst = bursts.get(1.0) or bursts.get(0.1)
-    text = f"{_number(rate)} I/Os a second"
-    if burst is None:
-        return text
-    ratio, span = burst["peak_to_mean"], "second" if burst["window_s"] == 1 else "100 ms"
-    steady = "steady" if ratio < 1.5 else "uneven" if ratio < 3 else "bursty"
-    return f"{text}, {steady} (the busiest {span} has {ratio:.1f} times the mean)"
-
-
-def _locality(profile: Document) -> str | None:
-    for point in profile["reuse"]["lru"]:
-        if point["footprint_share"] == 0.1:
-            ratio = _percent(point["hit_ratio"])
-            return f"an LRU cache of 10 % of the footprint would hit {ratio} of block requests"
-    return None
-
-
 def _mix_rows(profile: Document) -> list[Row]:
     mib = 1 << 20
     counts = [
@@ -124,7 +47,7 @@ def _mix_rows(profile: Document) -> list[Row]:
          f"{format_size(profile['write_bytes'])} written"),
         ("flags", ", ".join(flags) or "none"),
         ("duration", format_time(profile["duration_s"] * 1e9)
-         + (f", {_number(profile['iops'])} I/Os/s, {rate / mib:.1f} MiB/s" if rate else "")),
+         + (f", {number(profile['iops'])} I/Os/s, {rate / mib:.1f} MiB/s" if rate else "")),
     ]  # fmt: skip
 
 
@@ -141,9 +64,9 @@ def _shape_rows(profile: Document) -> list[Row]:
     runs = order["run_ios"]
     return [
         *rows,
-        ("alignment", f"{_percent(aligned[4096])} to 4 KiB, {_percent(aligned[512])} to 512 B"),
-        ("sequential", f"{_percent(order['sequential_share'])} strictly, "
-         f"{_percent(order['near_sequential_share'])} within the last {order['look_back']} I/Os; "
+        ("alignment", f"{percent(aligned[4096])} to 4 KiB, {percent(aligned[512])} to 512 B"),
+        ("sequential", f"{percent(order['sequential_share'])} strictly, "
+         f"{percent(order['near_sequential_share'])} within the last {order['look_back']} I/Os; "
          f"runs of {runs['mean']:.1f} I/Os on average, {runs['max']:,} at most"),
         ("seeks", _spread(order["seek_bytes"], format_size)),
     ]  # fmt: skip
@@ -163,9 +86,9 @@ def _space_rows(profile: Document) -> list[Row]:
         text += f"{format_size(window['max_bytes'])} at most, {window['windows']:,} windows"
         rows.append((f"working set, {label}", text))
     if profile["overwrite_share"] is not None:
-        rows.append(("overwrites", f"{_percent(profile['overwrite_share'])} of written blocks"))
+        rows.append(("overwrites", f"{percent(profile['overwrite_share'])} of written blocks"))
     if profile["read_after_write_share"] is not None:
-        share = _percent(profile["read_after_write_share"])
+        share = percent(profile["read_after_write_share"])
         rows.append(("read after write", f"{share} of read blocks"))
     return rows
 
@@ -176,15 +99,15 @@ def _reuse_rows(profile: Document) -> list[Row]:
         return []
     block_bytes = profile["block_bytes"]
     lru = ", ".join(
-        f"{_percent(p['hit_ratio'])} at {format_size(p['cache_bytes'])}" for p in reuse["lru"]
+        f"{percent(p['hit_ratio'])} at {format_size(p['cache_bytes'])}" for p in reuse["lru"]
     )
     top = ", ".join(
-        f"{_percent(t['request_share'])} to the top {100 * t['block_share']:g} %"
+        f"{percent(t['request_share'])} to the top {100 * t['block_share']:g} %"
         for t in reuse["popularity"]
     )
     sampled = "" if reuse["sampled"] == 1 else f", sampled 1 in {round(1 / reuse['sampled'])}"
     return [
-        ("reuse", f"{_percent(reuse['reuse_share'])} of {reuse['requests']:,} block requests"
+        ("reuse", f"{percent(reuse['reuse_share'])} of {reuse['requests']:,} block requests"
          f" ({reuse['method']}{sampled})"),
         ("reuse distance",
          _spread(reuse["distance_blocks"], lambda blocks: format_size(blocks * block_bytes))),
@@ -200,7 +123,7 @@ def _time_rows(profile: Document) -> list[Row]:
     if cov is not None:
         rows[0] = ("interarrival", f"{rows[0][1]}; coefficient of variation {cov:.2f}")
     for burst in profile["burstiness"]:
-        text = f"peak {_number(burst['peak_ios_per_s'])} I/Os/s, "
+        text = f"peak {number(burst['peak_ios_per_s'])} I/Os/s, "
         text += f"{burst['peak_to_mean']:.2f} times the mean"
         if burst["index_of_dispersion"] is not None:
             text += f"; index of dispersion {burst['index_of_dispersion']:.2f}"
@@ -228,11 +151,11 @@ def _disk_table(disks: list[Document]) -> Table:
         table.add_row(
             disk["disk"],
             f"{disk['ios']:,}",
-            "" if disk["read_share"] is None else _percent(disk["read_share"]),
+            "" if disk["read_share"] is None else percent(disk["read_share"]),
             format_size(disk["read_bytes"]),
             format_size(disk["write_bytes"]),
             format_size(disk["footprint_bytes"]),
-            "" if near is None else _percent(near),
+            "" if near is None else percent(near),
         )
     if len(disks) > len(shown):
         table.caption = f"the busiest {len(shown)} of {len(disks)} disks; --json has all"
@@ -243,9 +166,9 @@ def _histogram(rows: list[Document]) -> str:
     total = sum(row["ios"] for row in rows)
     by_count = sorted(rows, key=lambda row: -row["ios"])
     named = [row for row in by_count if row["size_bytes"] is not None][:6]
-    texts = [f"{format_size(r['size_bytes'])} {_percent(r['ios'] / total)}" for r in named]
+    texts = [f"{format_size(r['size_bytes'])} {percent(r['ios'] / total)}" for r in named]
     rest = total - sum(row["ios"] for row in named)
-    return ", ".join(texts + ([f"other {_percent(rest / total)}"] if rest else []))
+    return ", ".join(texts + ([f"other {percent(rest / total)}"] if rest else []))
 
 
 def _spread(spread: Document | None, show: Any) -> str:
@@ -253,16 +176,3 @@ def _spread(spread: Document | None, show: Any) -> str:
         return "none"
     points = [f"{p} {show(spread[p])}" for p in ("p50", "p90", "p99", "max")]
     return ", ".join([f"mean {show(round(spread['mean'], 2))}", *points])
-
-
-def _percent(share: float) -> str:
-    percent = 100 * share
-    decimals = 0 if percent >= 10 or percent == 0 else 1 if percent >= 1 else 2
-    # 99.96 % of something must not read as all of it.
-    if 99.5 <= percent < 100:
-        return ">99 %"
-    return f"{percent:.{decimals}f} %"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
