@@ -22,7 +22,7 @@ class Page:
     """A page that `explain` shows."""
 
     group: str
-    """`filter`, `format`, `eviction`, `backend`, `analysis` or `warning`."""
+    """`filter`, `format`, `eviction`, `backend`, `analysis`, `model` or `warning`."""
     name: str
     summary: str
     text: str
@@ -42,7 +42,7 @@ def pages() -> list[Page]:
     """Every page, group by group."""
     engine = [Page(kind.kind, kind.name, kind.summary, kind.page) for kind in catalogue.kinds()]
     warnings = [Page("warning", kind.code, kind.value[1], kind.page) for kind in WarningKind]
-    return [*engine, *_analyses(), *warnings]
+    return [*engine, *_analyses(), _synth(), *warnings]
 
 
 def explain(name: str) -> list[Page]:
@@ -78,3 +78,10 @@ def _analyses() -> list[Page]:
                 page = f"# {name}\n\nAn analysis.\n\n{text}\n"
                 found.append(Page("analysis", name, catalogue.summary_of(text), page))
     return found
+
+
+def _synth() -> Page:
+    """The page of the synthetic traces: how to write a spec."""
+    source = resources.files("vaio_bench") / "synthetic" / "__init__.py"
+    text = inspect.cleandoc(ast.get_docstring(ast.parse(source.read_text())) or "")
+    return Page("model", "synth", catalogue.summary_of(text), f"# synth\n\n{text}\n")

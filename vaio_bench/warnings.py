@@ -113,6 +113,17 @@ class WarningKind(Enum):
         "it is many times slower, and results of it are not stored",
         "Build it anew: `make build`",
     )
+    NOT_PRECONDITIONED = (
+        "the blocks of {target} were never written before the run",
+        "the first round pays for their allocation, and the others do not",
+        "Add `--precondition` to write the whole file once, or give a file that is full",
+    )
+    NO_LATENCIES = (
+        "{trace} has no latencies from its capture",
+        "with `--pace closed` each I/O is taken to have waited for the one before it, and the time "
+        "between arrivals stands for the think time",
+        "Capture completions as well (blktrace has them), or use `--pace recorded`",
+    )
     FIT_TO_WRAPPED = (
         "the trace touches more than the {fit_to} it was fitted to: extents were laid on top of "
         "one another",

@@ -1,1 +1,1 @@
-"""What the rows of a run folder say: one file an analysis, each from stored rows alone."""
+"""Analyses of traces and run folders: one file an analysis, its page on top."""

@@ -11,7 +11,15 @@ import typer
 from vaio_bench.errors import VaioBenchError
 
 # One line a verb: the module below this package whose `register(app)` adds it.
-VERBS: tuple[str, ...] = ("explain", "doctor")
+VERBS: tuple[str, ...] = (
+    "import_",
+    "synth",
+    "info",
+    "replay",
+    "report",
+    "explain",
+    "doctor",
+)
 
 
 def build_app() -> typer.Typer:

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::backends::BACKENDS;
 use crate::filters::{Class, DataMode, FILTERS, Kind, ParamError, Properties, Setting, find};
+use crate::formats::FORMATS;
 
 /// A filter, format, eviction policy or backend.
 #[derive(Debug, Serialize)]
@@ -33,7 +34,15 @@ pub fn entries() -> Vec<Entry> {
         schema: None,
         properties: None,
     });
-    FILTERS.iter().map(filter_entry).chain(backends).collect()
+    let formats = FORMATS.iter().map(|format| Entry {
+        kind: "format",
+        name: format.name(),
+        class: None,
+        page: format.page(),
+        schema: None,
+        properties: None,
+    });
+    FILTERS.iter().map(filter_entry).chain(backends).chain(formats).collect()
 }
 
 fn filter_entry(kind: &Kind) -> Entry {

@@ -136,8 +136,7 @@ impl WallClock {
         }
         let (ticks, mono) = paired_reading();
         let delta = ticks.saturating_sub(self.anchor_ticks);
-        let ours =
-            self.anchor_ns + ((u128::from(delta) * u128::from(self.mult)) >> SHIFT) as u64;
+        let ours = self.anchor_ns + ((u128::from(delta) * u128::from(self.mult)) >> SHIFT) as u64;
         let truth = mono - self.origin_ns;
         // The longer the base, the better the rate: from the clock's first reading on.
         let rate = (mono - self.first_mono_ns) as f64 / (ticks - self.first_ticks) as f64;

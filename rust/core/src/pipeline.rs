@@ -191,8 +191,7 @@ impl Pipeline {
     pub fn close(&mut self) {
         for disk in 0..self.chains.len() {
             for layer in 0..self.filters {
-                let mut cx =
-                    Cx { core: &mut self.core, layer: layer as u8, disk: disk as u16 };
+                let mut cx = Cx { core: &mut self.core, layer: layer as u8, disk: disk as u16 };
                 self.chains[disk][layer].close(&mut cx);
             }
         }

@@ -146,6 +146,12 @@ impl VersionMap {
             + self.chunks.capacity() * size_of::<(u64, Box<[u32]>)>()
     }
 
+    /// What the granule at `offset_bytes` should hold.
+    #[must_use]
+    pub fn version_at(&self, offset_bytes: u64) -> Version {
+        self.run_at(offset_bytes, offset_bytes + 1).0
+    }
+
     /// The version at `at`, and where it or its chunk ends, at most `end`.
     fn run_at(&self, at: u64, end: u64) -> (Version, u64) {
         let chunk = at / CHUNK_BYTES;
@@ -293,30 +299,19 @@ mod tests {
         fn expect(&self, payload: &Payload, at: usize, len: usize) -> Outcome {
             let mut outcome = Outcome::default();
             let mut byte = [0];
-            let mut fresh = vec![0; len];
-            for i in 0..len {
-                let version = self.wrote[at + i];
+            for place in at..at + len {
+                let version = self.wrote[place];
                 if version == Version::UNKNOWN {
+                    outcome.unverified_bytes += 1;
                     continue;
                 }
-                payload.fill(&mut byte, (at + i) as u64, version);
-                fresh[i] = byte[0];
-                if fresh[i] != self.disk[at + i] {
+                payload.fill(&mut byte, place as u64, version);
+                if byte[0] != self.disk[place] {
+                    let found = &self.disk[place..=place];
+                    outcome.mismatch = payload.check(found, place as u64, version).err();
                     break;
                 }
-            }
-            for i in 0..len {
-                if self.wrote[at + i] == Version::UNKNOWN {
-                    outcome.unverified_bytes += 1;
-                } else if fresh[i] == self.disk[at + i] {
-                    outcome.verified_bytes += 1;
-                } else {
-                    let (mut part, skip) = (vec![0; 1], i);
-                    part[0] = self.disk[at + skip];
-                    outcome.mismatch =
-                        payload.check(&part, (at + skip) as u64, self.wrote[at + skip]).err();
-                    break;
-                }
+                outcome.verified_bytes += 1;
             }
             outcome
         }

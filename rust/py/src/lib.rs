@@ -5,6 +5,9 @@ use pyo3::prelude::*;
 mod arrow;
 mod catalogue;
 mod errors;
+mod import;
+mod profile;
+mod replay;
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -12,5 +15,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("VERSION", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(catalogue::catalogue, module)?)?;
     module.add_function(wrap_pyfunction!(catalogue::check_filter, module)?)?;
-    Ok(())
+    import::register(module)?;
+    module.add_function(wrap_pyfunction!(profile::profile_trace, module)?)?;
+    replay::register(module)
 }

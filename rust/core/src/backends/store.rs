@@ -80,8 +80,7 @@ struct Piece {
 }
 
 fn pieces(mode: DataMode, request: &Request) -> impl Iterator<Item = Piece> + use<> {
-    let (mut offset, end) =
-        (request.offset_bytes, request.offset_bytes + request.length_bytes);
+    let (mut offset, end) = (request.offset_bytes, request.offset_bytes + request.length_bytes);
     let mut at = 0;
     std::iter::from_fn(move || {
         if offset >= end {

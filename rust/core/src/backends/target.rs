@@ -122,8 +122,7 @@ fn direct_alignment(file: &File, is_block_device: bool) -> (u64, u64) {
         const BLKSSZGET: libc::c_ulong = 0x1268;
         let mut sector: libc::c_int = 0;
         // SAFETY: the request writes one int to the given place.
-        if unsafe { libc::ioctl(file.as_raw_fd(), BLKSSZGET, &raw mut sector) } == 0 && sector > 0
-        {
+        if unsafe { libc::ioctl(file.as_raw_fd(), BLKSSZGET, &raw mut sector) } == 0 && sector > 0 {
             return (512, sector as u64);
         }
     }

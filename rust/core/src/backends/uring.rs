@@ -185,7 +185,10 @@ impl Uring {
 
     /// Waits for the bell by a poll in the ring, while the pool has work.
     fn rearm(&mut self) {
-        if self.pool.in_flight() > 0 && !self.bell_armed && let Some(bell) = self.pool.bell() {
+        if self.pool.in_flight() > 0
+            && !self.bell_armed
+            && let Some(bell) = self.pool.bell()
+        {
             self.bell_armed = true;
             let entry = opcode::PollAdd::new(Fd(bell), libc::POLLIN as u32).build();
             self.push(&entry.user_data(BELL));
@@ -203,7 +206,9 @@ impl Backend for Uring {
         match self.ring.submit() {
             Ok(_) => Ok(()),
             // The completion queue is full or memory is short for a moment: reap, then try again.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN | libc::EINTR)) => {
+            Err(e)
+                if matches!(e.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN | libc::EINTR)) =>
+            {
                 Ok(())
             }
             Err(e) => Err(Error::failed("io_uring refuses submissions").caused_by(e)),

@@ -11,7 +11,13 @@ use crate::io::{OK, Op, Status};
 use crate::pipeline::{Action, Core, Event};
 use crate::slab::{Io, IoId, NONE};
 
+pub mod crypt;
+pub mod delay;
+pub mod params;
 pub mod pass;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod throttle;
 
 /// What to do with an I/O that comes down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,7 +181,7 @@ pub struct Kind {
 }
 
 /// THE list.
-pub static FILTERS: &[Kind] = &[pass::KIND];
+pub static FILTERS: &[Kind] = &[crypt::KIND, delay::KIND, pass::KIND, throttle::KIND];
 
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Kind> {
@@ -316,8 +322,7 @@ impl Cx<'_> {
 
     /// A row of events.parquet.
     pub fn event(&mut self, kind: &'static str, detail: String) {
-        let event =
-            Event { at_ns: self.now(), disk: self.disk, layer: self.layer, kind, detail };
+        let event = Event { at_ns: self.now(), disk: self.disk, layer: self.layer, kind, detail };
         self.core.events.push(event);
     }
 }

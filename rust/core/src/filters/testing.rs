@@ -1,0 +1,330 @@
+//! What filter tests share: a chain in virtual time over a device of theirs, every read checked.
+//!
+//! The device finishes I/Os out of order, after seeded latencies, and moves the data at
+//! completion: the worst that a real one may do. It can be told to fail, and keeps a log.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+
+use super::{DataMode, Properties, SECTOR_BYTES, Setting, find};
+use crate::backends::{Backend, Completion, Request};
+use crate::clock::{Clock, Ns};
+use crate::error::Result;
+use crate::int_map::IntMap;
+use crate::io::{OK, Op, Status};
+use crate::pipeline::Pipeline;
+use crate::rangelock::RangeLock;
+use crate::slab::{IoId, Slab};
+
+pub const EIO: Status = libc::EIO;
+
+/// The device as a test sees it.
+#[derive(Default)]
+pub struct Device {
+    pub image: Vec<u8>,
+    /// What reached it, in order of submission.
+    pub log: Vec<(Op, u64, u64)>,
+    /// I/Os of this operation that touch the range fail.
+    pub fail: Option<(Op, std::ops::Range<u64>)>,
+}
+
+struct TestBackend {
+    device: Arc<Mutex<Device>>,
+    mode: DataMode,
+    random: u64,
+    order: u64,
+    running: BinaryHeap<Reverse<(Ns, u64, IoId)>>,
+    requests: IntMap<Request>,
+}
+
+impl TestBackend {
+    fn apply(&self, request: &Request) -> Status {
+        let mut device = self.device.lock().unwrap();
+        let end = request.offset_bytes + request.length_bytes;
+        let hit = |range: &std::ops::Range<u64>| {
+            request.op == Op::Flush || request.offset_bytes < range.end && range.start < end
+        };
+        if device.fail.as_ref().is_some_and(|(op, range)| *op == request.op && hit(range)) {
+            return EIO;
+        }
+        let (from, to) = (self.mode.size(request.offset_bytes), self.mode.size(end));
+        let Some(place) = device.image.get_mut(from..to) else { return EIO };
+        if request.op.has_data() {
+            assert_eq!(request.data_bytes, place.len());
+        }
+        match request.op {
+            // SAFETY: the slot lends its bytes until the completion is reaped.
+            Op::Read => unsafe {
+                std::slice::from_raw_parts_mut(request.data, request.data_bytes)
+                    .copy_from_slice(place);
+            },
+            // SAFETY: as above.
+            Op::Write => unsafe {
+                place.copy_from_slice(std::slice::from_raw_parts(request.data, request.data_bytes));
+            },
+            Op::WriteZeroes => place.fill(0),
+            // As a device may: what was there is gone.
+            Op::Discard => place.fill(0xd1),
+            Op::Flush => {}
+        }
+        OK
+    }
+}
+
+impl Backend for TestBackend {
+    fn submit(&mut self, request: Request, now: Ns) {
+        let mut device = self.device.lock().unwrap();
+        device.log.push((request.op, request.offset_bytes, request.length_bytes));
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let latency = 1000 + (self.random >> 33) % 9000;
+        self.order += 1;
+        self.running.push(Reverse((now + latency, self.order, request.id)));
+        self.requests.insert(u64::from(request.id), request);
+    }
+
+    fn reap(&mut self, now: Ns, out: &mut Vec<Completion>) -> Result<()> {
+        while self.running.peek().is_some_and(|Reverse(next)| next.0 <= now) {
+            let Some(Reverse((_, _, id))) = self.running.pop() else { break };
+            let request = self.requests.remove(&u64::from(id)).unwrap();
+            out.push(Completion { id, status: self.apply(&request), split: false });
+        }
+        Ok(())
+    }
+
+    fn next_event_ns(&self) -> Option<Ns> {
+        self.running.peek().map(|Reverse(next)| next.0)
+    }
+
+    fn wait(&mut self, _timeout_ns: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn is_model(&self) -> bool {
+        true
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    pub seq: u64,
+    pub op: Op,
+    pub status: Status,
+    pub due_ns: Ns,
+    pub complete_ns: Ns,
+    pub blocks: u32,
+    pub hit_blocks: u32,
+}
+
+impl Row {
+    pub fn response_ns(&self) -> Ns {
+        self.complete_ns - self.due_ns
+    }
+}
+
+/// One disk, one chain, one device, and what each sector should hold.
+pub struct Rig {
+    pipeline: Pipeline,
+    lock: RangeLock,
+    pub device: Arc<Mutex<Device>>,
+    mode: DataMode,
+    plan: VecDeque<(Ns, Op, u64, u64)>,
+    flight: IntMap<(Row, u64, u64)>,
+    /// Sector to what was last written there; 0 for zeroes, absent where nothing is known.
+    known: IntMap<u64>,
+    seq: u64,
+    rows: Vec<Row>,
+    pub unverified_sectors: u64,
+}
+
+pub fn setting(mode: DataMode) -> Setting {
+    Setting { disk: "disk".into(), disk_index: 0, seed: 7, data: mode }
+}
+
+/// The longest I/O of a test.
+const IO_BYTES_MAX: u64 = 1 << 20;
+
+impl Rig {
+    /// A chain of filters by name over a device of `disk_bytes`.
+    pub fn new(chain: &[(&str, Value)], mode: DataMode, disk_bytes: u64) -> Self {
+        let built: Vec<_> = chain
+            .iter()
+            .map(|(name, params)| (find(name).unwrap().build)(params, &setting(mode)).unwrap())
+            .collect();
+        let properties: Vec<Properties> = built.iter().map(|(_, p)| *p).collect();
+        let unit = properties.iter().map(|p| p.unit_bytes).max().unwrap_or(1);
+        let device = Arc::new(Mutex::new(Device {
+            image: vec![0x5a; mode.size(disk_bytes)],
+            ..Device::default()
+        }));
+        let backend = TestBackend {
+            device: Arc::clone(&device),
+            mode,
+            random: 1,
+            order: 0,
+            running: BinaryHeap::new(),
+            requests: IntMap::default(),
+        };
+        let slots = 512;
+        let longest = properties.iter().map(|p| p.child_bytes).max().unwrap_or(0);
+        let slot_bytes = mode.size(longest.max(IO_BYTES_MAX + unit));
+        let slab = Slab::new(slots, slot_bytes, built.len() + 1).unwrap();
+        let filters = built.into_iter().map(|(filter, _)| filter).collect();
+        let clock = Clock::Virtual(0);
+        let mut pipeline = Pipeline::new(clock, slab, mode, vec![filters], Box::new(backend));
+        pipeline.open();
+        Self {
+            pipeline,
+            lock: RangeLock::new(slots, unit),
+            device,
+            mode,
+            plan: VecDeque::new(),
+            flight: IntMap::default(),
+            known: IntMap::default(),
+            seq: 0,
+            rows: Vec::new(),
+            unverified_sectors: 0,
+        }
+    }
+
+    /// Plans an I/O; `at_ns` must not fall.
+    pub fn io(&mut self, at_ns: Ns, op: Op, offset: u64, length: u64) -> &mut Self {
+        self.plan.push_back((at_ns, op, offset, length));
+        self
+    }
+
+    /// Runs the plan to its end and gives the rows in order of submission. Panics when a read
+    /// does not give back what was last written.
+    pub fn run(&mut self) -> Vec<Row> {
+        loop {
+            self.pipeline.poll().unwrap();
+            self.take_done();
+            let now = self.pipeline.core.clock.now();
+            while self.plan.front().is_some_and(|next| next.0 <= now) {
+                let (due, op, offset, length) = self.plan.pop_front().unwrap();
+                self.submit(due, op, offset, length);
+            }
+            self.take_done();
+            let due = self.plan.front().map(|next| next.0);
+            let next = match (due, self.pipeline.next_event_ns()) {
+                (Some(a), Some(b)) => a.min(b),
+                (Some(a), None) | (None, Some(a)) => a,
+                (None, None) => break,
+            };
+            self.pipeline.core.clock.advance_to(next);
+        }
+        assert!(self.flight.is_empty(), "I/Os never came back: {:?}", self.flight);
+        assert!(self.pipeline.is_idle());
+        assert_eq!(self.pipeline.core.slab.free_slots(), self.pipeline.core.slab.capacity());
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.sort_by_key(|row| row.seq);
+        rows
+    }
+
+    /// One I/O by itself.
+    pub fn one(&mut self, op: Op, offset: u64, length: u64) -> Row {
+        let now = self.pipeline.core.clock.now();
+        self.io(now, op, offset, length).run()[0]
+    }
+
+    pub fn gauge(&self, name: &str) -> i64 {
+        let mut gauges = Vec::new();
+        self.pipeline.gauges(0, &mut gauges);
+        gauges.iter().find(|(n, _)| *n == name).map(|(_, v)| *v).unwrap()
+    }
+
+    pub fn reopen(&mut self) {
+        self.pipeline.open();
+    }
+
+    fn submit(&mut self, due_ns: Ns, op: Op, offset: u64, length: u64) {
+        let seq = self.seq;
+        self.seq += 1;
+        let bytes = if op.has_data() { self.mode.size(length) } else { 0 };
+        let id = self.pipeline.core.slab.take(op, bytes).expect("enough slots");
+        let io = self.pipeline.core.slab.io_mut(id);
+        (io.offset_bytes, io.length_bytes, io.seq, io.disk) = (offset, length, seq, 0);
+        if op == Op::Write {
+            fill(self.mode, self.pipeline.core.slab.data_mut(id), seq + 1);
+        }
+        let row = Row { seq, op, status: OK, due_ns, complete_ns: 0, blocks: 0, hit_blocks: 0 };
+        self.flight.insert(u64::from(id), (row, offset, length));
+        if self.lock.acquire(id, 0, op, offset, length) == 0 {
+            self.pipeline.submit(id);
+        }
+    }
+
+    fn take_done(&mut self) {
+        let mut done = Vec::new();
+        self.pipeline.take_done(&mut done);
+        while !done.is_empty() {
+            for id in done.drain(..) {
+                self.finish(id);
+                for next in self.lock.release(id).to_vec() {
+                    self.pipeline.submit(next);
+                }
+            }
+            self.pipeline.take_done(&mut done);
+        }
+    }
+
+    fn finish(&mut self, id: IoId) {
+        let (mut row, offset, length) = self.flight.remove(&u64::from(id)).unwrap();
+        let io = self.pipeline.core.slab.io(id);
+        (row.status, row.complete_ns) = (io.status, io.complete_ns);
+        (row.blocks, row.hit_blocks) = (io.blocks, io.hit_blocks);
+        let sectors = offset / SECTOR_BYTES..(offset + length) / SECTOR_BYTES;
+        match row.op {
+            Op::Read if row.status == OK => self.verify(id, &row, sectors),
+            Op::Write if row.status == OK => {
+                sectors.for_each(|sector| drop(self.known.insert(sector, row.seq + 1)));
+            }
+            Op::WriteZeroes if row.status == OK => {
+                sectors.for_each(|sector| drop(self.known.insert(sector, 0)));
+            }
+            Op::Read | Op::Flush => {}
+            _ => sectors.for_each(|sector| drop(self.known.remove(&sector))),
+        }
+        if row.op == Op::Write {
+            let mut expected = vec![0; self.mode.size(length)];
+            fill(self.mode, &mut expected, row.seq + 1);
+            let data = self.pipeline.core.slab.data(id);
+            assert!(data == expected, "write {} was changed on its way", row.seq);
+        }
+        self.rows.push(row);
+        self.pipeline.core.slab.give_back(id);
+    }
+
+    fn verify(&mut self, id: IoId, row: &Row, sectors: std::ops::Range<u64>) {
+        let bytes = self.mode.size(SECTOR_BYTES);
+        if bytes == 0 {
+            return;
+        }
+        let data = self.pipeline.core.slab.data(id).chunks(bytes);
+        for (sector, data) in sectors.zip(data) {
+            let Some(token) = self.known.get(&sector) else {
+                self.unverified_sectors += 1;
+                continue;
+            };
+            let mut expected = vec![0; bytes];
+            fill(self.mode, &mut expected, *token);
+            assert!(
+                data == expected,
+                "read {} of sector {sector}: expected write {}, found {:?}",
+                row.seq,
+                *token as i64 - 1,
+                &data[..8]
+            );
+        }
+    }
+}
+
+/// The data of a write: its token, over and over; bytes also differ along the sector.
+fn fill(mode: DataMode, data: &mut [u8], token: u64) {
+    for (i, word) in data.chunks_exact_mut(8).enumerate() {
+        let place = if mode == DataMode::Bytes && token > 0 { (i as u64 % 64) << 48 } else { 0 };
+        word.copy_from_slice(&(token | place).to_le_bytes());
+    }
+}
