@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from vaio_bench.analyses.info import info
     from vaio_bench.analyses.layers import layers
     from vaio_bench.analyses.overhead import overhead
-    from vaio_bench.analyses.replaying import replay
+    from vaio_bench.replaying import replay
     from vaio_bench.analyses.summary import summary
+    from vaio_bench.comparing import compare
+    from vaio_bench.demonstration import demo
     from vaio_bench.doctor import doctor
     from vaio_bench.explain import explain
     from vaio_bench.importer import import_trace
@@ -29,6 +31,8 @@ __all__ = [
     "InputError",
     "VaioBenchError",
     "WorkError",
+    "compare",
+    "demo",
     "direct",
     "doctor",
     "explain",
@@ -51,6 +55,8 @@ __all__ = [
 
 # The verbs as functions, imported when first used: Polars, pyarrow and plotly take a while.
 _LAZY = {
+    "compare": "vaio_bench.comparing",
+    "demo": "vaio_bench.demonstration",
     "direct": "vaio_bench.spec",
     "doctor": "vaio_bench.doctor",
     "explain": "vaio_bench.explain",
@@ -65,7 +71,7 @@ _LAZY = {
     "open_trace": "vaio_bench.trace",
     "overhead": "vaio_bench.analyses.overhead",
     "overhead_of_runs": "vaio_bench.analyses.across",
-    "replay": "vaio_bench.analyses.replaying",
+    "replay": "vaio_bench.replaying",
     "report": "vaio_bench.reporting",
     "summary": "vaio_bench.analyses.summary",
     "synth": "vaio_bench.synthetic.run",

@@ -16,9 +16,11 @@ VERBS: tuple[str, ...] = (
     "synth",
     "info",
     "replay",
+    "compare",
     "report",
     "explain",
     "doctor",
+    "demo",
 )
 
 
