@@ -10,8 +10,8 @@ RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name '*
 
 # pyo3 is compiled anew whenever what its build script is told differs from the last time. Told what
 # maturin told it for the wheel, clippy and the tests share with the wheel what target/ holds.
-PYO3_CONFIG = $$(ls $(CURDIR)/target/maturin/pyo3-config-*.txt 2>/dev/null | head -n 1)
-CARGO = PYO3_BUILD_EXTENSION_MODULE=1 PYO3_CONFIG_FILE="$(PYO3_CONFIG)" cargo
+PYO3_CONFIG = $(firstword $(wildcard $(CURDIR)/target/maturin/pyo3-config-*.txt))
+CARGO = env PYO3_BUILD_EXTENSION_MODULE=1 $(addprefix PYO3_CONFIG_FILE=,$(PYO3_CONFIG)) cargo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: build demo test test-all bench fmt lint dev packages
