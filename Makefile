@@ -38,7 +38,7 @@ lint: dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/stubtest vaio_bench._core
+	$(BIN)/stubtest --mypy-config-file pyproject.toml --allowlist tests/stubtest_allowlist.txt vaio_bench._core
 	cargo fmt --all --check
 	$(CARGO) clippy --release --locked --all-targets -- -D warnings
 
