@@ -158,13 +158,13 @@ fn csv_columns_by_place_and_by_name() {
     let decoded = csv(
         "time=Start:s,op=Kind:1/0,offset=LBA:sectors,length=4:KiB,disk=0+1,latency=-1:us",
         "host;dev;Start;Kind;Len;LBA;resp\nh;1;10.000000001;0;4;8;1.5\n\
-         \"h\";2;9.5;1;8;0x10;-\n",
+         \"h;i\";2;9.5;1;8;0x10;-\n",
     );
     assert_eq!(
         short(&decoded),
         [
             (0, "h_1", Op::Write, 4096, 4096, 1_500),
-            (-500_000_001, "h_2", Op::Read, 8192, 8192, NO_LATENCY),
+            (-500_000_001, "h;i_2", Op::Read, 8192, 8192, NO_LATENCY),
         ]
     );
 }
