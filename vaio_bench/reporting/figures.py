@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from vaio_bench.analyses.layers import Layer
-from vaio_bench.analyses.overhead import MORE_IS_BETTER, Overhead
+from vaio_bench.analyses.overhead import Overhead
 from vaio_bench.analyses.quantiles import Distribution
 from vaio_bench.reporting import words
 from vaio_bench.store import BASELINE, BASELINE_AGAIN
@@ -27,7 +27,10 @@ _COLOURS = 7
 _DASHES = ("solid", "dash", "dashdot", "dot", "longdash", "longdashdot")
 # As many points as a chart of this width can show.
 MAX_POINTS = 700
-_SECOND = 1e9
+# Below this share a ladder of percentiles is all but flat, and nobody asks for it.
+_LADDER_FROM = 0.1
+# A bar's text is left out where its part is less than this share of the longest bar.
+_TEXT_FROM = 0.12
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,8 @@ def ladder(spread: dict[str, Distribution], palette: Palette, kind: str) -> Figu
         # The largest value has no percentile below 1: it stands where half of one I/O is left.
         nines = -np.log10(np.maximum(1 - share, 0.5 / of.n))
         most = max(most, float(nines[-1]))
-        x, y = thin(nines, np.log10(np.maximum(values, 1) / 1e3))
+        seen = share >= _LADDER_FROM
+        x, y = thin(nines[seen], np.log10(np.maximum(values[seen], 1) / 1e3))
         percentile = 100 * (1 - 10.0**-x)
         data.append(
             {
@@ -152,11 +156,11 @@ def ladder(spread: dict[str, Distribution], palette: Palette, kind: str) -> Figu
             "percentile",
             tickvals=[at for at, _ in shown],
             ticktext=[name for _, name in shown],
-            range=[0, most + 0.1],
+            range=[-np.log10(1 - _LADDER_FROM), most + 0.1],
         ),
         "yaxis": _axis(f"{kind} (µs)", type="log"),
     }
-    note = "Lower is faster; to the right is the tail, where every step holds a tenth of the I/Os."
+    note = "Lower is faster; to the right is the tail: each step on, a tenth of the I/Os is left."
     return Figure(f"Percentiles of {kind}", note, data, layout)
 
 
@@ -214,15 +218,11 @@ def forest(found: Overhead, palette: Palette) -> Figure:
         for metric, floor in floors.items()
         if floor is not None
     ]
-    labels = [
-        words.METRICS[metric] + (" (more is better)" if metric in MORE_IS_BETTER else "")
-        for metric in rows
-    ]
     layout = {
-        "xaxis": _axis("difference from the direct path (%)", zeroline=True),
+        "xaxis": _axis("difference from direct (%)", zeroline=True),
         "yaxis": {
             "tickvals": [place[metric] for metric in rows],
-            "ticktext": labels,
+            "ticktext": [words.METRICS[metric] for metric in rows],
             "range": [-0.6, len(rows) - 0.4],
             "zeroline": False,
             "showgrid": False,
@@ -232,7 +232,8 @@ def forest(found: Overhead, palette: Palette) -> Figure:
     }
     note = (
         "Points are ratios over the rounds, bars their 95 % intervals. Within the grey band "
-        "(the noise floor) the machine differs from itself as much."
+        "(the noise floor) the machine differs from itself as much. Of I/Os per second more is "
+        "better, of all else less."
     )
     return Figure("Overhead with its uncertainty", note, data, layout, 90 + 62 * len(rows), True)
 
@@ -249,6 +250,7 @@ def stacked(found: Sequence[Layer], palette: Palette, quantity: str) -> Figure:
         from_below = sum(1 for other in found if other.policy == each.policy) - each.position
         value = each.self_mean_ns if quantity == "self" else each.cpu_mean_ns
         by_layer.setdefault((each.layer, from_below), {})[each.policy] = value
+    longest = max(sum(of.get(policy, 0) for of in by_layer.values()) for policy in policies)
     data = [
         {
             "type": "bar",
@@ -256,10 +258,13 @@ def stacked(found: Sequence[Layer], palette: Palette, quantity: str) -> Figure:
             "name": layer,
             "y": policies,
             "x": [values.get(policy, 0) / 1e3 for policy in policies],
-            "text": [words.duration(values[p]) if p in values else "" for p in policies],
-            "textposition": "auto",
+            "text": [
+                words.duration(values[p]) if values.get(p, 0) > _TEXT_FROM * longest else ""
+                for p in policies
+            ],
+            "textposition": "inside",
+            "textangle": 0,
             "insidetextanchor": "middle",
-            "constraintext": "inside",
             "marker": {
                 "color": "var(--backend)" if from_below == 1 else palette.colour(layer),
                 "line": {"color": "var(--surface)", "width": 1},
@@ -305,9 +310,8 @@ def series(  # noqa: PLR0917  the plain parts of a chart
         )
     layout = {
         "xaxis": _axis("time since the start of the round (s)"),
-        "yaxis": _axis(
-            f"{title[:1].lower()}{title[1:]}" + (f" ({unit})" if unit else ""), rangemode="tozero"
-        ),
+        "yaxis": _axis(unit or title, rangemode="tozero"),
         "hovermode": "x unified",
+        "showlegend": True,
     }
     return Figure(title, note, data, layout, 300, True)

@@ -120,8 +120,8 @@ def _rpo_chart(plan: dict[str, Any], palette: Palette) -> Figure:
             "mode": "lines",
             "x": _positive([(mode.get("rpo_s") or {}).get(step) for step in ("p50", "max")]),
             "y": [name, name],
-            "line": {"color": palette.colour(name), "width": 6},
-            "opacity": 0.35,
+            "line": {"color": palette.colour(name), "width": 8},
+            "opacity": 0.6,
             "hoverinfo": "skip",
             "showlegend": False,
         }
@@ -134,11 +134,7 @@ def _rpo_chart(plan: dict[str, Any], palette: Palette) -> Figure:
             "name": labels[step],
             "x": _positive([(mode.get("rpo_s") or {}).get(step) for mode in modes]),
             "y": names,
-            "marker": {
-                "symbol": symbol,
-                "size": 10,
-                "color": [palette.colour(name) for name in names],
-            },
+            "marker": {"symbol": symbol, "size": 9, "color": "var(--text)"},
             "hovertemplate": "%{y}: %{x:.4~g} s",
         }
         for step, symbol in symbols.items()
@@ -147,11 +143,20 @@ def _rpo_chart(plan: dict[str, Any], palette: Palette) -> Figure:
     shapes, annotations = [], []
     if target:
         line = {"color": "var(--bad)", "width": 1.5, "dash": "dash"}
-        shapes.append({"type": "line", "x0": target, "x1": target, "yref": "paper", "y0": 0,
-                       "y1": 1, "line": line})  # fmt: skip
-        annotations.append({"x": math.log10(target), "y": 1, "yref": "paper", "yanchor": "bottom",
-                            "text": f"target {words.seconds(target)}", "showarrow": False,
-                            "font": {"color": "var(--bad)"}})  # fmt: skip
+        across = {"yref": "paper", "y0": 0, "y1": 1}
+        shapes.append({"type": "line", "x0": target, "x1": target, "line": line, **across})
+        annotations.append(
+            {
+                "x": math.log10(target),  # an annotation on a logarithmic axis takes the exponent
+                "y": 0,
+                "yref": "paper",
+                "xanchor": "left",
+                "yanchor": "bottom",
+                "text": f"target {words.seconds(target)}",
+                "showarrow": False,
+                "font": {"color": "var(--bad)"},
+            }
+        )
     layout = {
         "xaxis": {"type": "log", "title": {"text": "RPO (s)"}},
         "yaxis": {"autorange": "reversed", "ticksuffix": "  "},

@@ -109,24 +109,52 @@ def fidelity_section(run: Run, found: list[Fidelity]) -> Section:
         "The issue error is submit less due. A replay that issues late measures its own lateness; "
         f"more than {words.duration(LATE_AFTER_NS)} counts as late."
     )
-    rows: list[list[Cell | str]] = [
-        [
-            f"{each.policy}, round {each.round}",
-            words.count(each.ios),
-            words.duration(each.issue_error_p50_ns),
-            words.duration(each.issue_error_p99_ns),
-            words.duration(each.issue_error_max_ns),
-            words.share(each.late_share),
-            words.duration(each.drift_ns),
-            words.share(each.rate_ratio),
-            words.count(each.out_of_order),
-        ]
-        for each in found
-    ]
     columns = ["", "I/Os", "issue error, median", "p99", "largest", "late", "drift at the end"]
     columns += ["rate kept", "out of order"]
-    made.tables.append(Table(columns, rows))
+    worst = [
+        _worst([each for each in found if each.policy == policy])
+        for policy in dict.fromkeys(each.policy for each in found)
+    ]
+    caption = "The worst of the rounds, column by column"
+    made.tables = [
+        Table(columns, [_fidelity_row(each.policy, each) for each in worst], caption=caption),
+        Table(
+            columns,
+            [_fidelity_row(f"{each.policy}, round {each.round}", each) for each in found],
+            collapsed="Every round",
+        ),
+    ]
     return made
+
+
+def _worst(rounds: list[Fidelity]) -> Fidelity:
+    rates = [each.rate_ratio for each in rounds if each.rate_ratio is not None]
+    return Fidelity(
+        policy=rounds[0].policy,
+        round=rounds[0].round,
+        ios=sum(each.ios for each in rounds),
+        issue_error_p50_ns=max(each.issue_error_p50_ns for each in rounds),
+        issue_error_p99_ns=max(each.issue_error_p99_ns for each in rounds),
+        issue_error_max_ns=max(each.issue_error_max_ns for each in rounds),
+        late_share=max(each.late_share for each in rounds),
+        drift_ns=max((each.drift_ns for each in rounds), key=abs),
+        rate_ratio=max(rates, key=lambda rate: abs(rate - 1)) if rates else None,
+        out_of_order=max(each.out_of_order for each in rounds),
+    )
+
+
+def _fidelity_row(name: str, each: Fidelity) -> list[Cell | str]:
+    return [
+        name,
+        words.count(each.ios),
+        words.duration(each.issue_error_p50_ns),
+        words.duration(each.issue_error_p99_ns),
+        words.duration(each.issue_error_max_ns),
+        words.share(each.late_share),
+        words.duration(each.drift_ns),
+        words.share(each.rate_ratio),
+        words.count(each.out_of_order),
+    ]
 
 
 def trust_answer(run: Run, found: list[Fidelity]) -> Answer:
@@ -185,13 +213,31 @@ def warning_text(warning: Any) -> str:
     return f"{joined or warning.get('code', 'warning')}."
 
 
+# Parts of the manifest that are shown as they are.
+_MANIFEST = {
+    "environment": "The machine",
+    "target": "The target",
+    "backend": "The backend",
+    "pacing": "The pacing",
+    "trace": "The trace",
+    "harness": "The harness's own cost",
+    "fit_to": "How the trace was fitted to the target",
+}
+
+
 def environment_section(run: Run) -> Section:
     """The machine, the target, the policies as resolved, and every warning."""
     manifest = run.manifest
-    made = Section("environment", "Environment and warnings")
-    made.notes = [warning_text(each) for each in manifest.get("warnings") or []]
-    if not made.notes:
-        made.lead = "No warnings."
+    made = Section("environment", "Environment")
+    warned: list[list[Cell | str]] = [
+        [str(each.get("code", "warning")) if isinstance(each, dict) else "warning",
+         warning_text(each)]
+        for each in manifest.get("warnings") or []
+    ]  # fmt: skip
+    if warned:
+        made.tables.append(Table(["warning", "what was seen"], warned))
+    else:
+        made.lead = "Nothing was warned of."
     policies: list[list[Cell | str]] = []
     for name, of in (manifest.get("policies") or {}).items():
         chain = " → ".join(["guest", *[str(layer) for layer in of.get("layers", [])]])
@@ -200,13 +246,13 @@ def environment_section(run: Run) -> Section:
             [name, chain, settings or "the direct path", str(of.get("description", ""))]
         )
     made.tables.append(Table(["policy", "the way of an I/O", "filters", ""], policies))
-    for title in ("environment", "target", "backend", "pacing", "trace", "harness", "fit_to"):
-        values = manifest.get(title)
+    for key, title in _MANIFEST.items():
+        values = manifest.get(key)
         if isinstance(values, dict) and values:
             rows: list[list[Cell | str]] = [
-                [key, _plain(value)] for key, value in values.items() if key != "map"
+                [name, _plain(value)] for name, value in values.items() if name != "map"
             ]
-            made.tables.append(Table([title.replace("_", "-"), ""], rows, collapsed=title))
+            made.tables.append(Table(["", ""], rows, collapsed=title))
     return made
 
 
@@ -226,7 +272,7 @@ def _plain(value: Any) -> str:
 
 def recompute_section(run: Run) -> Section:
     """How each figure follows from the stored files, as code that runs."""
-    made = Section("recompute", "How to recompute every figure")
+    made = Section("recompute", "Recompute")
     made.lead = (
         "All of it follows from the Parquet files of the run folder. A quantile is the smallest "
         "value with at least that share of the I/Os at or below it (nearest rank)."

@@ -101,7 +101,7 @@ def share(value: float | None) -> str:
     """A share as per cent; never rounded up to 100 % nor down to 0 %."""
     if value is None:
         return _NONE
-    if value in (0, 1):
+    if value in (0, 1) or 1 < value < 1.0005:
         return f"{value * 100:.0f} %"
     if 0 < value < 0.0001:
         return "< 0.01 %"

@@ -24,7 +24,7 @@
     return {
       automargin: true, gridcolor: variable("--grid"), linecolor: variable("--rule"),
       zerolinecolor: variable("--rule"), tickfont: { size: 12 }, ...own,
-      title: { standoff: 10, ...(own && own.title) },
+      title: { standoff: 10, font: { size: 13 }, ...(own && own.title) },
     };
   }
 
