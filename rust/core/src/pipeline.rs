@@ -489,3 +489,6 @@ impl Pipeline {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
