@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
@@ -208,7 +209,8 @@ def warning_text(warning: Any) -> str:
     """A manifest's warning as a sentence or three."""
     if not isinstance(warning, dict):
         return str(warning)
-    parts = [str(warning[key]) for key in ("text", "seen", "why", "remedy") if warning.get(key)]
+    keys = ("text",) if warning.get("text") else ("seen", "why", "remedy")
+    parts = [str(warning[key]) for key in keys if warning.get(key)]
     joined = ". ".join(part[:1].upper() + part[1:].rstrip(".") for part in parts)
     return f"{joined or warning.get('code', 'warning')}."
 
@@ -250,16 +252,31 @@ def environment_section(run: Run) -> Section:
         values = manifest.get(key)
         if isinstance(values, dict) and values:
             rows: list[list[Cell | str]] = [
-                [name, _plain(value)] for name, value in values.items() if name != "map"
+                [name, _plain(value)] for name, value in flat(values) if name not in _LONG
             ]
             made.tables.append(Table(["", ""], rows, collapsed=title))
     return made
 
 
+# Of the manifest, too long to be read in a table.
+_LONG = frozenset({"map"})
+
+
+def flat(values: dict[str, Any], within: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested objects, each under the names on the way to it."""
+    for key, value in values.items():
+        name = f"{within}{key}"
+        if isinstance(value, dict):
+            yield from flat(value, f"{name}: ")
+        else:
+            yield name, value
+
+
 def _settings(filter_: Any) -> str:
     if not isinstance(filter_, dict):
         return str(filter_)
-    rest = ", ".join(f"{key} = {_plain(value)}" for key, value in filter_.items() if key != "use")
+    params = filter_.get("params", {key: of for key, of in filter_.items() if key != "use"})
+    rest = ", ".join(f"{key} = {_plain(value)}" for key, value in flat(params))
     return f"{filter_.get('use', '?')} ({rest})" if rest else str(filter_.get("use", "?"))
 
 
