@@ -22,7 +22,7 @@ _COLUMNS += ["latency_p99_ns", "blocks", "hit_blocks"]
 def over_time(run: Run) -> pl.DataFrame:
     """The first stored round of each policy over time, disks together, thinned for a chart.
 
-    Columns `policy, time_s, iops, mib_per_s, latency_p99_us, hit_percent`. Neighbouring intervals
+    Columns `policy, time_s, iops, mib_per_s, latency_p99_ns, hit_percent`. Neighbouring intervals
     are put together where there are more than a chart can show: rates are then their means, and
     the 99th percentile is the worst of them.
     """
@@ -31,7 +31,7 @@ def over_time(run: Run) -> pl.DataFrame:
               is not None]  # fmt: skip
     if tables:
         return pl.concat(tables)
-    columns = ("time_s", "iops", "mib_per_s", "latency_p99_us", "hit_percent")
+    columns = ("time_s", "iops", "mib_per_s", "latency_p99_ns", "hit_percent")
     return pl.DataFrame(schema={"policy": pl.String} | dict.fromkeys(columns, pl.Float64))
 
 
@@ -62,7 +62,7 @@ def _thinned(run: Run, stored: pl.DataFrame, policy: str) -> pl.DataFrame | None
             (pl.col("ios").fill_null(0) * (1e9 / step)).alias("iops"),
             ((pl.col("read_bytes") + pl.col("write_bytes")).fill_null(0) * (1e9 / step / 2**20))
             .alias("mib_per_s"),
-            (pl.col("latency_p99_ns") / 1e3).alias("latency_p99_us"),
+            pl.col("latency_p99_ns").cast(pl.Float64),
             pl.when(pl.col("blocks") > 0)
             .then(pl.col("hit_blocks") / pl.col("blocks") * 100)
             .alias("hit_percent"),
@@ -78,9 +78,12 @@ def timeline_section(run: Run, table: pl.DataFrame, palette: Palette) -> Section
         return made
     made.lead = "The first round of each policy, all disks together."
     worst = "The worst 99th percentile among disks and intervals of 100 ms."
+    largest = table["latency_p99_ns"].max()
+    factor, unit = figures.time_unit(largest if isinstance(largest, float) else 0.0)
+    scaled = table.with_columns(pl.col("latency_p99_ns") / factor)
     made.figures = [
         figures.series(table, "iops", "I/Os per second", "", palette),
-        figures.series(table, "latency_p99_us", "Latency, p99", "µs", palette, worst),
+        figures.series(scaled, "latency_p99_ns", "Latency, p99", unit, palette, worst),
         figures.series(table, "mib_per_s", "Throughput", "MiB/s", palette),
     ]
     events = run.events()
