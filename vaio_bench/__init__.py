@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from vaio_bench.analyses.info import info
     from vaio_bench.analyses.layers import layers
     from vaio_bench.analyses.overhead import overhead
-    from vaio_bench.replaying import replay
+    from vaio_bench.analyses.rpo import rpo
     from vaio_bench.analyses.summary import summary
     from vaio_bench.comparing import compare
     from vaio_bench.demonstration import demo
     from vaio_bench.doctor import doctor
     from vaio_bench.explain import explain
     from vaio_bench.importer import import_trace
+    from vaio_bench.replaying import replay
     from vaio_bench.reporting import report
     from vaio_bench.spec import direct, load_policies, load_policy
     from vaio_bench.store import open_run
@@ -49,6 +50,7 @@ __all__ = [
     "overhead_of_runs",
     "replay",
     "report",
+    "rpo",
     "summary",
     "synth",
 ]
@@ -73,6 +75,7 @@ _LAZY = {
     "overhead_of_runs": "vaio_bench.analyses.across",
     "replay": "vaio_bench.replaying",
     "report": "vaio_bench.reporting",
+    "rpo": "vaio_bench.analyses.rpo",
     "summary": "vaio_bench.analyses.summary",
     "synth": "vaio_bench.synthetic.run",
 }

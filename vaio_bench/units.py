@@ -78,6 +78,24 @@ def parse_time_ns(value: object, where: str = "") -> int:
     return _whole(number * factor, value, wanted, where)
 
 
+def parse_share(value: object, where: str = "") -> float:
+    """A share as a fraction: "40%", "40 %", or 0.4.
+
+    Raises:
+        InputError: `where: expected a share such as "40%" or 0.4, got ...`.
+    """
+    wanted = 'a share such as "40%" or 0.4'
+    text = value.strip() if isinstance(value, str) else value
+    if isinstance(text, str) and text.endswith("%"):
+        number, unit = _split(text[:-1], wanted, where)
+        number /= 100
+    else:
+        number, unit = _split(value, wanted, where)
+    if unit:
+        raise _wrong(value, wanted, where)
+    return float(number)
+
+
 def format_size(size_bytes: float) -> str:
     """A size for people: "1.5 GiB", three digits at most and binary prefixes."""
     amount, prefixes = float(size_bytes), iter(("B", "KiB", "MiB", "GiB", "TiB", "PiB"))
@@ -96,6 +114,15 @@ def format_time(time_ns: float) -> str:
             return f"{_three_digits(amount)} {unit}"
         amount /= limit
     return f"{_three_digits(amount)} d"
+
+
+def format_rate_bps(rate_bps: float) -> str:
+    """Bits per second for people: "138 Mbit/s", decimal prefixes."""
+    amount, prefixes = float(rate_bps), iter(("", "k", "M", "G", "T", "P"))
+    prefix = next(prefixes)
+    while abs(amount) >= 0.9995 * 1000 and prefix != "P":
+        amount, prefix = amount / 1000, next(prefixes)
+    return f"{_three_digits(amount)} {prefix}bit/s"
 
 
 def _three_digits(amount: float) -> str:

@@ -17,6 +17,7 @@ VERBS: tuple[str, ...] = (
     "info",
     "replay",
     "compare",
+    "rpo",
     "report",
     "explain",
     "doctor",

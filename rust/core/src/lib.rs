@@ -16,6 +16,7 @@ pub mod int_map;
 pub mod io;
 pub mod payload;
 pub mod pipeline;
+pub mod planner;
 pub mod profile;
 pub mod rangelock;
 pub mod record;

@@ -6,6 +6,7 @@ mod arrow;
 mod catalogue;
 mod errors;
 mod import;
+mod planner;
 mod profile;
 mod replay;
 
@@ -17,5 +18,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(catalogue::check_filter, module)?)?;
     import::register(module)?;
     module.add_function(wrap_pyfunction!(profile::profile_trace, module)?)?;
+    module.add_function(wrap_pyfunction!(planner::plan_rpo, module)?)?;
     replay::register(module)
 }
