@@ -108,6 +108,8 @@ impl Kit {
         };
         if is_virtual {
             start_ns = clock_now(&worker);
+        } else {
+            worker.totals.start_monotonic_ns = shared.origin_ns + start_ns;
         }
         let before = thread_usage();
         let mut trace = TraceSource::new(batches, locals, fits, options.pace, options.speed);
