@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Sender;
+use std::time::Duration;
 
 use super::options::{BackendKind, ClockKind, Options, Pace};
 use super::oracle::Oracle;
@@ -109,6 +110,13 @@ impl Kit {
         };
         if is_virtual {
             start_ns = clock_now(&worker);
+        } else {
+            worker.totals.start_monotonic_ns = shared.origin_ns + start_ns;
+            if options.pace == Pace::Asap {
+                // Nothing has a due time to wait for, and no time may be before the start.
+                let ahead_ns = start_ns.saturating_sub(clock_now(&worker));
+                std::thread::sleep(Duration::from_nanos(ahead_ns));
+            }
         }
         let before = thread_usage();
         let mut trace = TraceSource::new(batches, locals, fits, options.pace, options.speed);
