@@ -71,9 +71,7 @@ def test_the_manifest_says_what_was_run(chained: Callable) -> None:
 
 @pytest.mark.parametrize("clock", ["wall", "virtual"])
 @pytest.mark.parametrize("backend", ["mem", "sim", "null"])
-def test_self_times_sum_to_the_latency_exactly(
-    chained: Callable, clock: str, backend: str
-) -> None:
+def test_self_times_sum_to_the_latency_exactly(chained: Callable, clock: str, backend: str) -> None:
     run = chained(clock=clock, backend=backend, pace="asap", depth=16).run
     layers = len(run.manifest["policies"]["chain"]["layers"])
     for round_ in (0, 1):
@@ -115,9 +113,12 @@ def test_totals_are_those_of_the_rows(chained: Callable) -> None:
     assert totals["ios"] == rows.height
     assert totals["bytes"] == moved["length_bytes"].sum()
     assert replayed.found["ios"] == 2 * rows.height
-    assert replayed.found["latency_ns"]["max"] == (
-        replayed.run.scan_ios().select(m=pl.col("complete_ns") - pl.col("submit_ns")).max()
-    ).collect().item()
+    assert (
+        replayed.found["latency_ns"]["max"]
+        == (replayed.run.scan_ios().select(m=pl.col("complete_ns") - pl.col("submit_ns")).max())
+        .collect()
+        .item()
+    )
     by_rank = (rows_all := replayed.run.scan_ios().collect()).select(
         latency=(pl.col("complete_ns") - pl.col("submit_ns")).sort()
     )["latency"]
