@@ -11,6 +11,7 @@ use crate::io::{OK, Op, Status};
 use crate::pipeline::{Action, Core, Event};
 use crate::slab::{Io, IoId, NONE};
 
+pub mod cache;
 pub mod crypt;
 pub mod delay;
 pub mod params;
@@ -181,7 +182,7 @@ pub struct Kind {
 }
 
 /// THE list.
-pub static FILTERS: &[Kind] = &[crypt::KIND, delay::KIND, pass::KIND, throttle::KIND];
+pub static FILTERS: &[Kind] = &[cache::KIND, crypt::KIND, delay::KIND, pass::KIND, throttle::KIND];
 
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Kind> {
