@@ -2,6 +2,88 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from vaio_bench.errors import InputError, VaioBenchError, WorkError
 
-__all__ = ["InputError", "VaioBenchError", "WorkError"]
+if TYPE_CHECKING:
+    from vaio_bench.analyses.across import overhead_of_runs
+    from vaio_bench.analyses.fidelity import fidelity
+    from vaio_bench.analyses.hits import hits
+    from vaio_bench.analyses.info import info
+    from vaio_bench.analyses.layers import layers
+    from vaio_bench.analyses.overhead import overhead
+    from vaio_bench.analyses.rpo import rpo
+    from vaio_bench.analyses.summary import summary
+    from vaio_bench.comparing import compare
+    from vaio_bench.demonstration import demo
+    from vaio_bench.doctor import doctor
+    from vaio_bench.explain import explain
+    from vaio_bench.importer import import_trace
+    from vaio_bench.replaying import replay
+    from vaio_bench.reporting import report
+    from vaio_bench.spec import direct, load_policies, load_policy
+    from vaio_bench.store import open_run
+    from vaio_bench.synthetic.run import synth
+    from vaio_bench.trace import open_trace
+
+__all__ = [
+    "InputError",
+    "VaioBenchError",
+    "WorkError",
+    "compare",
+    "demo",
+    "direct",
+    "doctor",
+    "explain",
+    "fidelity",
+    "hits",
+    "import_trace",
+    "info",
+    "layers",
+    "load_policies",
+    "load_policy",
+    "open_run",
+    "open_trace",
+    "overhead",
+    "overhead_of_runs",
+    "replay",
+    "report",
+    "rpo",
+    "summary",
+    "synth",
+]
+
+# The verbs as functions, imported when first used: Polars, pyarrow and plotly take a while.
+_LAZY = {
+    "compare": "vaio_bench.comparing",
+    "demo": "vaio_bench.demonstration",
+    "direct": "vaio_bench.spec",
+    "doctor": "vaio_bench.doctor",
+    "explain": "vaio_bench.explain",
+    "fidelity": "vaio_bench.analyses.fidelity",
+    "hits": "vaio_bench.analyses.hits",
+    "import_trace": "vaio_bench.importer",
+    "info": "vaio_bench.analyses.info",
+    "layers": "vaio_bench.analyses.layers",
+    "load_policies": "vaio_bench.spec",
+    "load_policy": "vaio_bench.spec",
+    "open_run": "vaio_bench.store",
+    "open_trace": "vaio_bench.trace",
+    "overhead": "vaio_bench.analyses.overhead",
+    "overhead_of_runs": "vaio_bench.analyses.across",
+    "replay": "vaio_bench.replaying",
+    "report": "vaio_bench.reporting",
+    "rpo": "vaio_bench.analyses.rpo",
+    "summary": "vaio_bench.analyses.summary",
+    "synth": "vaio_bench.synthetic.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        # What was imported stays: a submodule of the same name must not take its place.
+        found = globals()[name] = getattr(importlib.import_module(_LAZY[name]), name)
+        return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

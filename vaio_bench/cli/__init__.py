@@ -11,7 +11,18 @@ import typer
 from vaio_bench.errors import VaioBenchError
 
 # One line a verb: the module below this package whose `register(app)` adds it.
-VERBS: tuple[str, ...] = ()
+VERBS: tuple[str, ...] = (
+    "import_",
+    "synth",
+    "info",
+    "replay",
+    "compare",
+    "rpo",
+    "report",
+    "explain",
+    "doctor",
+    "demo",
+)
 
 
 def build_app() -> typer.Typer:

@@ -6,6 +6,7 @@
 //! of [`filters`] down to a backend ([`backends`]) and back up. One row of [`record`] keeps it.
 
 pub mod backends;
+pub mod catalogue;
 pub mod clock;
 pub mod error;
 pub mod eviction;
@@ -15,9 +16,14 @@ pub mod int_map;
 pub mod io;
 pub mod payload;
 pub mod pipeline;
+pub mod planner;
+pub mod profile;
 pub mod rangelock;
+pub mod record;
+pub mod replay;
 pub mod slab;
 pub mod trace;
+pub mod trace_arrow;
 pub mod units;
 pub mod version_map;
 pub mod xts;

@@ -148,8 +148,7 @@ pub struct RowSchema {
 impl RowSchema {
     #[must_use]
     pub fn new(policy: &str, round: i32, disks: &[String]) -> Self {
-        let dictionary =
-            |key| DataType::Dictionary(Box::new(key), Box::new(DataType::Utf8));
+        let dictionary = |key| DataType::Dictionary(Box::new(key), Box::new(DataType::Utf8));
         let times = DataType::List(Arc::new(Field::new("item", DataType::Int64, false)));
         let columns = [
             ("policy", dictionary(DataType::Int8)),
@@ -207,10 +206,8 @@ impl RowSchema {
             Int8Array::from(vec![0; rows]),
             Arc::clone(&self.policy),
         );
-        let disk = DictionaryArray::try_new(
-            Int16Array::from(columns.disk),
-            Arc::clone(&self.disks),
-        );
+        let disk =
+            DictionaryArray::try_new(Int16Array::from(columns.disk), Arc::clone(&self.disks));
         let op = DictionaryArray::try_new(Int8Array::from(columns.op), Arc::clone(&self.ops));
         let [seq, trace_offset, offset, length, due, submit, complete] = columns.long;
         let long = |values: Vec<i64>| -> ArrayRef { Arc::new(Int64Array::from(values)) };

@@ -45,7 +45,6 @@ pub struct Io {
     /// The first layer it passes: a child starts below the filter that forked it.
     pub(crate) floor: u8,
     pub(crate) open_children: u32,
-    pub(crate) due_ns: Ns,
     pub(crate) submit_ns: Ns,
     pub(crate) complete_ns: Ns,
     pub(crate) harness_ns: u64,
@@ -118,7 +117,6 @@ impl Slab {
             layer: 0,
             floor: 0,
             open_children: 0,
-            due_ns: 0,
             submit_ns: 0,
             complete_ns: 0,
             harness_ns: 0,

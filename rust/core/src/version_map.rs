@@ -149,6 +149,12 @@ impl VersionMap {
             + self.chunks.capacity() * size_of::<(u64, Box<[u32]>)>()
     }
 
+    /// What the granule at `offset_bytes` should hold.
+    #[must_use]
+    pub fn version_at(&self, offset_bytes: u64) -> Version {
+        self.run_at(offset_bytes, offset_bytes + 1).0
+    }
+
     /// The version at `at`, and where it or its chunk ends, at most `end`.
     fn run_at(&self, at: u64, end: u64) -> (Version, u64) {
         let chunk = at / CHUNK_BYTES;

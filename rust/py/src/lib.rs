@@ -3,11 +3,21 @@
 use pyo3::prelude::*;
 
 mod arrow;
+mod catalogue;
 mod errors;
+mod import;
+mod planner;
+mod profile;
+mod replay;
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("DEBUG_BUILD", cfg!(debug_assertions))?;
     module.add("VERSION", env!("CARGO_PKG_VERSION"))?;
-    Ok(())
+    module.add_function(wrap_pyfunction!(catalogue::catalogue, module)?)?;
+    module.add_function(wrap_pyfunction!(catalogue::check_filter, module)?)?;
+    import::register(module)?;
+    module.add_function(wrap_pyfunction!(profile::profile_trace, module)?)?;
+    module.add_function(wrap_pyfunction!(planner::plan_rpo, module)?)?;
+    replay::register(module)
 }

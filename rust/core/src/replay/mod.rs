@@ -12,4 +12,5 @@ pub mod oracle;
 pub mod plan;
 pub mod run;
 pub mod scan;
+pub mod totals;
 pub mod worker;

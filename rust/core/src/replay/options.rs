@@ -91,6 +91,8 @@ pub struct Options {
     pub window: Window,
     /// A file or device for each of the window's disks; empty for backends without targets.
     pub targets: Vec<String>,
+    /// The targets are somebody else's and the run only reads them.
+    pub read_only: bool,
     pub backend: BackendKind,
     pub direct: Direct,
     pub clock: ClockKind,

@@ -72,9 +72,7 @@ impl Oracle {
     pub fn check(&self, offset_bytes: u64, length_bytes: u64, data: &[u8]) -> Outcome {
         match (&self.map, self.mode) {
             (Some(map), DataMode::Bytes) => map.verify_read(&self.payload, offset_bytes, data),
-            (Some(map), DataMode::Tokens) => {
-                check_tokens(map, offset_bytes, length_bytes, data)
-            }
+            (Some(map), DataMode::Tokens) => check_tokens(map, offset_bytes, length_bytes, data),
             _ => Outcome { unverified_bytes: length_bytes, ..Outcome::default() },
         }
     }

@@ -1,0 +1,71 @@
+//! The one list of everything that has a page. Help, `explain`, the policy check and the report
+//! draw on it.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::backends::BACKENDS;
+use crate::filters::{Class, DataMode, FILTERS, Kind, ParamError, Properties, Setting, find};
+use crate::formats::FORMATS;
+
+/// A filter, format, eviction policy or backend.
+#[derive(Debug, Serialize)]
+pub struct Entry {
+    /// `filter`, `format`, `eviction` or `backend`.
+    pub kind: &'static str,
+    pub name: &'static str,
+    /// Of a filter that has one.
+    pub class: Option<Class>,
+    /// Markdown.
+    pub page: &'static str,
+    /// JSON Schema of the parameters.
+    pub schema: Option<Value>,
+    /// As built without parameters; none for a filter that needs some.
+    pub properties: Option<Properties>,
+}
+
+#[must_use]
+pub fn entries() -> Vec<Entry> {
+    let backends = BACKENDS.iter().map(|(name, page)| Entry {
+        kind: "backend",
+        name,
+        class: None,
+        page,
+        schema: None,
+        properties: None,
+    });
+    let formats = FORMATS.iter().map(|format| Entry {
+        kind: "format",
+        name: format.name(),
+        class: None,
+        page: format.page(),
+        schema: None,
+        properties: None,
+    });
+    FILTERS.iter().map(filter_entry).chain(backends).chain(formats).collect()
+}
+
+fn filter_entry(kind: &Kind) -> Entry {
+    Entry {
+        kind: "filter",
+        name: kind.name,
+        class: kind.class,
+        page: kind.page,
+        schema: Some((kind.schema)()),
+        properties: (kind.build)(&json!({}), &setting()).ok().map(|(_, properties)| properties),
+    }
+}
+
+/// What is wrong with a filter's parameters; empty when nothing is.
+#[must_use]
+pub fn check_filter(name: &str, params: &Value) -> Vec<ParamError> {
+    match find(name) {
+        Some(kind) => (kind.build)(params, &setting()).err().unwrap_or_default(),
+        None => vec![ParamError::new("use", format!("unknown filter {name:?}"))],
+    }
+}
+
+/// A disk to check parameters with; no I/O will reach it.
+fn setting() -> Setting {
+    Setting { disk: "check".to_owned(), disk_index: 0, seed: 0, data: DataMode::Bytes }
+}

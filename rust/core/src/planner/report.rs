@@ -1,0 +1,315 @@
+//! The planner's answer, in the units and keys of `rpo --json`.
+
+use serde::Serialize;
+
+use crate::planner::PlanOptions;
+use crate::planner::distribution::{Histogram, Quantiles};
+use crate::planner::ramps::{Frame, Mode, Ramp, Sink};
+use crate::planner::series::Series;
+use crate::planner::snapshot::Syncs;
+use crate::planner::violations::{LISTED_MAX, Violations};
+use crate::planner::workload::Workload;
+
+/// Shares of the time for which the needed bandwidth is told, by name in per cent.
+pub const SHARES: [(&str, f64); 5] =
+    [("100", 1.0), ("99.9", 0.999), ("99", 0.99), ("95", 0.95), ("90", 0.9)];
+
+const QUANTILES: [f64; 3] = [0.5, 0.95, 0.99];
+
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    Continuous,
+    Points(u64),
+    Snapshot { every_ns: u64, granularity_bytes: u64 },
+}
+
+/// What a mode puts on the link, in bytes of the trace's payload.
+pub struct Traffic {
+    pub sent_bytes: u64,
+    pub backlog_bytes_max: f64,
+    pub syncs: Option<Syncs>,
+}
+
+/// Quantiles over time, seconds.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Distribution {
+    pub p50: f64,
+    pub p95: f64,
+    pub p99: f64,
+    pub max: f64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Violation {
+    pub start_s: f64,
+    pub end_s: f64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct NeededBps {
+    #[serde(rename = "100")]
+    pub p100: Option<u64>,
+    #[serde(rename = "99.9")]
+    pub p99_9: Option<u64>,
+    #[serde(rename = "99")]
+    pub p99: Option<u64>,
+    #[serde(rename = "95")]
+    pub p95: Option<u64>,
+    #[serde(rename = "90")]
+    pub p90: Option<u64>,
+}
+
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct LagSeries {
+    /// Start of each interval; the other columns have the largest value in it.
+    pub time_s: Vec<f64>,
+    pub rpo_s: Vec<f64>,
+    pub exposure_s: Vec<f64>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct ModeReport {
+    pub mode: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub point_interval_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub every_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub granularity_bytes: Option<u64>,
+    pub rpo_s: Distribution,
+    pub exposure_s: Distribution,
+    pub met_time: f64,
+    pub met_sessions: Option<f64>,
+    pub sessions: Option<u64>,
+    pub no_restore_point_time: f64,
+    pub violations: Vec<Violation>,
+    /// All of them; `violations` holds the longest 100,000 at most.
+    pub violations_count: u64,
+    pub bandwidth_for_target_bps: NeededBps,
+    pub backlog_bytes_max: u64,
+    pub sent_bytes: u64,
+    pub written_bytes: u64,
+    /// Snapshots with something to send, and the longest sync.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub syncs: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sync_s_max: Option<f64>,
+    pub series: LagSeries,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct PlanReport {
+    pub duration_s: f64,
+    pub ios: u64,
+    pub writes: u64,
+    pub modes: Vec<ModeReport>,
+    pub warnings: Vec<String>,
+}
+
+/// The figures of one walk.
+pub struct Measured {
+    pub rpo: Distribution,
+    pub exposure: Distribution,
+    pub met_time: f64,
+    pub sessions: u64,
+    pub sessions_met: u64,
+    pub violations: Vec<(f64, f64)>,
+    pub violations_count: u64,
+    pub series: LagSeries,
+}
+
+/// Walks a mode twice: histograms, violations and series, then the exact quantiles.
+pub fn measure(mode: &impl Mode, byte_ns: f64, series_points: usize) -> Measured {
+    let frame = *mode.frame();
+    let mut first = FirstWalk::new(frame, series_points);
+    mode.walk(byte_ns, &mut first);
+    let mut second = SecondWalk {
+        rpo: first.rpo.quantiles(frame.horizon, &QUANTILES),
+        exposure: first.exposure.quantiles(frame.horizon, &QUANTILES),
+    };
+    mode.walk(byte_ns, &mut second);
+    let rpo = distribution(second.rpo, first.rpo.max);
+    let exposure = distribution(second.exposure, first.exposure.max);
+    let (time_s, rpo_s) = first.rpo_series.finish();
+    let (_, exposure_s) = first.exposure_series.finish();
+    let missed = first.violations.total_ns;
+    let same = mode.exposure_is_rpo();
+    Measured {
+        exposure: if same { rpo.clone() } else { exposure },
+        rpo,
+        met_time: if frame.horizon > 0.0 { 1.0 - missed / frame.horizon } else { 1.0 },
+        sessions: first.sessions,
+        sessions_met: first.sessions_met,
+        violations_count: first.violations.count,
+        violations: first.violations.finish(),
+        series: LagSeries {
+            time_s,
+            exposure_s: if same { rpo_s.clone() } else { exposure_s },
+            rpo_s,
+        },
+    }
+}
+
+fn distribution(quantiles: Quantiles, max_ns: f64) -> Distribution {
+    let values = quantiles.solve();
+    let second = |i: usize| values[i].min(max_ns) / 1e9;
+    Distribution { p50: second(0), p95: second(1), p99: second(2), max: max_ns / 1e9 }
+}
+
+struct FirstWalk {
+    frame: Frame,
+    rpo: Histogram,
+    exposure: Histogram,
+    rpo_series: Series,
+    exposure_series: Series,
+    violations: Violations,
+    sessions: u64,
+    sessions_met: u64,
+}
+
+impl FirstWalk {
+    fn new(frame: Frame, series_points: usize) -> Self {
+        Self {
+            frame,
+            rpo: Histogram::default(),
+            exposure: Histogram::default(),
+            rpo_series: Series::new(frame.horizon, series_points),
+            exposure_series: Series::new(frame.horizon, series_points),
+            violations: Violations::new(frame),
+            sessions: 0,
+            sessions_met: 0,
+        }
+    }
+}
+
+impl Sink for FirstWalk {
+    #[inline]
+    fn rpo(&mut self, ramp: Ramp) {
+        self.rpo.add(&ramp);
+        self.rpo_series.add(&ramp);
+        self.violations.add(&ramp);
+    }
+
+    #[inline]
+    fn exposure(&mut self, ramp: Ramp) {
+        self.exposure.add(&ramp);
+        self.exposure_series.add(&ramp);
+    }
+
+    fn sessions(&mut self, first: f64, step: f64, count: u64) {
+        self.sessions += count;
+        self.sessions_met += self.frame.sessions_met(first, step, count);
+    }
+}
+
+struct SecondWalk {
+    rpo: Quantiles,
+    exposure: Quantiles,
+}
+
+impl Sink for SecondWalk {
+    #[inline]
+    fn rpo(&mut self, ramp: Ramp) {
+        self.rpo.add(&ramp);
+    }
+
+    #[inline]
+    fn exposure(&mut self, ramp: Ramp) {
+        self.exposure.add(&ramp);
+    }
+
+    fn sessions(&mut self, _: f64, _: f64, _: u64) {}
+}
+
+impl ModeReport {
+    #[must_use]
+    pub fn new(
+        kind: Kind,
+        measured: Measured,
+        traffic: Traffic,
+        needed: Vec<Option<u64>>,
+        workload: &Workload,
+        options: &PlanOptions,
+    ) -> Self {
+        let seconds = |ns: u64| ns as f64 / 1e9;
+        let grown = |bytes: f64| (bytes * (1.0 + options.growth)).round() as u64;
+        let (mode, point_interval_s, every_s, granularity_bytes) = match kind {
+            Kind::Continuous => ("cdp", Some(0.0), None, None),
+            Kind::Points(ns) => ("cdp", Some(seconds(ns)), None, None),
+            Kind::Snapshot { every_ns, granularity_bytes } => {
+                ("snapshot", None, Some(seconds(every_ns)), Some(granularity_bytes))
+            }
+        };
+        let sessions = (!matches!(kind, Kind::Continuous)).then_some(measured.sessions);
+        let share = |met: u64, of: u64| met as f64 / of as f64;
+        let violation = |v: &(f64, f64)| Violation { start_s: v.0 / 1e9, end_s: v.1 / 1e9 };
+        Self {
+            mode,
+            point_interval_s,
+            every_s,
+            granularity_bytes,
+            rpo_s: measured.rpo,
+            exposure_s: measured.exposure,
+            met_time: measured.met_time,
+            met_sessions: sessions.filter(|n| *n > 0).map(|n| share(measured.sessions_met, n)),
+            sessions,
+            // The queue of the fluid model has no limit, so points never stop being made.
+            no_restore_point_time: 0.0,
+            violations: measured.violations.iter().map(violation).collect(),
+            violations_count: measured.violations_count,
+            bandwidth_for_target_bps: NeededBps {
+                p100: needed[0],
+                p99_9: needed[1],
+                p99: needed[2],
+                p95: needed[3],
+                p90: needed[4],
+            },
+            backlog_bytes_max: grown(traffic.backlog_bytes_max),
+            sent_bytes: grown(traffic.sent_bytes as f64),
+            written_bytes: grown(workload.written_bytes() as f64),
+            syncs: traffic.syncs.map(|s| s.count),
+            sync_s_max: traffic.syncs.map(|s| s.duration_ns_max / 1e9),
+            series: measured.series,
+        }
+    }
+}
+
+impl PlanReport {
+    #[must_use]
+    pub fn new(workload: &Workload, options: &PlanOptions, modes: Vec<ModeReport>) -> Self {
+        let mut warnings = Vec::new();
+        let (target_s, rtt_s) = (options.target_ns as f64 / 1e9, options.rtt_ns as f64 / 1e9);
+        if options.target_ns < options.rtt_ns {
+            warnings.push(format!(
+                "the target of {target_s} s is below the link's round trip of {rtt_s} s: \
+                 acknowledgements come later than that at any bandwidth"
+            ));
+        }
+        if options.point_interval_ns > options.target_ns {
+            let interval_s = options.point_interval_ns as f64 / 1e9;
+            warnings.push(format!(
+                "points are cut every {interval_s} s, less often than the target of {target_s} s: \
+                 no bandwidth holds it throughout"
+            ));
+        }
+        if workload.end_ns == 0 {
+            warnings.push(
+                "the trace spans no time: there is nothing to plan, and shares of time are 1"
+                    .to_owned(),
+            );
+        }
+        if modes.iter().any(|mode| mode.violations_count > LISTED_MAX as u64) {
+            warnings.push(format!(
+                "more than {LISTED_MAX} violations: the longest are listed, violations_count \
+                 counts all"
+            ));
+        }
+        Self {
+            duration_s: workload.end_ns as f64 / 1e9,
+            ios: workload.ios,
+            writes: workload.writes() as u64,
+            modes,
+            warnings,
+        }
+    }
+}

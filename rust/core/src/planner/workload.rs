@@ -1,0 +1,125 @@
+//! What is planned for: when which bytes are written, and until when.
+
+use crate::error::{Error, Result};
+use crate::io::Op;
+use crate::planner::changed::ChangedBlocks;
+use crate::trace::TraceBatch;
+
+/// The writes of a trace in order, as prefix sums, with the blocks they change.
+///
+/// Holds 16 bytes a write, and about 12 more where blocks are tracked.
+pub struct Workload {
+    /// Acknowledgement of each write that carries bytes, since the start of the trace.
+    pub times_ns: Vec<i64>,
+    /// `sums_bytes[i]` is the payload of the writes before `i`; one more entry than writes.
+    pub sums_bytes: Vec<u64>,
+    /// Time of the last I/O of any kind: planning ends there.
+    pub end_ns: i64,
+    pub ios: u64,
+    pub changed: ChangedBlocks,
+}
+
+impl Workload {
+    /// # Errors
+    /// `Input` when the granularity is no power of two from 512 bytes to 1 GiB.
+    pub fn new(granularity_bytes: u64) -> Result<Self> {
+        Ok(Self {
+            times_ns: Vec::new(),
+            sums_bytes: vec![0],
+            end_ns: 0,
+            ios: 0,
+            changed: ChangedBlocks::new(granularity_bytes)?,
+        })
+    }
+
+    /// Adds the next batch of the trace.
+    ///
+    /// # Errors
+    /// `Input` with the row (from 0) when times go back or an extent is impossible.
+    pub fn add(&mut self, batch: &TraceBatch) -> Result<()> {
+        self.changed.expect_writes(batch.len());
+        for i in 0..batch.len() {
+            let time_ns = batch.time_ns[i];
+            if time_ns < self.end_ns {
+                return Err(self.wrong_row("time_ns", "at least the row before", time_ns));
+            }
+            self.end_ns = time_ns;
+            self.ios += 1;
+            let op = Op::from_code(batch.op[i]);
+            if matches!(op, Op::Write | Op::WriteZeroes) {
+                self.add_write(batch.disk[i], batch.offset_bytes[i], batch.length_bytes[i])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_write(&mut self, disk: u32, offset_bytes: i64, length_bytes: i64) -> Result<()> {
+        if offset_bytes < 0 {
+            return Err(self.wrong_last("offset_bytes", "0 or more", offset_bytes));
+        }
+        if length_bytes < 0 || offset_bytes.checked_add(length_bytes).is_none() {
+            return Err(self.wrong_last("length_bytes", "0 or more, within 2^63", length_bytes));
+        }
+        if length_bytes == 0 {
+            return Ok(());
+        }
+        self.times_ns.push(self.end_ns);
+        self.sums_bytes.push(self.written_bytes() + length_bytes as u64);
+        self.changed.touch(disk, offset_bytes as u64, length_bytes as u64)
+    }
+
+    fn wrong_row(&self, column: &str, expected: &str, got: i64) -> Error {
+        Error::input(format!("{column}: expected {expected}, got {got}")).with("row", self.ios)
+    }
+
+    fn wrong_last(&self, column: &str, expected: &str, got: i64) -> Error {
+        Error::input(format!("{column}: expected {expected}, got {got}")).with("row", self.ios - 1)
+    }
+
+    #[must_use]
+    pub fn writes(&self) -> usize {
+        self.times_ns.len()
+    }
+
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
+        self.sums_bytes.last().copied().unwrap_or(0)
+    }
+
+    /// Largest amount waiting for the link, the write that has just come included.
+    ///
+    /// `byte_ns` is the link's time for one byte of payload.
+    #[must_use]
+    pub fn backlog_bytes_max(&self, byte_ns: f64) -> f64 {
+        let (mut queue, mut longest_ns) = (Queue::default(), 0.0_f64);
+        for (i, &time_ns) in self.times_ns.iter().enumerate() {
+            let sent =
+                queue.send(time_ns as f64, self.sums_bytes[i], self.sums_bytes[i + 1], byte_ns);
+            longest_ns = longest_ns.max(sent - time_ns as f64);
+        }
+        longest_ns / byte_ns
+    }
+}
+
+/// The link's queue, first in, first out: when is a write's last byte on the wire?
+///
+/// Sums from the start of the busy period keep one rounding a write, whatever the length.
+#[derive(Default)]
+pub struct Queue {
+    busy_since_ns: f64,
+    sums_then: u64,
+    empty_at_ns: f64,
+}
+
+impl Queue {
+    /// The end of transmission of a write with payload sums `before` and `after` it.
+    #[inline]
+    pub fn send(&mut self, time_ns: f64, before: u64, after: u64, byte_ns: f64) -> f64 {
+        if self.empty_at_ns <= time_ns {
+            self.busy_since_ns = time_ns;
+            self.sums_then = before;
+        }
+        self.empty_at_ns = self.busy_since_ns + (after - self.sums_then) as f64 * byte_ns;
+        self.empty_at_ns
+    }
+}

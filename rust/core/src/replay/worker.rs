@@ -1,0 +1,536 @@
+//! One worker drives the I/Os of its disks: when each is due, what it carries, what came of it.
+//!
+//! The loop is the same on both clocks: take in completions, issue what is due, then let time pass
+//! until the next thing happens. On the wall it sleeps and spins the last part; in virtual time it
+//! moves the clock.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::Sender;
+
+use super::options::{Conflicts, Options, Pace};
+use super::oracle::Oracle;
+use super::plan::{Due, Planned, Source, Step};
+use super::run::{Output, Shared};
+use super::totals::Totals;
+use crate::clock::{Ns, monotonic_ns};
+use crate::error::{Error, Result};
+use crate::filters::DataMode;
+use crate::io::{OK, Op, row_flags};
+use crate::payload::Version;
+use crate::pipeline::Pipeline;
+use crate::rangelock::RangeLock;
+use crate::record::{Recorder, RowTimes};
+use crate::slab::IoId;
+
+/// I/Os whose data is made ahead of their due time.
+pub const STAGED_MAX: usize = 8;
+/// How long the worker sleeps at most before it looks whether it should stop.
+const LOOK_UP_NS: u64 = 50_000_000;
+/// Rows of a slow trace reach the drain thread at least this often.
+const CHUNK_AGE_NS: u64 = 1_000_000_000;
+const SAMPLE_EVERY_NS: u64 = 100_000_000;
+/// After a stop, I/Os in flight get this long to come home.
+const DRAIN_NS: u64 = 30_000_000_000;
+/// Completion times that `closed` remembers: more than can be in flight.
+const REMEMBERED: usize = 1 << 16;
+
+/// What of a slot the pipeline does not need to know.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    due: Due,
+    due_ns: Ns,
+    version: Version,
+    /// Overlapped another in flight, unordered: its data proves nothing.
+    unordered: bool,
+}
+
+/// What a phase is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Prefill,
+    Trace,
+    Sweep,
+}
+
+pub struct Worker {
+    pub options: Arc<Options>,
+    pub shared: Arc<Shared>,
+    /// By the worker's own number: the run's number of the disk.
+    pub disks: Vec<u16>,
+    pub oracles: Vec<Oracle>,
+    pub pipeline: Pipeline,
+    pub totals: Totals,
+    lock: RangeLock,
+    recorder: Recorder,
+    out: Sender<Output>,
+    slots: Vec<Slot>,
+    staged: VecDeque<IoId>,
+    in_flight: usize,
+    done: Vec<IoId>,
+    ready: Vec<IoId>,
+    completed_ns: Vec<(u64, Ns)>,
+    start_ns: Ns,
+    next_sample_ns: Ns,
+    pace: Pace,
+    phase: Phase,
+    exhausted: bool,
+    depth: usize,
+}
+
+impl Worker {
+    /// `layers` counts the backend; `lock_align` is the largest unit below the driver.
+    #[must_use]
+    pub fn new(
+        options: Arc<Options>,
+        shared: Arc<Shared>,
+        disks: Vec<u16>,
+        oracles: Vec<Oracle>,
+        pipeline: Pipeline,
+        out: Sender<Output>,
+        lock_align: u64,
+    ) -> Self {
+        let slots = pipeline.core.slab.capacity();
+        let layers = options.filters.len() + 1;
+        let blank = Slot { due: Due::Now, due_ns: 0, version: Version::UNKNOWN, unordered: false };
+        Self {
+            totals: Totals::default(),
+            lock: RangeLock::new(slots, lock_align),
+            recorder: Recorder::new(layers),
+            slots: vec![blank; slots],
+            staged: VecDeque::with_capacity(STAGED_MAX),
+            in_flight: 0,
+            done: Vec::with_capacity(slots),
+            ready: Vec::with_capacity(slots),
+            completed_ns: if options.pace == Pace::Closed {
+                vec![(u64::MAX, 0); REMEMBERED]
+            } else {
+                Vec::new()
+            },
+            start_ns: 0,
+            next_sample_ns: 0,
+            pace: options.pace,
+            phase: Phase::Trace,
+            exhausted: false,
+            depth: options.in_flight_max(),
+            options,
+            shared,
+            disks,
+            oracles,
+            pipeline,
+            out,
+        }
+    }
+
+    /// Drives one phase to its end, or until told to stop. Times count from `start_ns`.
+    ///
+    /// # Errors
+    /// When the backend breaks, the trace is damaged, or a prefill write fails.
+    pub fn run_phase(&mut self, phase: Phase, source: &mut dyn Source, start_ns: Ns) -> Result<()> {
+        self.phase = phase;
+        self.start_ns = start_ns;
+        self.next_sample_ns = start_ns;
+        self.exhausted = false;
+        (self.pace, self.depth) = match phase {
+            Phase::Trace => (self.options.pace, self.options.in_flight_max()),
+            Phase::Prefill | Phase::Sweep => (Pace::Asap, self.options.in_flight_max().min(32)),
+        };
+        let mut stop_at = None;
+        loop {
+            self.pipeline.poll()?;
+            self.collect()?;
+            if self.shared.stop.load(Relaxed) && stop_at.is_none() {
+                self.abandon_staged();
+                stop_at = Some(monotonic_ns() + DRAIN_NS);
+            }
+            if !self.exhausted {
+                self.stage(source)?;
+            }
+            self.issue_due()?;
+            if self.exhausted && self.staged.is_empty() && self.in_flight == 0 {
+                return Ok(());
+            }
+            if stop_at.is_some_and(|at| monotonic_ns() > at) {
+                return Err(Error::failed(format!(
+                    "{} I/Os did not complete within 30 s of the stop",
+                    self.in_flight
+                )));
+            }
+            self.pass_time()?;
+        }
+    }
+
+    /// Lets the filters write back what they hold.
+    ///
+    /// # Errors
+    /// When the backend breaks.
+    pub fn close_filters(&mut self) -> Result<()> {
+        self.pipeline.close();
+        while !self.pipeline.is_idle() {
+            self.pass_time()?;
+            self.pipeline.poll()?;
+        }
+        Ok(())
+    }
+
+    /// Sends the rows that are left.
+    pub fn finish(&mut self) {
+        let now = self.pipeline.core.clock.now();
+        if let Some(chunk) = self.recorder.take_if_due(now, 0) {
+            self.send(Output::Rows(chunk));
+        }
+        self.totals.recorder_stalled_ns = self.recorder.stalled_ns;
+        self.totals.unaligned = self.pipeline.unaligned();
+        self.send_events();
+    }
+
+    fn send(&self, output: Output) {
+        // Nobody listens any more: the run is being torn down, and its rows with it.
+        let _ = self.out.send(output);
+    }
+
+    fn send_events(&mut self) {
+        let events = self.pipeline.take_events();
+        if !events.is_empty() {
+            let events = events
+                .into_iter()
+                .map(|mut event| {
+                    event.disk = self.disks[event.disk as usize];
+                    event.at_ns = event.at_ns.saturating_sub(self.start_ns);
+                    event
+                })
+                .collect();
+            self.send(Output::Events(events));
+        }
+    }
+
+    fn abandon_staged(&mut self) {
+        self.exhausted = true;
+        for id in self.staged.drain(..) {
+            self.pipeline.core.slab.give_back(id);
+        }
+    }
+
+    /// Takes slots for the next I/Os and makes their data, ahead of their due time.
+    #[inline]
+    fn stage(&mut self, source: &mut dyn Source) -> Result<()> {
+        // With no schedule to keep, nothing is gained by being early.
+        let ahead = match self.pace {
+            Pace::Asap => (self.depth - self.in_flight).min(STAGED_MAX),
+            Pace::Recorded | Pace::Closed => STAGED_MAX,
+        };
+        let is_virtual = self.pipeline.core.clock.is_virtual();
+        while self.staged.len() < ahead {
+            let may_wait = is_virtual || (self.in_flight == 0 && self.staged.is_empty());
+            match source.next(may_wait)? {
+                Step::Io(planned) => self.stage_one(&planned)?,
+                Step::NotYet => break,
+                Step::End => {
+                    self.exhausted = true;
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn stage_one(&mut self, planned: &Planned) -> Result<()> {
+        let core = &mut self.pipeline.core;
+        let bytes = if planned.op.has_data() { core.data.size(planned.length_bytes) } else { 0 };
+        let Some(id) = core.slab.take(planned.op, bytes) else {
+            return Err(Error::failed("a filter keeps more I/Os of its own than it declared"));
+        };
+        let io = core.slab.io_mut(id);
+        io.disk = planned.disk;
+        io.flags = planned.flags;
+        io.seq = planned.seq;
+        io.row_flags = planned.row_flags;
+        io.trace_offset_bytes = planned.trace_offset_bytes;
+        io.offset_bytes = planned.offset_bytes;
+        io.length_bytes = planned.length_bytes;
+        self.slots[id as usize] =
+            Slot { due: planned.due, due_ns: 0, version: planned.version, unordered: false };
+        if planned.op == Op::Write && core.data != DataMode::Nothing {
+            let before = core.clock.now();
+            let oracle = &self.oracles[planned.disk as usize];
+            oracle.fill(core.slab.data_mut(id), planned.offset_bytes, planned.version);
+            core.slab.io_mut(id).harness_ns = core.clock.now() - before;
+        }
+        self.staged.push_back(id);
+        Ok(())
+    }
+
+    /// When the first staged I/O is due: `None` until what it waits for has completed.
+    #[inline]
+    fn head_due_ns(&self) -> Option<Ns> {
+        match self.slots[*self.staged.front()? as usize].due {
+            Due::Now => Some(0),
+            Due::At(at) => Some(self.start_ns + at),
+            Due::After { seq, think_ns } => {
+                let (done_seq, done_ns) = self.completed_ns[seq as usize % REMEMBERED];
+                if done_seq == seq {
+                    Some(done_ns + think_ns)
+                } else if done_seq != u64::MAX && done_seq > seq || self.in_flight == 0 {
+                    // Forgotten, or left out by --skip or --disk: nothing to wait for.
+                    Some(0)
+                } else {
+                    None
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn issue_due(&mut self) -> Result<()> {
+        while let Some(due) = self.head_due_ns() {
+            if due > 0 && due > self.pipeline.core.clock.now() {
+                break;
+            }
+            let Some(id) = self.staged.front().copied() else { break };
+            if self.in_flight >= self.depth {
+                if self.pace != Pace::Asap {
+                    self.pipeline.core.slab.io_mut(id).row_flags |= row_flags::SLOT_WAITED;
+                }
+                break;
+            }
+            self.staged.pop_front();
+            self.slots[id as usize].due_ns = due;
+            self.issue(id);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn issue(&mut self, id: IoId) {
+        let io = self.pipeline.core.slab.io(id);
+        if io.row_flags & row_flags::DROPPED != 0 {
+            return self.drop_io(id);
+        }
+        let (disk, op, offset, length) = (io.disk, io.op, io.offset_bytes, io.length_bytes);
+        let waits = match self.options.conflicts {
+            Conflicts::Order => self.lock.acquire(id, disk, op, offset, length) > 0,
+            Conflicts::Allow => {
+                let conflict = self.lock.acquire_unordered(id, disk, op, offset, length);
+                self.slots[id as usize].unordered = conflict;
+                self.totals.conflicts += u64::from(conflict);
+                false
+            }
+            Conflicts::Drop => {
+                if self.lock.acquire_unordered(id, disk, op, offset, length) {
+                    self.totals.conflicts += 1;
+                    self.lock.release(id);
+                    return self.drop_io(id);
+                }
+                false
+            }
+        };
+        self.in_flight += 1;
+        if waits {
+            self.totals.conflicts += 1;
+            self.pipeline.core.slab.io_mut(id).row_flags |= row_flags::CONFLICT_WAITED;
+        } else {
+            self.start(id);
+        }
+    }
+
+    /// A row for an I/O that is not issued.
+    fn drop_io(&mut self, id: IoId) {
+        let now = self.pipeline.core.clock.now();
+        let io = self.pipeline.core.slab.io_mut(id);
+        io.row_flags |= row_flags::DROPPED;
+        (io.submit_ns, io.complete_ns) = (now, now);
+        self.totals.dropped += 1;
+        self.remember(id, now);
+        self.record(id);
+        self.pipeline.core.slab.give_back(id);
+    }
+
+    #[inline]
+    fn start(&mut self, id: IoId) {
+        let io = self.pipeline.core.slab.io(id);
+        if io.op.modifies() {
+            let slot = self.slots[id as usize];
+            let oracle = &mut self.oracles[io.disk as usize];
+            if slot.unordered {
+                oracle.forget(io.offset_bytes, io.length_bytes);
+            } else {
+                oracle.starts(io.op, io.offset_bytes, io.length_bytes, slot.version);
+            }
+        }
+        self.pipeline.submit(id);
+    }
+
+    /// Takes in the I/Os that are done: check, release, record.
+    #[inline]
+    fn collect(&mut self) -> Result<()> {
+        self.pipeline.take_done(&mut self.done);
+        while !self.done.is_empty() {
+            let mut done = std::mem::take(&mut self.done);
+            for id in done.drain(..) {
+                self.complete(id)?;
+            }
+            // Starting what waited may have completed more: a filter that answers at once.
+            self.done = done;
+            self.pipeline.take_done(&mut self.done);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn complete(&mut self, id: IoId) -> Result<()> {
+        let io = self.pipeline.core.slab.io(id);
+        let complete_ns = io.complete_ns;
+        if io.status != OK {
+            self.note_error(id)?;
+        } else if io.op == Op::Read && self.oracles[io.disk as usize].verifies() {
+            self.verify(id);
+        }
+        self.ready.clear();
+        self.ready.extend_from_slice(self.lock.release(id));
+        self.in_flight -= 1;
+        self.remember(id, complete_ns);
+        match self.phase {
+            Phase::Trace => self.record(id),
+            Phase::Prefill => {
+                self.totals.prefill_bytes += self.pipeline.core.slab.io(id).length_bytes;
+            }
+            Phase::Sweep => {}
+        }
+        self.pipeline.core.slab.give_back(id);
+        if self.options.conflicts == Conflicts::Order {
+            for i in 0..self.ready.len() {
+                self.start(self.ready[i]);
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn remember(&mut self, id: IoId, at: Ns) {
+        if self.phase == Phase::Trace && !self.completed_ns.is_empty() {
+            let seq = self.pipeline.core.slab.io(id).seq;
+            self.completed_ns[seq as usize % REMEMBERED] = (seq, at);
+        }
+    }
+
+    fn note_error(&mut self, id: IoId) -> Result<()> {
+        let io = self.pipeline.core.slab.io(id);
+        if io.op.modifies() {
+            self.oracles[io.disk as usize].forget(io.offset_bytes, io.length_bytes);
+        }
+        let source = std::io::Error::from_raw_os_error(io.status);
+        let disk = self.shared.disk_names[self.disks[io.disk as usize] as usize].as_str();
+        let place = format!("{} at offset {} of disk {disk}", io.op.name(), io.offset_bytes);
+        if self.phase == Phase::Prefill {
+            return Err(Error::failed(format!("prefill: {place} failed")).caused_by(source));
+        }
+        self.totals.note_error(self.phase, || format!("{place}: {source}"));
+        Ok(())
+    }
+
+    fn verify(&mut self, id: IoId) {
+        let core = &mut self.pipeline.core;
+        let before = core.clock.now();
+        let io = core.slab.io(id);
+        let disk = io.disk as usize;
+        let unordered = self.slots[id as usize].unordered;
+        let outcome = if unordered {
+            crate::version_map::Outcome { unverified_bytes: io.length_bytes, ..Default::default() }
+        } else {
+            self.oracles[disk].check(io.offset_bytes, io.length_bytes, core.slab.data(id))
+        };
+        let name = &self.shared.disk_names[self.disks[disk] as usize];
+        self.totals.note_verified(self.phase, &outcome, name);
+        core.slab.io_mut(id).harness_ns += core.clock.now() - before;
+    }
+
+    #[inline]
+    fn record(&mut self, id: IoId) {
+        let slab = &self.pipeline.core.slab;
+        let io = slab.io(id);
+        let slot = self.slots[id as usize];
+        let since = |at: Ns| at as i64 - self.start_ns as i64;
+        let due = if matches!(slot.due, Due::Now) { io.submit_ns } else { slot.due_ns };
+        let times = RowTimes {
+            due_ns: since(due),
+            submit_ns: since(io.submit_ns),
+            complete_ns: since(io.complete_ns),
+        };
+        self.totals.note_row(io.op, io.length_bytes, io.complete_ns - self.start_ns);
+        self.recorder.push(io, self.disks[io.disk as usize], times, slab.times(id));
+        if self.recorder.is_full() {
+            let now = self.pipeline.core.clock.now();
+            let chunk = self.recorder.take(now);
+            self.send(Output::Rows(chunk));
+        }
+    }
+
+    /// Lets time pass until something can happen.
+    #[inline]
+    fn pass_time(&mut self) -> Result<()> {
+        let now = self.pipeline.core.clock.now();
+        if now >= self.next_sample_ns {
+            self.sample(now);
+        }
+        let mut until = if self.in_flight < self.depth {
+            self.head_due_ns().unwrap_or(Ns::MAX)
+        } else {
+            Ns::MAX
+        };
+        if let Some(event) = self.pipeline.next_event_ns() {
+            until = until.min(event);
+        }
+        if self.pipeline.core.clock.is_virtual() {
+            if until == Ns::MAX {
+                return Err(Error::failed(format!(
+                    "{} I/Os are held by a filter that waits for nothing",
+                    self.in_flight
+                )));
+            }
+            self.pipeline.core.clock.advance_to(until);
+            return Ok(());
+        }
+        if until <= now {
+            return self.pipeline.kick();
+        }
+        let waiting_for_trace = !self.exhausted && self.staged.is_empty();
+        let gap = if waiting_for_trace { 1_000_000.min(until - now) } else { until - now };
+        if until == Ns::MAX {
+            self.pipeline.kick_and_wait(gap.min(LOOK_UP_NS))?;
+        } else if gap > self.options.spin_ns {
+            self.pipeline.wait((gap - self.options.spin_ns).min(LOOK_UP_NS))?;
+        } else {
+            self.pipeline.kick()?;
+            std::hint::spin_loop();
+            return Ok(());
+        }
+        self.pipeline.core.clock.discipline();
+        Ok(())
+    }
+
+    /// Figures of the moment, and rows that have waited long enough.
+    fn sample(&mut self, now: Ns) {
+        self.next_sample_ns = now + SAMPLE_EVERY_NS;
+        self.shared.progress.publish(&self.totals, &self.disks);
+        if self.phase != Phase::Trace {
+            return;
+        }
+        for local in 0..self.disks.len() {
+            let mut gauges = Vec::new();
+            self.pipeline.gauges(local, &mut gauges);
+            if !gauges.is_empty() {
+                let at_ns = now - self.start_ns;
+                self.send(Output::Sample { at_ns, disk: self.disks[local], gauges });
+            }
+        }
+        self.send_events();
+        // In virtual time, chunks must not depend on anything but their rows.
+        if !self.pipeline.core.clock.is_virtual()
+            && let Some(chunk) = self.recorder.take_if_due(now, CHUNK_AGE_NS)
+        {
+            self.send(Output::Rows(chunk));
+        }
+    }
+}

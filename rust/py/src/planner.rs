@@ -1,0 +1,60 @@
+//! `rpo`: the planner.
+
+use arrow_array::RecordBatchReader;
+use pyo3::prelude::*;
+use vaio_bench_core::error::{Error, Result};
+use vaio_bench_core::planner::workload::Workload;
+use vaio_bench_core::planner::{PlanOptions, plan};
+use vaio_bench_core::trace_arrow::ArrowTrace;
+
+use crate::arrow::stream_from_py;
+use crate::errors::to_py;
+
+/// The plan for a trace as a JSON document.
+///
+/// `reader` has `__arrow_c_stream__` and gives canonical batches; `file` is named in errors;
+/// `options` is `PlanOptions` as JSON; `progress`, if given, is called with the rows read.
+#[pyfunction]
+#[pyo3(signature = (reader, file, granularity_bytes, options, progress=None))]
+pub fn plan_rpo(
+    py: Python<'_>,
+    reader: &Bound<'_, PyAny>,
+    file: String,
+    granularity_bytes: u64,
+    options: &str,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<String> {
+    let options: PlanOptions =
+        serde_json::from_str(options).map_err(|e| to_py(&Error::input(e.to_string())))?;
+    options.check().map_err(|e| to_py(&e))?;
+    let stream = stream_from_py(reader)?;
+    let after_batch = |rows: u64| {
+        Python::attach(|py| {
+            py.check_signals()?;
+            progress.as_ref().map_or(Ok(()), |p| p.call1(py, (rows,)).map(drop))
+        })
+    };
+    py.detach(|| {
+        let mut trace = ArrowTrace::new(stream, &file);
+        let mut workload = Workload::new(granularity_bytes).map_err(|e| to_py(&e))?;
+        while add_next(&mut trace, &mut workload, &file).map_err(|e| to_py(&e))? {
+            after_batch(workload.ios)?;
+        }
+        workload.changed.finish();
+        let report = plan(&workload, &options).map_err(|e| to_py(&e))?;
+        serde_json::to_string(&report).map_err(|e| to_py(&Error::failed(e.to_string())))
+    })
+}
+
+fn add_next<R: RecordBatchReader + Send>(
+    trace: &mut ArrowTrace<R>,
+    workload: &mut Workload,
+    file: &str,
+) -> Result<bool> {
+    let Some(batch) = trace.next_as_stored()? else { return Ok(false) };
+    workload.add(&batch).map_err(|mut e| {
+        e.context.insert(0, ("file", file.to_owned()));
+        e
+    })?;
+    Ok(true)
+}

@@ -1,0 +1,85 @@
+# Types of the compiled module. One section a file of rust/py/src; stubtest checks them.
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, final, type_check_only
+
+from pyarrow import RecordBatchReader
+
+DEBUG_BUILD: bool
+VERSION: str
+
+# arrow.rs
+@final
+@type_check_only
+class Batch:
+    """Rows on their way: `pyarrow.record_batch(batch)`."""
+
+    def __arrow_c_array__(self, requested_schema: Any = None) -> tuple[Any, Any]: ...
+    def __len__(self) -> int: ...
+
+# catalogue.rs
+def catalogue() -> str: ...
+def check_filter(use: str, params_json: str) -> list[tuple[str, str]]: ...
+
+# import.rs
+@final
+class TraceReader:
+    def __new__(
+        cls,
+        paths: Sequence[Path],
+        aside: Path,
+        *,
+        format: str | None = None,
+        event: str = "queue",
+        columns: str | None = None,
+        skip_bad: bool = False,
+        sort: bool = False,
+        batch_rows: int = ...,
+    ) -> TraceReader: ...
+    @property
+    def format(self) -> str: ...
+    @property
+    def bytes_read(self) -> int: ...
+    def next_batch(self) -> Batch | None: ...
+    def report(self) -> str: ...
+
+# planner.rs
+def plan_rpo(
+    reader: RecordBatchReader,
+    file: str,
+    granularity_bytes: int,
+    options: str,
+    progress: Callable[[int], object] | None = None,
+) -> str: ...
+
+# profile.rs
+def profile_trace(
+    reader: RecordBatchReader,
+    file: str,
+    block_bytes: int,
+    progress: Callable[[int], object] | None = None,
+) -> str: ...
+
+# replay.rs
+@final
+class Scan:
+    def __new__(
+        cls, reader: RecordBatchReader, window: str, fit_to_bytes: int | None = None
+    ) -> Scan: ...
+    def to_json(self) -> str: ...
+
+@final
+class Round:
+    def __new__(cls, options: str, scan: Scan, reader: RecordBatchReader) -> Round: ...
+    @property
+    def settled(self) -> str: ...
+    def next(
+        self, timeout_s: float
+    ) -> tuple[Literal["rows", "sample", "events", "none", "end"], Any]: ...
+    def progress(self) -> tuple[int, int, int]: ...
+    def stop(self) -> None: ...
+    def finish(self) -> str: ...
+
+def uring_refused() -> str | None: ...
+def harness_floor(ios: int = 500_000, rounds: int = 3) -> dict[str, float]: ...

@@ -1,0 +1,1 @@
+"""Analyses of traces and run folders: one file an analysis, its page on top."""

@@ -1,0 +1,81 @@
+"""The engine's one list of kinds, as Python reads it. Nothing is listed here by hand."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from vaio_bench import _core
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A filter, format, eviction policy or backend of the engine."""
+
+    kind: str
+    """The group: `filter`, `format`, `eviction` or `backend`."""
+    name: str
+    """The word that names its file, its page, its test and its value in a policy or option."""
+    filter_class: str | None
+    """The framework's class (`replication`, `cache`, ...), of a filter that has one."""
+    page: str
+    """The doc page, Markdown."""
+    schema: dict[str, Any]
+    """JSON Schema of its parameters; empty when it has none."""
+    properties: dict[str, Any]
+    """What it declares of itself, which the laws test."""
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the page."""
+        return summary_of(self.page)
+
+
+def summary_of(page: str) -> str:
+    """The first sentence of a Markdown page, its headings left out."""
+    lines = ["" if line.startswith("#") else line.strip() for line in page.splitlines()]
+    paragraph = itertools.takewhile(bool, itertools.dropwhile(lambda line: not line, lines))
+    sentence = re.split(r"(?<=[.!?])\s", " ".join(paragraph), maxsplit=1)[0]
+    return sentence.removesuffix(".")
+
+
+@functools.cache
+def kinds() -> tuple[Kind, ...]:
+    """Every kind of the engine, in its own order."""
+    return tuple(
+        Kind(
+            kind=entry["kind"],
+            name=entry["name"],
+            filter_class=entry.get("class"),
+            page=entry["page"],
+            schema=entry.get("schema") or {},
+            properties=entry.get("properties") or {},
+        )
+        for entry in json.loads(_core.catalogue())
+    )
+
+
+def filters() -> dict[str, Kind]:
+    """The filters by name."""
+    return {kind.name: kind for kind in kinds() if kind.kind == "filter"}
+
+
+def check_filter(use: str, params: dict[str, Any]) -> list[tuple[str, str]]:
+    """What is wrong with a filter's parameters, as the engine sees it.
+
+    Args:
+        use: the name of a filter of the catalogue.
+        params: its keys as in a policy file; values that JSON can hold.
+
+    Returns:
+        One `(key path, message)` for each fault; empty when there is none.
+    """
+    return [(str(path), str(message)) for path, message in _core.check_filter(use, _json(params))]
+
+
+def _json(params: dict[str, Any]) -> str:
+    return json.dumps(params, allow_nan=False)

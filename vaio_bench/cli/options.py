@@ -1,0 +1,72 @@
+"""Options that `replay` and `compare` share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vaio_bench import units
+from vaio_bench.errors import InputError
+from vaio_bench.runner import Settings
+
+Trace = Annotated[Path, typer.Argument(help="Canonical trace (Parquet); see `import`, `synth`.")]
+Target = Annotated[
+    Path | None,
+    typer.Option(help="File, device, or folder for several disks; made when it does not exist."),
+]
+Out = Annotated[Path, typer.Option("-o", "--out", help="Run folder to make.")]
+Pace = Annotated[str, typer.Option(help="recorded, asap or closed.")]
+Speed = Annotated[float, typer.Option(help="Recorded time runs this many times as fast.")]
+Depth = Annotated[int, typer.Option(help="I/Os in flight with --pace asap.")]
+Inflight = Annotated[int, typer.Option(help="I/Os in flight at most, with the other paces.")]
+Spin = Annotated[str, typer.Option(help="Stop sleeping this long before an I/O is due.")]
+Backend = Annotated[str, typer.Option(help="uring, psync, mem, null or sim.")]
+Clock = Annotated[str, typer.Option(help="wall or virtual.")]
+Direct = Annotated[
+    bool | None,
+    typer.Option("--direct/--buffered", help="O_DIRECT or the page cache; O_DIRECT if it can be."),
+]
+Conflicts = Annotated[
+    str, typer.Option(help="I/Os that overlap one in flight: order, allow or drop.")
+]
+Verify = Annotated[bool, typer.Option("--verify", help="Check what every read gives back.")]
+Compressible = Annotated[float, typer.Option(help="Share of written data that compresses away.")]
+Dedupe = Annotated[float, typer.Option(help="Share of written 4 KiB blocks that are copies.")]
+FitTo = Annotated[str | None, typer.Option(help="Fold each disk onto a target of this size.")]
+Disk = Annotated[list[str] | None, typer.Option(help="Replay this disk only; repeatable.")]
+Skip = Annotated[int, typer.Option(help="Leave out this many I/Os at the start.")]
+Limit = Annotated[int | None, typer.Option(help="Replay this many I/Os at most.")]
+Seed = Annotated[int, typer.Option(help="Seed of data, models and the order of rounds.")]
+DestroyData = Annotated[
+    bool, typer.Option("--destroy-data", help="What an existing target holds may be overwritten.")
+]
+Precondition = Annotated[
+    bool | None,
+    typer.Option(help="Write every block of a new target once; by default up to 8 GiB."),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Fail when the pace was not kept.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an earlier run in the folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
+
+
+def settings(
+    *, spin: str, direct: bool | None, fit_to: str | None, disk: Any, **rest: Any
+) -> Settings:
+    """The settings of a run, units parsed.
+
+    Raises:
+        InputError: an option cannot be read.
+    """
+    for name in ("compressible", "dedupe"):
+        if not 0 <= rest[name] <= 1:
+            raise InputError(f"--{name}: expected a share from 0 to 1, got {rest[name]}")
+    return Settings(
+        spin_ns=units.parse_time_ns(spin, "--spin"),
+        direct="auto" if direct is None else "always" if direct else "never",
+        fit_to_bytes=None if fit_to is None else units.parse_size(fit_to, "--fit-to"),
+        disks=tuple(disk or ()),
+        **rest,
+    )

@@ -1,0 +1,121 @@
+"""`vaio-bench replay`: a trace through a chain of filters on a real file."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from vaio_bench.cli import options as o
+from vaio_bench.errors import WorkError
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verb."""
+
+    @app.command()
+    def replay(
+        trace: o.Trace,
+        out: o.Out,
+        target: o.Target = None,
+        policy: Annotated[
+            str | None, typer.Option(help="Storage policy: a TOML file or a shipped name.")
+        ] = None,
+        rounds: Annotated[int, typer.Option(help="Times to replay it.")] = 1,
+        pace: o.Pace = "recorded",
+        speed: o.Speed = 1.0,
+        depth: o.Depth = 32,
+        inflight: o.Inflight = 1024,
+        spin: o.Spin = "100us",
+        backend: o.Backend = "uring",
+        clock: o.Clock = "wall",
+        direct: o.Direct = None,
+        conflicts: o.Conflicts = "order",
+        verify: o.Verify = False,
+        compressible: o.Compressible = 0.0,
+        dedupe: o.Dedupe = 0.0,
+        fit_to: o.FitTo = None,
+        disk: o.Disk = None,
+        skip: o.Skip = 0,
+        limit: o.Limit = None,
+        seed: o.Seed = 0,
+        destroy_data: o.DestroyData = False,
+        precondition: o.Precondition = None,
+        strict: o.Strict = False,
+        force: o.Force = False,
+        as_json: o.AsJson = False,
+        quiet: o.Quiet = False,
+    ) -> None:
+        """Replays a trace on a real file, directly or through a policy's filters."""
+        from vaio_bench.replaying import replay as run
+        from vaio_bench.cli.run_progress import run_progress
+
+        settings = o.settings(
+            spin=spin, direct=direct, fit_to=fit_to, disk=disk, pace=pace, speed=speed,
+            depth=depth, inflight=inflight, backend=backend, clock=clock, conflicts=conflicts,
+            verify=verify, compressible=compressible, dedupe=dedupe, skip=skip, limit=limit,
+            seed=seed, destroy_data=destroy_data, precondition=precondition,
+        )  # fmt: skip
+        with run_progress(quiet=quiet) as progress:
+            found = run(
+                trace, out=out, target=target, policy=policy, rounds=rounds, settings=settings,
+                force=force, progress=progress,
+            )  # fmt: skip
+        if as_json:
+            print(json.dumps(found))
+        else:
+            _print(found)
+        _judge(found, strict=strict)
+
+
+def _judge(found: dict[str, Any], *, strict: bool) -> None:
+    """What was printed stands; the exit status tells whether the work was sound.
+
+    Raises:
+        WorkError: it was not.
+    """
+    if found["mismatches"]:
+        raise WorkError(f"{found['run']}: verification failed: {found['mismatches'][0]}")
+    if found["errors"]:
+        told = found["told_errors"][0] if found["told_errors"] else "see the rows' status"
+        raise WorkError(f"{found['run']}: {found['errors']} I/Os failed: {told}")
+    if strict and found["gate"]:
+        raise WorkError(f"{found['run']}: the pace was not kept: {found['gate']}")
+
+
+def _print(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from vaio_bench.units import format_size, format_time
+
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(
+        f"{found['policy']}: {found['ios']:,} I/Os in {found['rounds']} round(s), "
+        f"{found['iops']:,.0f} IOPS, {format_size(found['bytes_per_s'])}/s, "
+        f"backend {found['backend']}{' (O_DIRECT)' if found['direct'] else ''}"
+    )
+    table = Table("", "p50", "p99", "p99.9", "max", show_edge=False)
+    for name in ("latency", "response", "issue_error"):
+        ladder = found[f"{name}_ns"]
+        cells = (ladder.get(level) for level in ("p50", "p99", "p999", "max"))
+        shown = ("" if cell is None else format_time(cell) for cell in cells)
+        table.add_row(name.replace("_", " "), *shown)
+    console.print(table)
+    if found["verified"] is not None:
+        state = "all right" if found["verified"] else "WRONG"
+        console.print(
+            f"verified: {state}, {format_size(found['verified_bytes'])} checked, "
+            f"{format_size(found['unverified_bytes'])} not checkable"
+        )
+    for key, what in (
+        ("conflicts", "overlapped an I/O in flight"),
+        ("dropped", "were not issued"),
+        ("unaligned", "were read, changed and written back for the target's alignment"),
+    ):
+        if found[key]:
+            console.print(f"{found[key]:,} I/Os {what}")
+    for warning in found["warning_texts"]:
+        console.print(f"warning: {warning}", markup=False)
+    console.print(f"run folder: {found['run']}", markup=False)

@@ -1,0 +1,87 @@
+"""The page of any kind: filters, formats, eviction policies, backends, analyses, warnings.
+
+Pages of the engine's kinds come with its catalogue, an analysis' page is its module's docstring,
+a warning's is its own text: the same words as in help, reports and messages.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+from dataclasses import dataclass
+from importlib import resources
+
+from vaio_bench import catalogue
+from vaio_bench.errors import InputError
+from vaio_bench.warnings import WarningKind
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page that `explain` shows."""
+
+    group: str
+    """`filter`, `format`, `eviction`, `backend`, `analysis`, `model` or `warning`."""
+    name: str
+    summary: str
+    text: str
+    """Markdown."""
+
+    def to_dict(self) -> dict[str, str]:
+        """The `--json` shape."""
+        return {
+            "group": self.group,
+            "name": self.name,
+            "summary": self.summary,
+            "text": self.text,
+        }
+
+
+def pages() -> list[Page]:
+    """Every page, group by group."""
+    engine = [Page(kind.kind, kind.name, kind.summary, kind.page) for kind in catalogue.kinds()]
+    warnings = [Page("warning", kind.code, kind.value[1], kind.page) for kind in WarningKind]
+    return [*engine, *_analyses(), _synth(), *warnings]
+
+
+def explain(name: str) -> list[Page]:
+    """The pages of a name: as a rule one, several when groups share the name.
+
+    Args:
+        name: a kind's name, or `group:name` (`format:csv`).
+
+    Raises:
+        InputError: nothing has that name; the message has the nearest.
+    """
+    group, _, bare = name.rpartition(":")
+    known = pages()
+    found = [page for page in known if page.name == bare and group in ("", page.group)]
+    if not found:
+        names = list(dict.fromkeys(page.name for page in known))
+        close = difflib.get_close_matches(bare, names, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(close)}?" if close else "`explain` alone lists them"
+        raise InputError(f"explain: expected the name of a kind, got {name!r}: {hint}")
+    return found
+
+
+def _analyses() -> list[Page]:
+    """The analyses' docstrings, read without importing what they need."""
+    folder = resources.files("vaio_bench") / "analyses"
+    found = []
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.name.endswith(".py") and not entry.name.startswith("_"):
+            doc = ast.get_docstring(ast.parse(entry.read_text()))
+            if doc:
+                text = inspect.cleandoc(doc)
+                name = entry.name.removesuffix(".py").replace("_", "-")
+                page = f"# {name}\n\nAn analysis.\n\n{text}\n"
+                found.append(Page("analysis", name, catalogue.summary_of(text), page))
+    return found
+
+
+def _synth() -> Page:
+    """The page of the synthetic traces: how to write a spec."""
+    source = resources.files("vaio_bench") / "synthetic" / "__init__.py"
+    text = inspect.cleandoc(ast.get_docstring(ast.parse(source.read_text())) or "")
+    return Page("model", "synth", catalogue.summary_of(text), f"# synth\n\n{text}\n")

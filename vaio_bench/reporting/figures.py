@@ -1,0 +1,317 @@
+"""The charts, as plotly figures in plain JSON: data thinned before it gets here or here.
+
+Colours are names of the page's CSS variables (`var(--policy-1)`): the page puts in the values of
+the light or dark scheme, and the same policy has the same colour in every chart.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from vaio_bench.analyses.layers import Layer
+from vaio_bench.analyses.overhead import Overhead
+from vaio_bench.analyses.quantiles import Distribution
+from vaio_bench.reporting import words
+from vaio_bench.store import BASELINE, BASELINE_AGAIN
+
+Trace = dict[str, Any]
+
+_COLOURS = 7
+# Lines that cross are told apart by more than colour.
+_DASHES = ("solid", "dash", "dashdot", "dot", "longdash", "longdashdot")
+# As many points as a chart of this width can show.
+MAX_POINTS = 700
+# Below this share a ladder of percentiles is all but flat, and nobody asks for it.
+_LADDER_FROM = 0.1
+# A bar's text is left out where its part is less than this share of the longest bar.
+_TEXT_FROM = 0.12
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One chart: its caption, plotly traces and layout, and its height in pixels."""
+
+    title: str
+    note: str
+    data: list[Trace]
+    layout: dict[str, Any]
+    height: int = 380
+    wide: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the page's script draws."""
+        return {"data": self.data, "layout": self.layout}
+
+
+@dataclass
+class Palette:
+    """Hands each policy its colour and dash, once for the whole page."""
+
+    seen: dict[str, int] = field(default_factory=dict)
+
+    def colour(self, policy: str) -> str:
+        """The CSS variable of a policy's (or a layer's) colour; the baselines are grey."""
+        if policy in (BASELINE, BASELINE_AGAIN):
+            return "var(--baseline)"
+        return f"var(--policy-{self._index(policy) % _COLOURS})"
+
+    def dash(self, policy: str) -> str:
+        """A line's dash: solid for the first colours, another once they come round again."""
+        if policy == BASELINE_AGAIN:
+            return "dot"
+        turn = 0 if policy == BASELINE else self._index(policy) // _COLOURS
+        return _DASHES[turn % len(_DASHES)]
+
+    def line(self, policy: str, width: float = 2.0) -> dict[str, Any]:
+        """The line of a policy."""
+        return {"color": self.colour(policy), "dash": self.dash(policy), "width": width}
+
+    def _index(self, policy: str) -> int:
+        return self.seen.setdefault(policy, len(self.seen))
+
+
+def packed(values: Sequence[float] | np.ndarray, dtype: str = "f4") -> dict[str, str]:
+    """Numbers as plotly's base64 typed array: a third of the size of a list."""
+    raw = np.ascontiguousarray(np.asarray(values), dtype=np.dtype(dtype).newbyteorder("<"))
+    return {"dtype": dtype, "bdata": base64.b64encode(raw.tobytes()).decode("ascii")}
+
+
+def thin(x: np.ndarray, y: np.ndarray, points: int = MAX_POINTS) -> tuple[np.ndarray, np.ndarray]:
+    """At most about `points` of a curve, spread evenly along what is seen of it; both ends stay."""
+    if len(x) <= points:
+        return x, y
+    reach_x, reach_y = float(np.ptp(x)) or 1.0, float(np.ptp(y)) or 1.0
+    steps = np.hypot(np.diff(x) / reach_x, np.diff(y) / reach_y)
+    along = np.concatenate([[0.0], np.cumsum(steps)])
+    cells = (along / max(along[-1], 1e-12) * (points - 1)).astype(int)
+    keep = np.flatnonzero(np.diff(cells, prepend=-1))
+    keep = np.unique(np.concatenate([keep, [len(x) - 1]]))
+    return x[keep], y[keep]
+
+
+def _axis(title: str, **more: Any) -> dict[str, Any]:
+    return {"title": {"text": title}, **more}
+
+
+def ecdf(spread: dict[str, Distribution], palette: Palette, kind: str) -> Figure:
+    """Share of I/Os at or below each time, on a logarithmic axis."""
+    data = []
+    for policy, of in spread.items():
+        values, share = of.ecdf()
+        x, y = thin(np.log10(np.maximum(values, 1) / 1e3), share)
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": policy,
+                "x": packed(10.0**x),
+                "y": packed(y * 100),
+                "line": palette.line(policy) | {"shape": "hv"},
+                "hovertemplate": "%{y:.2f} % within %{x:.4~g} µs",
+            }
+        )
+    layout = {
+        "xaxis": _axis(f"{kind} (µs)", type="log"),
+        "yaxis": _axis("share of I/Os (%)", range=[0, 100.5]),
+    }
+    note = "Further left is faster. Rounds are pooled; every point is exact."
+    return Figure(f"Distribution of {kind}", note, data, layout)
+
+
+def ladder(spread: dict[str, Distribution], palette: Palette, kind: str) -> Figure:
+    """Time against percentile, the tail spread out by nines."""
+    data = []
+    most = 1.0
+    for policy, of in spread.items():
+        values, share = of.ecdf()
+        # The largest value has no percentile below 1: it stands where half of one I/O is left.
+        nines = -np.log10(np.maximum(1 - share, 0.5 / of.n))
+        most = max(most, float(nines[-1]))
+        seen = share >= _LADDER_FROM
+        x, y = thin(nines[seen], np.log10(np.maximum(values[seen], 1) / 1e3))
+        percentile = 100 * (1 - 10.0**-x)
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": policy,
+                "x": packed(x),
+                "y": packed(10.0**y),
+                "customdata": packed(percentile, "f8"),
+                "line": palette.line(policy),
+                "hovertemplate": "p%{customdata:.7~g}: %{y:.4~g} µs",
+            }
+        )
+    steps = [(0.30103, "50 %"), (1, "90 %"), (2, "99 %"), (3, "99.9 %"), (4, "99.99 %")]
+    steps += [(5, "99.999 %"), (6, "99.9999 %"), (7, "99.99999 %")]
+    shown = [step for step in steps if step[0] <= most + 0.2]
+    layout = {
+        "xaxis": _axis(
+            "percentile",
+            tickvals=[at for at, _ in shown],
+            ticktext=[name for _, name in shown],
+            range=[-np.log10(1 - _LADDER_FROM), most + 0.1],
+        ),
+        "yaxis": _axis(f"{kind} (µs)", type="log"),
+    }
+    note = "Lower is faster; to the right is the tail: each step on, a tenth of the I/Os is left."
+    return Figure(f"Percentiles of {kind}", note, data, layout)
+
+
+_FOREST = ("latency_p50_ns", "latency_p95_ns", "latency_p99_ns", "latency_p999_ns", "iops")
+
+
+def forest(found: Overhead, palette: Palette) -> Figure:
+    """Each policy's ratio with its interval, over the band of the noise floor."""
+    names = [*_FOREST, "cpu_ns_per_io"]
+    rows = [name for name in names if any(name in each for each in found.policies.values())]
+    place = {metric: len(rows) - 1 - at for at, metric in enumerate(rows)}
+    data = []
+    count = len(found.policies)
+    for number, (policy, metrics) in enumerate(found.policies.items()):
+        shift = 0.0 if count == 1 else 0.5 * (0.5 - number / (count - 1))
+        own = [(metric, metrics[metric]) for metric in rows if metric in metrics]
+        ratios = [each.interval.ratio for _, each in own]
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": policy,
+                "x": [(ratio - 1) * 100 for ratio in ratios],
+                "y": [place[metric] + shift for metric, _ in own],
+                "error_x": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [100 * ((e.interval.high or r) - r) for (_, e), r in _zip(own)],
+                    "arrayminus": [100 * (r - (e.interval.low or r)) for (_, e), r in _zip(own)],
+                    "color": palette.colour(policy),
+                    "thickness": 2,
+                    "width": 4,
+                },
+                "marker": {"color": palette.colour(policy), "size": 9},
+                "text": [
+                    f"{words.METRICS[m]}: {words.change(e.interval.ratio)} "
+                    f"({words.span(e.interval.low, e.interval.high)}), {e.verdict}"
+                    for m, e in own
+                ],
+                "hovertemplate": "%{text}",
+            }
+        )
+    floors = {m: next(e[m].floor for e in found.policies.values() if m in e) for m in rows}
+    bands = [
+        {
+            "type": "rect",
+            "layer": "below",
+            "x0": -100 * floor / (1 + floor),
+            "x1": 100 * floor,
+            "y0": place[metric] - 0.42,
+            "y1": place[metric] + 0.42,
+            "fillcolor": "var(--band)",
+            "line": {"width": 0},
+        }
+        for metric, floor in floors.items()
+        if floor is not None
+    ]
+    layout = {
+        "xaxis": _axis("difference from direct (%)", zeroline=True),
+        "yaxis": {
+            "tickvals": [place[metric] for metric in rows],
+            "ticktext": [words.METRICS[metric] for metric in rows],
+            "range": [-0.6, len(rows) - 0.4],
+            "zeroline": False,
+            "showgrid": False,
+        },
+        "shapes": bands,
+        "hovermode": "closest",
+    }
+    note = (
+        "Points are ratios over the rounds, bars their 95 % intervals. Within the grey band "
+        "(the noise floor) the machine differs from itself as much. Of I/Os per second more is "
+        "better, of all else less."
+    )
+    return Figure("Overhead with its uncertainty", note, data, layout, 90 + 62 * len(rows), True)
+
+
+def _zip(own: list[tuple[str, Any]]) -> list[tuple[tuple[str, Any], float]]:
+    return [(each, each[1].interval.ratio) for each in own]
+
+
+def stacked(found: Sequence[Layer], palette: Palette, quantity: str) -> Figure:
+    """Mean self time or CPU per I/O of each layer, stacked by policy."""
+    policies = list(dict.fromkeys(each.policy for each in found))
+    by_layer: dict[tuple[str, int], dict[str, float]] = {}
+    for each in found:
+        from_below = sum(1 for other in found if other.policy == each.policy) - each.position
+        value = each.self_mean_ns if quantity == "self" else each.cpu_mean_ns
+        by_layer.setdefault((each.layer, from_below), {})[each.policy] = value
+    longest = max(sum(of.get(policy, 0) for of in by_layer.values()) for policy in policies)
+    data = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "name": layer,
+            "y": policies,
+            "x": [values.get(policy, 0) / 1e3 for policy in policies],
+            "text": [
+                words.duration(values[p]) if values.get(p, 0) > _TEXT_FROM * longest else ""
+                for p in policies
+            ],
+            "textposition": "inside",
+            "textangle": 0,
+            "insidetextanchor": "middle",
+            "marker": {
+                "color": "var(--backend)" if from_below == 1 else palette.colour(layer),
+                "line": {"color": "var(--surface)", "width": 1},
+            },
+            "hovertemplate": "%{y}: %{x:.3~f} µs",
+        }
+        for (layer, from_below), values in sorted(by_layer.items(), key=lambda i: i[0][1])
+    ]
+    what = "Time in each layer" if quantity == "self" else "CPU time in each layer"
+    layout = {
+        "barmode": "stack",
+        "xaxis": _axis("mean per I/O (µs)"),
+        "yaxis": {"autorange": "reversed", "ticksuffix": "  "},
+        "hovermode": "closest",
+    }
+    note = (
+        "A layer's self time: its span less that of the layers below it."
+        if quantity == "self"
+        else "Inside the layers' own callbacks; the kernel's share is in CPU per I/O, above."
+    )
+    return Figure(what, note, data, layout, 110 + 46 * len(policies))
+
+
+def series(  # noqa: PLR0917  the plain parts of a chart
+    table: pl.DataFrame, column: str, title: str, unit: str, palette: Palette, note: str = ""
+) -> Figure:
+    """A column over time, one line a policy; `table` has `policy, time_s` and the column."""
+    data = []
+    for (policy,), own in table.group_by("policy", maintain_order=True):
+        kept = own.drop_nulls(column)
+        if kept.is_empty():
+            continue
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": str(policy),
+                "x": packed(kept["time_s"].to_numpy()),
+                "y": packed(kept[column].to_numpy()),
+                "line": palette.line(str(policy), 1.6),
+                "hovertemplate": f"%{{y:.4~g}} {unit}".rstrip(),
+            }
+        )
+    layout = {
+        "xaxis": _axis("time since the start of the round (s)"),
+        "yaxis": _axis(unit or title, rangemode="tozero"),
+        "hovermode": "x unified",
+        "showlegend": True,
+    }
+    return Figure(title, note, data, layout, 300, True)

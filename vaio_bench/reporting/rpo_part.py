@@ -1,0 +1,364 @@
+"""The sections on RPO (from `results/rpo.json`) and on the hit ratio."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import polars as pl
+
+from vaio_bench.analyses import hits
+from vaio_bench.reporting import figures, words
+from vaio_bench.reporting.figures import Figure, Palette
+from vaio_bench.reporting.model import Answer, Cell, Line, Section, Table
+from vaio_bench.store import Run
+
+_SHARES = ("100", "99.9", "99", "95", "90")
+# Violations beyond this many are drawn as one where less than a pixel apart.
+_MOST_VIOLATIONS = 400
+
+
+def rpo_answer(plan: dict[str, Any] | None) -> Answer:
+    """Which RPO each mode of replication gives, a sentence a mode."""
+    given = Answer("Which RPO does it give?")
+    if not plan or not plan.get("modes"):
+        given.absent = "nothing was planned: `vaio-bench rpo TRACE --link RATE -o RUN`"
+        return given
+    for mode in plan["modes"]:
+        met = mode.get("met_time")
+        good = met is not None and met == 1
+        badge = "target met" if good else f"{words.share(met)} of the time"
+        given.lines.append(Line(badge, "good" if good else "bad", words.rpo_sentence(plan, mode)))
+    return given
+
+
+def rpo_section(run: Run, plan: dict[str, Any] | None, palette: Palette) -> Section:
+    """RPO by mode, the bandwidth it would need, and when it was violated."""
+    made = Section("rpo", "Recovery point (RPO)")
+    lag = _lag(run, palette)
+    if not plan or not plan.get("modes"):
+        if lag is None:
+            made.absent = (
+                "no plan in results/rpo.json, and no filter of the run replicates. "
+                "Plan one: vaio-bench rpo TRACE --link 100Mbit/s,20ms --target-rpo 5s -o RUN"
+            )
+        else:
+            made.figures.append(lag)
+        return made
+    link = plan.get("link", {})
+    made.lead = (
+        f"Over a link of {words.rate(link.get('bandwidth_bps'))} with a round trip of "
+        f"{words.seconds(link.get('rtt_s'))}; the target is {words.seconds(plan.get('target_s'))}. "
+        "RPO(t) is the age, at t, of the newest point that could be recovered; exposure the age "
+        "of the oldest acknowledged write that no such point holds."
+    )
+    modes = plan["modes"]
+    made.tables = [_modes_table(modes), _bandwidth_table(modes)]
+    made.figures.append(_rpo_chart(plan, palette))
+    for chart in (_violations_chart(modes, palette), *_series_charts(modes, palette), lag):
+        if chart is not None:
+            made.figures.append(chart)
+    made.notes = [str(_text_of(each)) for each in plan.get("warnings", [])]
+    return made
+
+
+def _text_of(warning: Any) -> str:
+    if not isinstance(warning, dict):
+        return str(warning)
+    text = warning.get("text") or ". ".join(
+        str(warning[key]) for key in ("seen", "why", "remedy") if warning.get(key)
+    )
+    return str(text or warning.get("code", ""))
+
+
+def _modes_table(modes: list[dict[str, Any]]) -> Table:
+    columns = ["replication", "RPO median", "p95", "p99", "worst", "worst exposure"]
+    columns += ["time in target", "points in target", "time without points", "violations"]
+    columns += ["backlog, most", "written", "sent"]
+    rows: list[list[Cell | str]] = []
+    for mode in modes:
+        rpo, exposure = mode.get("rpo_s") or {}, mode.get("exposure_s") or {}
+        sessions = mode.get("met_sessions")
+        rows.append(
+            [
+                words.mode_name(mode),
+                *[words.seconds(rpo.get(step)) for step in ("p50", "p95", "p99", "max")],
+                words.seconds(exposure.get("max")),
+                words.share(mode.get("met_time")),
+                "continuous" if sessions is None else words.share(sessions),
+                words.share(mode.get("no_restore_point_time")),
+                words.count(len(mode.get("violations") or [])),
+                words.size(mode.get("backlog_bytes_max")),
+                words.size(mode.get("written_bytes")),
+                words.size(mode.get("sent_bytes")),
+            ]
+        )
+    return Table(columns, rows)
+
+
+def _bandwidth_table(modes: list[dict[str, Any]]) -> Table:
+    rows: list[list[Cell | str]] = []
+    for mode in modes:
+        needed = mode.get("bandwidth_for_target_bps") or {}
+        cells = [
+            "not at any bandwidth" if needed.get(key) is None else words.rate(needed[key])
+            for key in _SHARES
+        ]
+        rows.append([words.mode_name(mode), *cells])
+    columns = ["to be in target for", *[f"{key} % of the time" for key in _SHARES]]
+    return Table(columns, rows, caption="Bandwidth that the target needs")
+
+
+def _rpo_chart(plan: dict[str, Any], palette: Palette) -> Figure:
+    modes = plan["modes"]
+    names = [words.mode_name(mode) for mode in modes]
+    symbols = {"p50": "circle", "p95": "diamond", "p99": "square", "max": "x"}
+    labels = {"p50": "median", "p95": "p95", "p99": "p99", "max": "worst"}
+    data: list[dict[str, Any]] = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "x": _positive([(mode.get("rpo_s") or {}).get(step) for step in ("p50", "max")]),
+            "y": [name, name],
+            "line": {"color": palette.colour(name), "width": 8},
+            "opacity": 0.6,
+            "hoverinfo": "skip",
+            "showlegend": False,
+        }
+        for name, mode in zip(names, modes, strict=True)
+    ]
+    data += [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": labels[step],
+            "x": _positive([(mode.get("rpo_s") or {}).get(step) for mode in modes]),
+            "y": names,
+            "marker": {"symbol": symbol, "size": 9, "color": "var(--text)"},
+            "hovertemplate": "%{y}: %{x:.4~g} s",
+        }
+        for step, symbol in symbols.items()
+    ]
+    target = plan.get("target_s")
+    shapes, annotations = [], []
+    if target:
+        line = {"color": "var(--bad)", "width": 1.5, "dash": "dash"}
+        across = {"yref": "paper", "y0": 0, "y1": 1}
+        shapes.append({"type": "line", "x0": target, "x1": target, "line": line, **across})
+        annotations.append(
+            {
+                "x": math.log10(target),  # an annotation on a logarithmic axis takes the exponent
+                "y": 0,
+                "yref": "paper",
+                "xanchor": "left",
+                "yanchor": "bottom",
+                "text": f"target {words.seconds(target)}",
+                "showarrow": False,
+                "font": {"color": "var(--bad)"},
+            }
+        )
+    layout = {
+        "xaxis": {"type": "log", "title": {"text": "RPO (s)"}},
+        "yaxis": {"autorange": "reversed", "ticksuffix": "  "},
+        "shapes": shapes,
+        "annotations": annotations,
+        "hovermode": "closest",
+    }
+    note = "Left of the dashed line is within the target. From the median to the worst moment."
+    return Figure("RPO by mode of replication", note, data, layout, 150 + 42 * len(modes), True)
+
+
+def _positive(values: list[float | None]) -> list[float | None]:
+    # A logarithmic axis has no zero: an RPO of nothing is drawn at a microsecond.
+    return [None if value is None else max(value, 1e-6) for value in values]
+
+
+def _violations_chart(modes: list[dict[str, Any]], palette: Palette) -> Figure | None:
+    with_any = [mode for mode in modes if mode.get("violations")]
+    if not with_any:
+        return None
+    end = max(v["end_s"] for mode in with_any for v in mode["violations"])
+    data = []
+    for mode in with_any:
+        name = words.mode_name(mode)
+        merged = merge_close(mode["violations"], end / _MOST_VIOLATIONS)
+        data.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "name": name,
+                "y": [name] * len(merged),
+                "base": figures.packed([start for start, _ in merged], "f8"),
+                "x": figures.packed([stop - start for start, stop in merged], "f8"),
+                "marker": {"color": palette.colour(name), "line": {"width": 0}},
+                "hovertemplate": "from %{base:.4~g} s for %{x:.4~g} s",
+            }
+        )
+    layout = {
+        "xaxis": {"title": {"text": "time in the trace (s)"}, "range": [0, end * 1.02]},
+        "yaxis": {"ticksuffix": "  ", "autorange": "reversed"},
+        "barmode": "overlay",
+        "showlegend": False,
+        "hovermode": "closest",
+    }
+    note = "Every bar is a stretch of time in which the RPO was over the target."
+    height = 110 + 36 * len(with_any)
+    return Figure("When the target was missed", note, data, layout, height, True)
+
+
+def merge_close(
+    violations: list[dict[str, float]], nearer_than_s: float
+) -> list[tuple[float, float]]:
+    """Spans of violations; of more than can be drawn, those with less between them are joined."""
+    spans = sorted((each["start_s"], each["end_s"]) for each in violations)
+    if len(spans) <= _MOST_VIOLATIONS:
+        return spans
+    merged = [spans[0]]
+    for start, end in spans[1:]:
+        if start - merged[-1][1] < nearer_than_s:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _series_charts(modes: list[dict[str, Any]], palette: Palette) -> list[Figure]:
+    """RPO over time, for modes of a plan that carry it as `series {time_s, rpo_s}`."""
+    tables = []
+    for mode in modes:
+        found = mode.get("series") or {}
+        if found.get("time_s") and found.get("rpo_s"):
+            x, y = figures.thin(
+                pl.Series(found["time_s"], dtype=pl.Float64).to_numpy(),
+                pl.Series(found["rpo_s"], dtype=pl.Float64).to_numpy(),
+            )
+            name = pl.lit(words.mode_name(mode)).alias("policy")
+            tables.append(pl.DataFrame({"time_s": x, "rpo_s": y}).with_columns(name))
+    if not tables:
+        return []
+    table = pl.concat(tables)
+    chart = figures.series(table, "rpo_s", "RPO over time", "s", palette)
+    return [chart]
+
+
+def _lag(run: Run, palette: Palette) -> Figure | None:
+    stored = run.timeline().filter(pl.col("lag_ns").is_not_null())
+    if stored.is_empty():
+        return None
+    first = stored["round"].min()
+    table = (
+        stored.filter(pl.col("round") == first)
+        .group_by("policy", "start_ns", maintain_order=True)
+        .agg((pl.col("lag_ns").max() / 1e9).alias("lag_s"))
+        .with_columns((pl.col("start_ns") / 1e9).alias("time_s"))
+        .sort("policy", "time_s")
+    )
+    return figures.series(table, "lag_s", "Replication lag of the run", "s", palette)
+
+
+def hits_answer(run: Run, found: list[hits.Hits]) -> Answer:
+    """What the cache of each policy hit, a sentence a policy."""
+    given = Answer("What does the cache hit?")
+    why = hits.refused(run)
+    if why or not found:
+        given.absent = f"refused: {why}" if why else "no policy of this run has a cache"
+        return given
+    for policy in dict.fromkeys(each.policy for each in found):
+        pooled = pool(found, policy)
+        ratio = words.share(pooled["block_hit_ratio"])
+        reads = words.share(pooled["read_block_hit_ratio"])
+        given.lines.append(
+            Line(
+                f"{ratio} hit",
+                "neutral",
+                f"{policy} answered {ratio} of the blocks asked for from its cache "
+                f"({reads} of those read); {words.share(pooled['byte_hit_ratio'])} of the bytes.",
+            )
+        )
+    return given
+
+
+def pool(found: list[hits.Hits], policy: str) -> dict[str, Any]:
+    """The counts of a policy summed over its rounds, with their ratios."""
+    own = [each for each in found if each.policy == policy]
+    fields = [name for name in hits.Hits.__dataclass_fields__ if name not in ("policy", "round")]
+    sums = {name: sum(getattr(each, name) for each in own) for name in fields}
+    return hits.Hits(policy=policy, round=own[0].round, **sums).to_dict()
+
+
+def hits_section(
+    run: Run, found: list[hits.Hits], simulated: dict[str, Any] | None, palette: Palette,
+    over_time: pl.DataFrame,
+) -> Section:  # fmt: skip
+    """Hit ratios of the run and of the simulator, where there are any."""
+    made = Section("hits", "Hit ratio")
+    if simulated and simulated.get("results"):
+        made.tables.append(_simulated_table(simulated))
+        curve = _curve(simulated, palette)
+        made.figures += [curve] if curve else []
+    if found:
+        made.lead = "Counted from the rows; a request is one block touched by one I/O."
+        rows: list[list[Cell | str]] = []
+        for policy in dict.fromkeys(each.policy for each in found):
+            of = pool(found, policy)
+            row = [policy, words.count(of["blocks"]), words.count(of["hit_blocks"])]
+            ratios = ["block_hit_ratio", "read_block_hit_ratio", "read_hit_ratio"]
+            ratios += ["write_hit_ratio", "byte_hit_ratio"]
+            rows.append([*row, *[words.share(of[name]) for name in ratios]])
+        columns = ["policy", "requests", "hits", "of requests", "of blocks read"]
+        columns += ["of whole reads", "of whole writes", "of bytes"]
+        made.tables.insert(0, Table(columns, rows))
+        if over_time["hit_percent"].is_not_null().any():
+            made.figures.insert(0, figures.series(
+                over_time, "hit_percent", "Hit ratio over time", "%", palette,
+                "Of blocks, as the cache warms up."))  # fmt: skip
+        why = hits.refused(run)
+        if why:
+            made.notes.append(f"No verdict on these ratios: {why}.")
+    if not made.tables:
+        made.absent = "no policy of this run has a cache, and results/cache.json is not there"
+    return made
+
+
+def _simulated_table(simulated: dict[str, Any]) -> Table:
+    rows: list[list[Cell | str]] = [
+        [
+            str(each.get("policy")),
+            words.size(each.get("size_bytes")),
+            words.count(each.get("requests")),
+            words.count(each.get("hits")),
+            words.share(None if each.get("miss_ratio") is None else 1 - each["miss_ratio"]),
+        ]
+        for each in simulated["results"]
+    ]
+    columns = ["eviction policy", "cache size", "requests", "hits", "hit ratio"]
+    return Table(columns, rows, caption="Simulated (vaio-bench cache)")
+
+
+def _curve(simulated: dict[str, Any], palette: Palette) -> Figure | None:
+    data = []
+    for policy in dict.fromkeys(str(each["policy"]) for each in simulated["results"]):
+        own = sorted(
+            (each["size_bytes"], each["miss_ratio"])
+            for each in simulated["results"]
+            if str(each["policy"]) == policy and each.get("miss_ratio") is not None
+        )
+        if len(own) > 1:
+            data.append(
+                {
+                    "type": "scatter",
+                    "mode": "lines+markers",
+                    "name": policy,
+                    "x": [at / 2**20 for at, _ in own],
+                    "y": [ratio * 100 for _, ratio in own],
+                    "line": palette.line(policy),
+                    "hovertemplate": "%{y:.2f} % missed at %{x:.4~g} MiB",
+                }
+            )
+    if not data:
+        return None
+    layout = {
+        "xaxis": {"type": "log", "title": {"text": "cache size (MiB)"}},
+        "yaxis": {"rangemode": "tozero", "title": {"text": "requests missed (%)"}},
+    }
+    return Figure("Miss ratio by cache size", "Simulated on the trace.", data, layout, 340, True)

@@ -1,0 +1,225 @@
+"""Figures and verdicts in words: units that fit, and sentences that someone in a hurry can read."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from vaio_bench.analyses.overhead import Comparison, Overhead
+
+_NONE = "–"  # noqa: RUF001  an en dash: nothing to tell
+_MINUS = "−"  # noqa: RUF001  the typographic minus is as wide as the plus
+
+# What a metric is called in a table, in the order of its rows.
+METRICS: dict[str, str] = {
+    "latency_p50_ns": "latency, median",
+    "latency_p95_ns": "latency, p95",
+    "latency_p99_ns": "latency, p99",
+    "latency_p999_ns": "latency, p99.9",
+    "latency_max_ns": "latency, longest",
+    "iops": "I/Os per second",
+    "bytes_per_s": "throughput",
+    "cpu_ns_per_io": "CPU per I/O",
+    "response_p50_ns": "response, median",
+    "response_p95_ns": "response, p95",
+    "response_p99_ns": "response, p99",
+    "response_p999_ns": "response, p99.9",
+    "response_max_ns": "response, longest",
+}
+
+
+def duration(ns: float | None) -> str:
+    """Nanoseconds with three significant digits: `12.4 µs`."""
+    return _NONE if ns is None else _scaled(ns, _TIMES)
+
+
+def seconds(value: float | None) -> str:
+    """Seconds, up to days: `2.50 s`, `15 min`."""
+    if value is None:
+        return _NONE
+    if 0 < abs(value) < 1:
+        return duration(value * 1e9)
+    return _scaled(value, _LONG_TIMES)
+
+
+def size(count: float | None) -> str:
+    """Bytes in powers of 1024: `3.20 GiB`."""
+    return _NONE if count is None else _scaled(count, _SIZES)
+
+
+def rate(bits_per_s: float | None) -> str:
+    """Bits per second: `100 Mbit/s`."""
+    return _NONE if bits_per_s is None else _scaled(bits_per_s, _RATES)
+
+
+# From which value on a unit is used, how much one of it is, its name.
+_Units = list[tuple[float, float, str]]
+_TIMES: _Units = [(0, 1, "ns"), (1e3, 1e3, "µs"), (1e6, 1e6, "ms"), (1e9, 1e9, "s")]
+_LONG_TIMES: _Units = [
+    (0, 1, "s"),
+    (120, 60, "min"),
+    (7200, 3600, "h"),
+    (172_800, 86_400, "days"),
+]
+_SIZES: _Units = [
+    (1024.0**i if i else 0, 1024.0**i, unit)
+    for i, unit in enumerate(("B", "KiB", "MiB", "GiB", "TiB", "PiB"))
+]
+_RATES: _Units = [
+    (0, 1, "bit/s"),
+    (1e3, 1e3, "kbit/s"),
+    (1e6, 1e6, "Mbit/s"),
+    (1e9, 1e9, "Gbit/s"),
+]
+
+
+def _scaled(value: float, units: _Units) -> str:
+    if not math.isfinite(value):
+        return _NONE
+    _, factor, name = [unit for unit in units if abs(value) >= unit[0]][-1]
+    return f"{digits(value / factor)} {name}"
+
+
+def digits(value: float) -> str:
+    """Three significant digits without an exponent; whole numbers below 1000 stay whole."""
+    if value == int(value) and abs(value) < 1000:
+        text = str(int(value))
+    elif abs(value) >= 100:
+        text = f"{value:,.0f}"
+    else:
+        decimals = 1 if abs(value) >= 10 else 2
+        text = f"{value:.{decimals}f}"
+    return text.replace("-", _MINUS)
+
+
+def count(value: float | None) -> str:
+    """A whole number with thousands apart."""
+    return _NONE if value is None else f"{value:,.0f}"
+
+
+def share(value: float | None) -> str:
+    """A share as per cent; never rounded up to 100 % nor down to 0 %."""
+    if value is None:
+        return _NONE
+    if value in (0, 1) or 1 < value < 1.0005:
+        return f"{value * 100:.0f} %"
+    if 0 < value < 0.0001:
+        return "< 0.01 %"
+    if 0.9999 < value < 1:
+        return "> 99.99 %"
+    near_end = value < 0.01 or value > 0.99
+    return f"{value * 100:.{2 if near_end else 1}f} %"
+
+
+def change(ratio: float | None) -> str:
+    """A ratio as a signed difference: 1.18 is `+18.0 %`, 12.5 is `x12.5`."""
+    if ratio is None:
+        return _NONE
+    if ratio >= 3:
+        return f"×{digits(ratio)}"  # noqa: RUF001  the multiplication sign
+    return f"{percent_points(ratio)} %"
+
+
+def percent_points(ratio: float) -> str:
+    """The signed number of `change`, without its sign of per cent."""
+    percent = (ratio - 1) * 100
+    text = f"{abs(percent):.{1 if abs(percent) >= 1 else 2}f}"
+    sign = "+" if percent >= 0 else _MINUS
+    return "0" if float(text) == 0 else sign + text
+
+
+def span(low: float | None, high: float | None) -> str:
+    """An interval of a ratio as differences: `+15.1 to +21.0 %`."""
+    if low is None or high is None:
+        return "no interval"
+    if high >= 3:
+        return f"{change(low)} to {change(high)}"
+    return f"{percent_points(low)} to {percent_points(high)} %"
+
+
+def metric_value(metric: str, value: float | None) -> str:
+    """A metric's value with its unit."""
+    if value is None:
+        return _NONE
+    if metric.endswith("_ns") or metric == "cpu_ns_per_io":
+        return duration(value)
+    if metric == "bytes_per_s":
+        return f"{size(value)}/s"
+    return count(value) if value >= 100 else digits(value)
+
+
+def overhead_sentence(name: str, metrics: dict[str, Comparison], found: Overhead) -> str:
+    """What a policy does to the median I/O, its tail and the CPU, in one sentence or two."""
+    median = metrics.get("latency_p50_ns")
+    if median is None:
+        return f"{name}: there is no latency to compare."
+    text = f"{name} {_effect(median, 'the median I/O', found)}"
+    tail = metrics.get("latency_p99_ns")
+    if tail is not None:
+        text += f"; {_tail(tail, median)}"
+    cpu = metrics.get("cpu_ns_per_io")
+    if cpu is not None and cpu.verdict in ("slower", "faster"):
+        more = "more" if cpu.interval.ratio > 1 else "less"
+        text += (
+            f". It takes {duration(abs(cpu.value - cpu.baseline))} {more} CPU per I/O "
+            f"({change(cpu.interval.ratio)})"
+        )
+    return text + "."
+
+
+def _effect(of: Comparison, what: str, found: Overhead) -> str:
+    interval = f"95 % interval {span(of.interval.low, of.interval.high)}"
+    differs = f"{change(of.interval.ratio)}, {interval}"
+    if of.verdict == "slower":
+        return f"adds {duration(of.value - of.baseline)} ({differs}) to {what}"
+    if of.verdict == "faster":
+        return f"takes {duration(of.baseline - of.value)} ({differs}) off {what}"
+    if of.verdict == "equivalent":
+        return (
+            f"is equivalent to the direct path for {what}, within {share(found.margin)} ({differs})"
+        )
+    if of.interval.low is None:
+        return f"was measured in one round, which proves nothing about {what} ({differs})"
+    below = of.floor is not None and abs(math.log(of.interval.ratio)) < math.log1p(of.floor)
+    why = f"; the noise floor is {share(of.floor)}" if below else ""
+    return f"shows no difference in {what} ({differs}{why})"
+
+
+def _tail(tail: Comparison, median: Comparison) -> str:
+    if tail.verdict in ("slower", "faster"):
+        added = tail.value - tail.baseline
+        joined = "adds" if added > 0 else "takes off"
+        if median.verdict != tail.verdict:
+            at = f"at the 99th percentile it {joined} {duration(abs(added))}"
+            return f"{at} ({change(tail.interval.ratio)})"
+        return f"at the 99th percentile {duration(abs(added))} ({change(tail.interval.ratio)})"
+    if tail.verdict == "equivalent":
+        return "the 99th percentile is equivalent"
+    return "no difference is shown at the 99th percentile"
+
+
+def mode_name(mode: dict[str, Any]) -> str:
+    """What an `rpo` mode is called: `CDP, a point every 2.50 s`."""
+    kind = str(mode.get("mode", "replication"))
+    if kind == "cdp":
+        every = mode.get("point_interval_s")
+        return f"CDP, a point every {seconds(every)}" if every else "CDP, continuous"
+    if kind == "snapshot":
+        return f"snapshots every {seconds(mode.get('every_s'))}"
+    return kind
+
+
+def rpo_sentence(plan: dict[str, Any], mode: dict[str, Any]) -> str:
+    """How well one mode keeps the target RPO over its link, and what the target would need."""
+    target = plan.get("target_s")
+    rpo = mode.get("rpo_s") or {}
+    met = mode.get("met_time")
+    worst = f"the worst moment is {seconds(rpo.get('max'))}"
+    name = mode_name(mode)
+    if met == 1:
+        return f"{name} keeps the RPO within {seconds(target)} all the time; {worst}."
+    text = f"{name} keeps the RPO within {seconds(target)} for {share(met)} of the time; {worst}"
+    needed = (mode.get("bandwidth_for_target_bps") or {}).get("100")
+    if needed is None:
+        return text + "; no bandwidth would keep it all the time."
+    return text + f"; keeping it all the time would need {rate(needed)}."

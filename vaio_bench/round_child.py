@@ -1,0 +1,93 @@
+"""One round in a process of its own: `python -m vaio_bench.round_child`.
+
+The first line of standard input is the job (JSON); a further line, or its end, asks the round to
+stop. Standard output carries JSON lines: `{"progress": [...]}`, `{"events": [...]}`, and at last
+`{"result": {...}}` or `{"error": {"kind", "message"}}`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from vaio_bench import _core
+from vaio_bench.errors import InputError, VaioBenchError
+from vaio_bench.run_writer import PartWriter
+from vaio_bench.trace import open_trace
+
+_REPORT_EVERY_S = 0.2
+_COLUMNS = ["time_ns", "disk", "op", "offset_bytes", "length_bytes", "latency_ns", "flags"]
+
+
+def main() -> None:
+    """Runs the job that standard input names."""
+    job = json.loads(sys.stdin.readline())
+    try:
+        _say({"result": run(job)})
+    except VaioBenchError as error:
+        kind = "input" if isinstance(error, InputError) else "work"
+        _say({"error": {"kind": kind, "message": str(error)}})
+        sys.exit(error.exit_status)
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    """Scans the trace, runs the round, writes its rows; the totals and what was settled."""
+    options = job["options"]
+    trace = open_trace(job["trace"])
+    scan = _core.Scan(
+        trace.reader(_COLUMNS), json.dumps(options["window"]), options["fit_to_bytes"]
+    )
+    round_ = _core.Round(json.dumps(options), scan, trace.reader(_COLUMNS))
+    threading.Thread(target=_stop_when_told, args=(round_,), daemon=True).start()
+    writer = PartWriter(Path(job["folder"]), by_age=options["clock"] == "wall")
+    try:
+        _drain(round_, writer)
+    except VaioBenchError:
+        round_.stop()
+        raise
+    writer.close()
+    totals = json.loads(round_.finish())
+    return {"totals": totals, "settled": json.loads(round_.settled)}
+
+
+def _drain(round_: _core.Round, writer: PartWriter) -> None:
+    reported = 0.0
+    while True:
+        kind, payload = round_.next(_REPORT_EVERY_S)
+        if kind == "rows":
+            writer.write(pa.record_batch(payload))
+        elif kind == "events":
+            _say({"events": json.loads(payload)})
+        elif kind == "end":
+            return
+        writer.close_if_due()
+        now = time.monotonic()
+        if now - reported >= _REPORT_EVERY_S:
+            reported = now
+            _say({"progress": round_.progress()})
+
+
+def _stop_when_told(round_: _core.Round) -> None:
+    """The parent says stop, or is gone: both end the reading."""
+    sys.stdin.readline()
+    round_.stop()
+
+
+def _say(document: dict[str, Any]) -> None:
+    try:
+        sys.stdout.write(json.dumps(document) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The parent is gone. The round is being stopped; its rows are still worth keeping.
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""The parent's side of a round: starts its process, listens, stops it, and tells how it ended."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from vaio_bench.errors import InputError, VaioBenchError, WorkError
+
+_STDERR_KEPT = 4000
+
+
+@dataclass
+class Ended:
+    """A round that has ended by itself or because it was stopped."""
+
+    totals: dict[str, Any]
+    settled: dict[str, Any]
+    events: list[dict[str, Any]] = field(default_factory=list)
+    interrupted: bool = False
+
+
+class RoundFailed(Exception):  # noqa: N818: it is turned into an error that says which round
+    """A round that ended with an error, or whose process died."""
+
+    def __init__(self, kind: type[VaioBenchError], message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+    def of(self, round_: str) -> VaioBenchError:
+        """The error for the user. Wrong input is told as it is: it concerns every round."""
+        message = str(self) if self.kind is InputError else f"{round_}: {self}"
+        return self.kind(message)
+
+
+def run_round(job: dict[str, Any], progress: Callable[[int], None]) -> Ended:
+    """Runs a job of `round_child` and waits for it; Ctrl-C stops it and keeps what it has.
+
+    Raises:
+        RoundFailed: it failed.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vaio_bench.round_child"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Ctrl-C reaches this process alone, which lets the child end in good order.
+        start_new_session=True,
+    )
+    assert process.stdin and process.stdout and process.stderr
+    told: list[str] = []
+    listener = threading.Thread(target=_keep_tail, args=(process.stderr, told), daemon=True)
+    listener.start()
+    state: dict[str, Any] = {"events": []}
+    interrupted = False
+    try:
+        process.stdin.write(json.dumps(job) + "\n")
+        process.stdin.flush()
+    except BrokenPipeError:
+        pass  # It died at once: its exit status says why.
+    while True:
+        try:
+            _listen(process, state, progress)
+            break
+        except KeyboardInterrupt:
+            if interrupted:
+                process.kill()
+                raise
+            interrupted = True
+            process.stdin.close()
+    status = process.wait()
+    listener.join(timeout=1)
+    if "result" in state:
+        result = state["result"]
+        return Ended(result["totals"], result["settled"], state["events"], interrupted)
+    if interrupted:
+        raise KeyboardInterrupt
+    raise _failure(state, status, "".join(told))
+
+
+def _listen(
+    process: subprocess.Popen[str], state: dict[str, Any], progress: Callable[[int], None]
+) -> None:
+    assert process.stdout
+    for line in process.stdout:
+        document = json.loads(line)
+        if "progress" in document:
+            progress(document["progress"][0])
+        elif "events" in document:
+            state["events"] += document["events"]
+        else:
+            state.update(document)
+
+
+def _keep_tail(stream: Any, told: list[str]) -> None:
+    text = ""
+    for line in stream:
+        text = (text + line)[-_STDERR_KEPT:]
+    told.append(text)
+
+
+def _failure(state: dict[str, Any], status: int, told: str) -> RoundFailed:
+    if "error" in state:
+        error = state["error"]
+        kind = InputError if error["kind"] == "input" else WorkError
+        return RoundFailed(kind, error["message"])
+    last = told.strip().splitlines()[-1] if told.strip() else "it said nothing"
+    if status < 0:
+        name = signal.Signals(-status).name
+        return RoundFailed(WorkError, f"its process was killed by {name} ({last})")
+    return RoundFailed(WorkError, f"its process ended with status {status} ({last})")

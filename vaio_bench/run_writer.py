@@ -1,0 +1,172 @@
+"""Writing run folders: parts of rows that close as they go, and a manifest that tells the truth.
+
+Everything is written aside and renamed: a run that dies at any moment leaves readable parts and a
+manifest that says `running`, or why it ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vaio_bench import schemas
+from vaio_bench.errors import InputError, WorkError
+
+PART_AGE_S = 4.0
+PART_ROWS = 4 << 20
+ROW_GROUP_ROWS = 1 << 20
+
+# Times and offsets have too many values for a dictionary; the few names have few.
+_DICTIONARY_COLUMNS = ["policy", "disk", "op"]
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Writes a JSON document aside, then renames it into place.
+
+    Raises:
+        WorkError: the disk is full or the folder is gone.
+    """
+    aside = path.with_name(path.name + ".partial")
+    try:
+        aside.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        os.replace(aside, path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise WorkError(f"{path}: cannot write: {error.strerror}") from None
+
+
+class PartWriter:
+    """The parts of one round: `part-0.parquet`, `part-1.parquet`, ... in `folder`."""
+
+    def __init__(self, folder: Path, *, by_age: bool) -> None:
+        """`by_age` closes a part after some seconds; without it, by its rows alone."""
+        self.folder = folder
+        self.by_age = by_age
+        self.rows = 0
+        self._parts = 0
+        self._writer: pq.ParquetWriter | None = None
+        self._part_rows = 0
+        self._opened = 0.0
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Appends a batch.
+
+        Raises:
+            WorkError: the disk is full; the parts closed before are kept.
+        """
+        try:
+            if self._writer is None:
+                self._writer = pq.ParquetWriter(
+                    self._aside(),
+                    batch.schema,
+                    compression="lz4",
+                    use_dictionary=_DICTIONARY_COLUMNS,
+                    write_statistics=["complete_ns", "due_ns", "seq"],
+                    store_schema=True,
+                )
+                self._opened = time.monotonic()
+            self._writer.write_batch(batch, row_group_size=ROW_GROUP_ROWS)
+            self.rows += batch.num_rows
+            self._part_rows += batch.num_rows
+            self.close_if_due()
+        except OSError as error:
+            self._abandon()
+            raise WorkError(f"{self.folder}: cannot write the run's rows: {error}") from None
+
+    def close_if_due(self) -> None:
+        """Closes the part that is old or large enough; call it now and then."""
+        aged = self.by_age and time.monotonic() - self._opened >= PART_AGE_S
+        if self._writer is not None and (aged or self._part_rows >= PART_ROWS):
+            self.close()
+
+    def close(self) -> None:
+        """Closes the open part, if any, and gives it its name."""
+        if self._writer is None:
+            return
+        writer, self._writer = self._writer, None
+        try:
+            writer.close()
+            os.replace(self._aside(), self.folder / f"part-{self._parts}.parquet")
+        except OSError as error:
+            self._aside().unlink(missing_ok=True)
+            raise WorkError(f"{self.folder}: cannot write the run's rows: {error}") from None
+        self._parts += 1
+        self._part_rows = 0
+
+    def _aside(self) -> Path:
+        return self.folder / f"part-{self._parts}.parquet.partial"
+
+    def _abandon(self) -> None:
+        self._writer = None
+        self._aside().unlink(missing_ok=True)
+
+
+class RunWriter:
+    """A run folder being written: its manifest and its events."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._events: list[dict[str, Any]] = []
+
+    @classmethod
+    def create(cls, path: Path, manifest: dict[str, Any], *, force: bool) -> RunWriter:
+        """Makes the folder with a manifest that says `running`.
+
+        Raises:
+            InputError: something is there already; with `force` an earlier run goes, and nothing
+                else.
+        """
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path}: expected a folder for the run, found a file")
+        if path.is_dir() and any(path.iterdir()):
+            if not (path / "manifest.json").is_file():
+                raise InputError(f"{path}: the folder holds something that is not a run")
+            if not force:
+                raise InputError(f"{path}: holds a run already; --force replaces it")
+            shutil.rmtree(path)
+        try:
+            (path / "ios").mkdir(parents=True)
+        except OSError as error:
+            raise InputError(f"{path}: cannot make the run folder: {error.strerror}") from None
+        writer = cls(path, {**manifest, "exit": "running"})
+        writer.save()
+        return writer
+
+    def save(self) -> None:
+        """Writes the manifest as it stands."""
+        write_json(self.path / "manifest.json", self.manifest)
+
+    def add_totals(self, policy: str, round_: int, totals: dict[str, Any]) -> None:
+        """Keeps the totals of a round that has ended."""
+        self.manifest.setdefault("totals", {}).setdefault(policy, {})[str(round_)] = totals
+        self.save()
+
+    def add_events(self, events: list[dict[str, Any]]) -> None:
+        """Keeps events (keys of `schemas.EVENTS`) and writes events.parquet anew."""
+        if not events and (self.path / "events.parquet").exists():
+            return
+        self._events += events
+        table = pa.Table.from_pylist(self._events, schema=schemas.EVENTS)
+        aside = self.path / "events.parquet.partial"
+        pq.write_table(table, aside)
+        os.replace(aside, self.path / "events.parquet")
+
+    def end(self, exit_: str) -> None:
+        """Says how the run ended: `ok`, `interrupted` or `failed: ...`."""
+        self.manifest["exit"] = exit_
+        self.save()
+
+
+def write_result(run: Path, verb: str, document: dict[str, Any]) -> None:
+    """Keeps what a verb found in `results/<verb>.json` of a run folder."""
+    (run / "results").mkdir(exist_ok=True)
+    write_json(run / "results" / f"{verb}.json", document)

@@ -1,0 +1,335 @@
+"""Storage policies: TOML read, checked whole, and resolved for the engine and the manifest.
+
+A policy names the filters that an I/O meets, in the order in which it meets them:
+
+    [policy]
+    name = "encrypted"              # default: the file's name
+    description = "AES-XTS"
+    allow_filters_before_encryption = false
+    framework = "vaio"              # "free" lifts the framework's rules and marks the run
+
+    [[filter]]
+    use = "crypt"                   # a filter of `vaio-bench explain`
+    placement = "inline"
+    cipher = "aes-256-xts"          # the filter's own keys, checked by the engine
+
+Every fault of a file is reported at once, each with its path: `policy.toml: filter[1].capacity:
+expected a size such as "512MiB", got "lots"`. Filters are counted from 0.
+"""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import json
+import math
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from vaio_bench import catalogue, framework
+from vaio_bench.errors import InputError
+from vaio_bench.warnings import RunWarning, WarningKind
+
+DIRECT = "direct"
+"""Name of the path without a policy, in every file and table of a run."""
+
+FRAMEWORKS = ("vaio", "free")
+PLACEMENTS = ("inline",)
+_PLANNED_PLACEMENTS = ("thread", "process")
+_FOREIGN = {
+    "py:": "a Python filter",
+    "so:": "a filter in a shared library",
+    "nbd+unix:": "an NBD server",
+    "nbd:": "an NBD server",
+}
+# A policy's name becomes the name of a folder in the run.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}")
+
+
+class PolicyError(InputError):
+    """A policy with mistakes: all of them, one a line, each with its path."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = tuple(faults)
+
+
+@dataclass(frozen=True)
+class FilterUse:
+    """One filter of a policy, its parameters checked."""
+
+    use: str
+    filter_class: str | None
+    placement: str
+    params: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The shape of the manifest."""
+        return {
+            "use": self.use,
+            "class": self.filter_class,
+            "placement": self.placement,
+            "params": self.params,
+        }
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A checked storage policy; without filters it is the direct path."""
+
+    name: str
+    description: str = ""
+    framework: str = "vaio"
+    allow_filters_before_encryption: bool = False
+    filters: tuple[FilterUse, ...] = ()
+    source: str | None = None
+    """The file it was read from; None for the direct path."""
+    warnings: tuple[RunWarning, ...] = field(default=(), compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The resolved policy, as the manifest keeps it."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "framework": self.framework,
+            "allow_filters_before_encryption": self.allow_filters_before_encryption,
+            "source": self.source,
+            "filters": [use.to_dict() for use in self.filters],
+        }
+
+    def engine_filters(self) -> list[dict[str, Any]]:
+        """The chain as the engine's options have it: `[{"name", "params"}]`, first filter first."""
+        return [{"name": use.use, "params": use.params} for use in self.filters]
+
+
+def direct() -> Policy:
+    """The path without a policy: I/Os go straight to the device."""
+    return Policy(DIRECT, "the path without a filter policy")
+
+
+def shipped() -> dict[str, Path]:
+    """The policies that come with the package, by name."""
+    folder = Path(str(resources.files("vaio_bench") / "policies"))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load_policy(policy: str | Path) -> Policy:
+    """Reads and checks one policy.
+
+    Args:
+        policy: the path of a TOML file, the name of a policy that is shipped, or `direct`.
+
+    Raises:
+        InputError: there is no such file, or it cannot be read.
+        PolicyError: it has mistakes, all of them listed.
+    """
+    path = Path(policy)
+    if not path.is_file():
+        if str(policy) == DIRECT:
+            return direct()
+        known = shipped()
+        if str(policy) not in known:
+            names = ", ".join([DIRECT, *known])
+            kind = "not a file" if path.exists() else "no such file"
+            raise InputError(
+                f"{policy}: {kind}, nor the name of a policy that is shipped ({names})"
+            )
+        path = known[str(policy)]
+    try:
+        text = path.read_bytes().decode()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start}: expected UTF-8 text") from error
+    return parse_policy(text, str(path))
+
+
+def load_policies(policies: Sequence[str | Path]) -> list[Policy]:
+    """Reads several policies of one comparison; their names must differ.
+
+    Raises:
+        PolicyError: the mistakes of all of them.
+    """
+    loaded: list[Policy] = []
+    faults: list[str] = []
+    for policy in policies:
+        try:
+            loaded.append(load_policy(policy))
+        except InputError as error:
+            faults += str(error).splitlines()
+    for i, later in enumerate(loaded):
+        for earlier in loaded[:i]:
+            if later.name == earlier.name:
+                faults.append(
+                    f"{later.source or DIRECT}: policy.name: expected a name of its own, got "
+                    f'"{later.name}" as in {earlier.source or DIRECT}'
+                )
+    if faults:
+        raise PolicyError(faults)
+    return loaded
+
+
+def parse_policy(text: str, file: str) -> Policy:
+    """Checks the text of a policy.
+
+    Args:
+        text: TOML.
+        file: what messages call it; its stem is the default name.
+
+    Raises:
+        PolicyError: every mistake in it, one a line.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise PolicyError([f"{file}: expected TOML: {error}"]) from error
+    return _Reader(file).read(document)
+
+
+class _Reader:
+    """Collects every fault of one document."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.faults: list[str] = []
+
+    def fault(self, path: str, message: str) -> None:
+        self.faults.append(f"{self.file}: {path}: {message}")
+
+    def read(self, document: dict[str, Any]) -> Policy:
+        self._unknown_keys("", document, ("policy", "filter"))
+        head = document.get("policy", {})
+        if not isinstance(head, dict):
+            self.fault("policy", f"expected a table [policy], got {_shown(head)}")
+            head = {}
+        tables = document.get("filter", [])
+        if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+            self.fault("filter", "expected [[filter]] tables, one a filter, got " + _shown(tables))
+            tables = []
+        name, chosen, before_encryption = self._head(head, direct=not tables)
+        filters = [self._filter(i, table) for i, table in enumerate(tables)]
+        chain = [
+            framework.Link(i, use.use, use.filter_class)
+            for i, use in enumerate(filters)
+            if use is not None
+        ]
+        warnings: list[RunWarning] = []
+        if chosen == "free":
+            warnings.append(WarningKind.FRAMEWORK_FREE.of(policy=name))
+        else:
+            rules = framework.broken_rules(chain, before_encryption=before_encryption)
+            for index, message in rules:
+                self.fault(f"filter[{index}].use", message)
+            warnings += framework.customs(name, chain)
+        if self.faults:
+            raise PolicyError(self.faults)
+        return Policy(
+            name=name,
+            description=head.get("description", ""),
+            framework=chosen,
+            allow_filters_before_encryption=before_encryption,
+            filters=tuple(use for use in filters if use is not None),
+            source=self.file,
+            warnings=tuple(warnings),
+        )
+
+    def _head(self, head: dict[str, Any], *, direct: bool) -> tuple[str, str, bool]:
+        keys = ("name", "description", "allow_filters_before_encryption", "framework")
+        self._unknown_keys("policy.", head, keys)
+        stem = re.sub(r"[^A-Za-z0-9 ._+-]", "-", Path(self.file).stem)
+        name = head.get("name", stem if _NAME.fullmatch(stem) else "policy")
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            expected = "expected up to 64 letters, digits, spaces or . _ + -"
+            self.fault("policy.name", f"{expected}, a letter or digit first, got {_shown(name)}")
+            name = stem
+        elif name == DIRECT and not direct:
+            self.fault("policy.name", f'expected another name: "{DIRECT}" is the unfiltered path')
+        if not isinstance(head.get("description", ""), str):
+            self.fault("policy.description", f"expected text, got {_shown(head['description'])}")
+        before_encryption = head.get("allow_filters_before_encryption", False)
+        if not isinstance(before_encryption, bool):
+            self.fault(
+                "policy.allow_filters_before_encryption",
+                f"expected true or false, got {_shown(before_encryption)}",
+            )
+            before_encryption = True  # Its rule cannot be judged: one fault is enough.
+        chosen = head.get("framework", FRAMEWORKS[0])
+        if chosen not in FRAMEWORKS:
+            expected = " or ".join(f'"{value}"' for value in FRAMEWORKS)
+            self.fault("policy.framework", f"expected {expected}, got {_shown(chosen)}")
+            chosen = FRAMEWORKS[0]
+        return name, chosen, before_encryption
+
+    def _filter(self, index: int, table: dict[str, Any]) -> FilterUse | None:
+        """The filter, or None when it cannot be told which one it is."""
+        at = f"filter[{index}]"
+        params = {key: value for key, value in table.items() if key not in ("use", "placement")}
+        placement = self._placement(at, table.get("placement", "inline"))
+        use = table.get("use")
+        known = catalogue.filters()
+        if not isinstance(use, str) or use not in known:
+            self.fault(f"{at}.use", _unknown_use(use, list(known)))
+            return None
+        unfit = [fault for key, value in params.items() for fault in _unfit(key, value)]
+        for path, message in unfit or catalogue.check_filter(use, params):
+            self.fault(f"{at}.{path}" if path else at, message)
+        return FilterUse(use, known[use].filter_class, placement, params)
+
+    def _placement(self, at: str, placement: object) -> str:
+        if placement in PLACEMENTS:
+            return str(placement)
+        if placement in _PLANNED_PLACEMENTS:
+            message = f'expected "inline": this version has no placement "{placement}" yet'
+        else:
+            message = f'expected "inline", got {_shown(placement)}'
+        self.fault(f"{at}.placement", message)
+        return PLACEMENTS[0]
+
+    def _unknown_keys(self, prefix: str, table: dict[str, Any], known: Sequence[str]) -> None:
+        for key in table:
+            if key not in known:
+                expected = f"unknown key: expected one of {', '.join(known)}"
+                self.fault(f"{prefix}{key}", expected + _nearest(key, known))
+
+
+def _unknown_use(use: object, known: Sequence[str]) -> str:
+    names = ", ".join(known)
+    if use is None:
+        return f"missing: expected the name of a filter ({names})"
+    if not isinstance(use, str):
+        return f"expected the name of a filter ({names}), got {_shown(use)}"
+    for prefix, meaning in _FOREIGN.items():
+        if use.startswith(prefix):
+            return (
+                f"expected a built-in filter ({names}), got {_shown(use)}: this version does not "
+                f"run {meaning} yet"
+            )
+    return f"expected the name of a filter ({names}), got {_shown(use)}{_nearest(use, known)}"
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f'; did you mean "{close[0]}"?' if close else ""
+
+
+def _unfit(path: str, value: object) -> list[tuple[str, str]]:
+    """Values that TOML has and the engine's parameters have not, by key path."""
+    if isinstance(value, dict):
+        return [fault for key, item in value.items() for fault in _unfit(f"{path}.{key}", item)]
+    if isinstance(value, list):
+        return [fault for i, item in enumerate(value) for fault in _unfit(f"{path}[{i}]", item)]
+    unbounded = isinstance(value, float) and not math.isfinite(value)
+    if unbounded or isinstance(value, datetime.date | datetime.time):
+        return [(path, f"expected text, a finite number, true or false, got {_shown(value)}")]
+    return []
+
+
+def _shown(value: object) -> str:
+    """A value as its writer would recognise it, cut short."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,192 @@
+"""Reading run folders: the manifest, the rows of the I/Os, the timeline, events and results.
+
+A run that died leaves parts that are readable and a manifest that says `running`; it opens like
+any other. A part without a Parquet footer (its writer died in it) is left out and named in
+`Run.unreadable`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+import polars as pl
+import pyarrow as pa
+
+from vaio_bench import schemas
+from vaio_bench.errors import InputError
+
+BASELINE = "direct"
+BASELINE_AGAIN = "direct-again"
+
+_PARQUET_MAGIC = b"PAR1"
+
+
+def part_folder(run: Path, policy: str, round_: int) -> Path:
+    """The folder of the parts of one round; a policy's name is percent-encoded in it."""
+    # quote() leaves dots alone, and "..", as a folder, would lead out of the run.
+    name = quote(policy, safe=" ")
+    return run / "ios" / (name.replace(".", "%2E") if name.strip(".") == "" else name) / str(round_)
+
+
+@dataclass(frozen=True)
+class Run:
+    """An opened run folder.
+
+    `parts_of` maps (policy, round) to the parts of that round in the order written;
+    `unreadable` lists parts without a footer.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    parts_of: dict[tuple[str, int], list[Path]] = field(repr=False)
+    unreadable: tuple[Path, ...] = ()
+
+    @property
+    def exit(self) -> str:
+        """How the run ended: `ok`, `failed: ...`, `interrupted`, or `running` (it died)."""
+        return str(self.manifest.get("exit", "running"))
+
+    @property
+    def virtual_clock(self) -> bool:
+        """Whether time was simulated: such a run charges no CPU and proves no overhead."""
+        return self.manifest.get("clock") == "virtual"
+
+    @cached_property
+    def policies(self) -> list[str]:
+        """Policies with rows, in the manifest's order."""
+        stored = list(dict.fromkeys(policy for policy, _ in self.parts_of))
+        named = [name for name in self.manifest.get("policies", {}) if name in stored]
+        return named + [name for name in stored if name not in named]
+
+    def rounds(self, policy: str, *, complete_only: bool = False) -> list[int]:
+        """Rounds of `policy` that have rows; `complete_only` leaves out one cut short.
+
+        A round is complete when the manifest has its totals: they are written at its end.
+        """
+        rounds = sorted(number for name, number in self.parts_of if name == policy)
+        if complete_only:
+            return [number for number in rounds if self.totals(policy, number)]
+        return rounds
+
+    def totals(self, policy: str, round_: int) -> dict[str, Any]:
+        """The manifest's totals of one round; empty where it did not end."""
+        of_policy = self.manifest.get("totals", {}).get(policy, {})
+        found = of_policy.get(str(round_), {})
+        return dict(found) if isinstance(found, dict) else {}
+
+    def layers(self, policy: str) -> list[str]:
+        """Names of the layers an I/O of `policy` passes, the backend last."""
+        policies = self.manifest.get("policies", {})
+        return [str(name) for name in policies.get(policy, {}).get("layers", [])]
+
+    def scan_ios(self, policy: str | None = None, round_: int | None = None) -> pl.LazyFrame:
+        """The rows (columns of `schemas.IOS`) of the run, of one policy or of one round.
+
+        Raises:
+            InputError: there are no such rows.
+        """
+        parts = [
+            part
+            for (name, number), parts in self.parts_of.items()
+            if policy in (None, name) and round_ in (None, number)
+            for part in parts
+        ]
+        if not parts:
+            asked = "" if policy is None else f' for policy "{policy}"'
+            asked += "" if round_ is None else f", round {round_}"
+            known = ", ".join(self.policies) or "none"
+            raise InputError(f"{self.path}: no I/O rows{asked}; policies with rows: {known}")
+        return pl.scan_parquet(parts)
+
+    def timeline(self) -> pl.DataFrame:
+        """`timeline.parquet` (columns of `schemas.TIMELINE`); no rows where it is absent."""
+        return self._table("timeline.parquet", schemas.TIMELINE)
+
+    def events(self) -> pl.DataFrame:
+        """`events.parquet` (columns of `schemas.EVENTS`); no rows where it is absent."""
+        return self._table("events.parquet", schemas.EVENTS)
+
+    def results(self) -> dict[str, Any]:
+        """The documents of `results/<verb>.json`, by verb."""
+        found = {}
+        for path in sorted((self.path / "results").glob("*.json")):
+            found[path.stem] = _read_json(path)
+        return found
+
+    def _table(self, name: str, schema: pa.Schema) -> pl.DataFrame:
+        path = self.path / name
+        if not path.is_file() or not _has_footer(path):
+            empty = pl.from_arrow(schema.empty_table())
+            assert isinstance(empty, pl.DataFrame)
+            return empty
+        return pl.read_parquet(path)
+
+
+def open_run(path: str | Path) -> Run:
+    """Open the run folder at `path`; reads the manifest and lists the parts, no rows.
+
+    Raises:
+        InputError: `path` is no run folder, or its manifest is not one.
+    """
+    path = Path(path)
+    manifest_path = path / "manifest.json"
+    if not path.is_dir():
+        raise InputError(f"{path}: expected a run folder, found {_what_is(path)}")
+    if not manifest_path.is_file():
+        raise InputError(f"{path}: expected a run folder, but it holds no manifest.json")
+    manifest = _read_json(manifest_path)
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if not isinstance(version, int):
+        raise InputError(f"{manifest_path}: expected the manifest of a run with a schema_version")
+    if version > schemas.RUN_SCHEMA_VERSION:
+        raise InputError(
+            f"{manifest_path}: schema version {version} is newer than this program's "
+            f"{schemas.RUN_SCHEMA_VERSION}"
+        )
+    parts_of: dict[tuple[str, int], list[Path]] = {}
+    unreadable = []
+    for part in sorted((path / "ios").glob("*/*/part-*.parquet"), key=_part_order):
+        if not part.parent.name.isdigit():
+            continue
+        if _has_footer(part):
+            key = (unquote(part.parent.parent.name), int(part.parent.name))
+            parts_of.setdefault(key, []).append(part)
+        else:
+            unreadable.append(part)
+    return Run(path, manifest, parts_of, tuple(unreadable))
+
+
+def _part_order(part: Path) -> tuple[str, int, int, str]:
+    number = part.stem.rpartition("-")[2]
+    round_ = part.parent.name
+    return (
+        part.parent.parent.name,
+        int(round_) if round_.isdigit() else -1,
+        int(number) if number.isdigit() else -1,
+        part.name,
+    )
+
+
+def _what_is(path: Path) -> str:
+    return "a file" if path.exists() else "nothing there"
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: expected a JSON document: {error}") from error
+
+
+def _has_footer(path: Path) -> bool:
+    """Whether a Parquet file was closed: it then ends in its magic number."""
+    with path.open("rb") as file:
+        if file.seek(0, 2) < 12:
+            return False
+        file.seek(-4, 2)
+        return file.read(4) == _PARQUET_MAGIC

@@ -1,0 +1,171 @@
+"""Every warning: what was seen, why it matters, what to do. Printed, stored and reported alike.
+
+A warning belongs to a run: it is printed once, kept in the manifest and shown in the report. None
+of them changes a figure; some make a verb refuse its verdict, which that verb documents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+@dataclass(frozen=True)
+class RunWarning:
+    """One warning as it was raised, with the values that were seen."""
+
+    code: str
+    seen: str
+    why: str
+    remedy: str
+
+    def to_dict(self) -> dict[str, str]:
+        """The shape kept in a manifest and in every `--json` document."""
+        return {"code": self.code, "seen": self.seen, "why": self.why, "remedy": self.remedy}
+
+    def __str__(self) -> str:
+        """One line for a terminal."""
+        return f"{self.seen}: {self.why}. {self.remedy}."
+
+
+class WarningKind(Enum):
+    """Each kind as (what was seen, why it matters, what to do); `{names}` are values seen."""
+
+    NOISY_CPU = (
+        "{busy:.0%} of the processors' time went to other programs while nothing ran here",
+        "other programs take the processor in the middle of an I/O and lengthen the tail",
+        "Stop them, or pin the run to processors of its own",
+    )
+    STOLEN_CPU = (
+        "the hypervisor withheld {steal:.1%} of the processors' time",
+        "a virtual machine that waits for its processor looks like a slow device",
+        "Measure on an idle host, or more rounds, and read the noise floor",
+    )
+    TURBO = (
+        "the processor may change its frequency above the nominal one (turbo)",
+        "CPU time for an I/O then depends on temperature and on the other cores",
+        "Switch it off for CPU figures: `echo 1 > /sys/devices/system/cpu/intel_pstate/no_turbo` "
+        "or `echo 0 > /sys/devices/system/cpu/cpufreq/boost`",
+    )
+    GOVERNOR = (
+        "the processors' frequency governor is {governor!r}",
+        "the clock frequency ramps up and down with the load, and latency with it",
+        "Set it to performance: `cpupower frequency-set -g performance`",
+    )
+    SMT = (
+        "the processors' cores run {threads} threads each (SMT)",
+        "whatever runs on the sibling thread slows this one",
+        "Keep the sibling of a worker's processor idle, or switch SMT off for CPU figures",
+    )
+    FEW_CPUS = (
+        "this process may use {cpus} processor(s)",
+        "workers that spin for a deadline, the writer of the rows and the kernel's own work share "
+        "them and disturb one another",
+        "Use a machine with two processors or more, one of them for each virtual disk",
+    )
+    CLOCK_NOT_INVARIANT = (
+        "the time stamp counter is not invariant ({clock_source} is the kernel's clock)",
+        "time stamps fall back to the kernel's clock, which costs more for each I/O",
+        "Use a machine whose processor flags have constant_tsc and nonstop_tsc",
+    )
+    PAGE_CACHE = (
+        "{target} is opened through the page cache",
+        "reads may be answered from memory and writes before they reach the device",
+        "Use `--direct` on a file system that allows O_DIRECT, or read the figures as the cache's",
+    )
+    TARGET_ON_MEMORY = (
+        "{target} lies on {file_system}, a file system in memory",
+        "it has no device behind it: latencies are those of copying memory",
+        "Give a target on the device that is to be measured",
+    )
+    TARGET_ON_NETWORK = (
+        "{target} lies on {file_system}, a file system of the network",
+        "the network's noise is part of every latency",
+        "Give a local target, or take enough rounds for the noise floor to be read",
+    )
+    TARGET_ON_OVERLAY = (
+        "{target} lies on {file_system}, a container's layered file system",
+        "the first write to a block may copy a whole file up",
+        "Give a target on a volume of its own",
+    )
+    LITTLE_SPACE = (
+        "{free_bytes} bytes are free for {target}",
+        "a run needs room for its target and for its rows, about 60 bytes an I/O",
+        "Free some room, or name a target elsewhere",
+    )
+    URING_DENIED = (
+        "the kernel does not allow io_uring here ({reason})",
+        "the thread pool (`psync`) is used in its place: more CPU for each I/O",
+        "Allow it (`sysctl kernel.io_uring_disabled=0`, or the container's seccomp profile)",
+    )
+    DEVICE_TOO_SLOW = (
+        "{late:.1%} of the I/Os were issued late, p99 {p99_us:.0f} us after they were due",
+        "the device cannot keep up with the recorded pace: what is measured is its queue",
+        "Use a faster device, a lower `--speed`, or `--pace closed`",
+    )
+    REPLICA_ON_SAME_MACHINE = (
+        "the replica site is on the machine that is measured",
+        "it competes for processor and device, and its link has no distance",
+        "Run the replica elsewhere, or take its CPU (reported apart) off the figures",
+    )
+    DEBUG_BUILD = (
+        "the compiled module is a debug build",
+        "it is many times slower, and results of it are not stored",
+        "Build it anew: `make build`",
+    )
+    NOT_PRECONDITIONED = (
+        "the blocks of {target} were never written before the run",
+        "the first round pays for their allocation, and the others do not",
+        "Add `--precondition` to write the whole file once, or give a file that is full",
+    )
+    NO_LATENCIES = (
+        "{trace} has no latencies from its capture",
+        "with `--pace closed` each I/O is taken to have waited for the one before it, and the time "
+        "between arrivals stands for the think time",
+        "Capture completions as well (blktrace has them), or use `--pace recorded`",
+    )
+    FIT_TO_WRAPPED = (
+        "the trace touches more than the {fit_to} it was fitted to: extents were laid on top of "
+        "one another",
+        "blocks that were apart share a place, so that hit ratio and RPO verdicts are refused",
+        "Give `--fit-to` at least the trace's footprint (`vaio-bench info`)",
+    )
+    FRAMEWORK_FREE = (
+        'policy {policy!r} says framework = "free"',
+        "its chain breaks or may break the rules of the framework: no product runs like this",
+        "Leave the key out to have the rules checked",
+    )
+    CLASS_ORDER = (
+        "policy {policy!r}: {first_use} ({first_class}) stands before {second_use} "
+        "({second_class})",
+        "the customary order of classes is the reverse, though no public document fixes it",
+        "Change their order, unless it is what you mean to measure",
+    )
+    SEES_CIPHER_TEXT = (
+        "policy {policy!r}: {use} ({filter_class}) stands behind encryption",
+        "it sees cipher text: nothing in it can be compressed, searched or found twice",
+        "Put it first with allow_filters_before_encryption = true, unless this is what you mean",
+    )
+
+    @property
+    def code(self) -> str:
+        """The word that names it: `noisy-cpu`."""
+        return self.name.lower().replace("_", "-")
+
+    def of(self, **seen: object) -> RunWarning:
+        """The warning with what was seen filled in.
+
+        Raises:
+            KeyError: a value that the text names is not given.
+        """
+        text, why, remedy = self.value
+        return RunWarning(self.code, text.format(**seen), why, remedy)
+
+    @property
+    def page(self) -> str:
+        """What `vaio-bench explain CODE` prints."""
+        text, why, remedy = self.value
+        return (
+            f"# {self.code}\n\nA warning.\n\n"
+            f"## What was seen\n{text}\n\n## Why it matters\n{why}\n\n## What to do\n{remedy}\n"
+        )
