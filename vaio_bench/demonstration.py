@@ -8,6 +8,7 @@ from typing import Any
 import vaio_bench
 from vaio_bench import comparing
 from vaio_bench.errors import InputError
+from vaio_bench.run_writer import write_result
 from vaio_bench.runner import Progress, Settings
 
 TRACES = Path(__file__).resolve().parent.parent / "traces"
@@ -54,7 +55,8 @@ def demo(
         force=True,
         progress=progress,
     )
-    vaio_bench.rpo(trace, link=LINK, target_rpo=TARGET_RPO, out=run)
+    plan = vaio_bench.rpo(trace, link=LINK, target_rpo=TARGET_RPO)
+    write_result(run, "rpo", plan.to_dict())
     page = folder / "report.html"
     written = vaio_bench.report([run], page, force=True)
     answers = next(iter(written.answers.values()))

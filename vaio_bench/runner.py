@@ -17,7 +17,7 @@ from typing import Any
 
 from vaio_bench import _core, environment, schemas, targets
 from vaio_bench.errors import InputError, VaioBenchError
-from vaio_bench.round_process import RoundFailed, run_round
+from vaio_bench.round_process import RoundError, run_round
 from vaio_bench.run_writer import RunWriter
 from vaio_bench.spec import Policy
 from vaio_bench.store import part_folder
@@ -376,7 +376,7 @@ def _run_rounds(
                 },
                 show,
             )
-        except RoundFailed as error:
+        except RoundError as error:
             raise error.of(f"policy {name}, round {number}") from None
         layers = writer.manifest["policies"][name]["layers"]
         events = [

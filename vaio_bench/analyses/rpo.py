@@ -186,7 +186,9 @@ def mode_name(mode: dict[str, Any]) -> str:
     if mode["mode"] == "snapshot":
         return f"snapshots every {format_time(mode['every_s'] * 1e9)}"
     interval_s = mode["point_interval_s"]
-    return f"cdp, a point every {format_time(interval_s * 1e9)}" if interval_s else "cdp, continuous"
+    return (
+        f"cdp, a point every {format_time(interval_s * 1e9)}" if interval_s else "cdp, continuous"
+    )
 
 
 def parse_link(link: str) -> tuple[int, int]:

@@ -288,7 +288,7 @@ def stacked(found: Sequence[Layer], palette: Palette, quantity: str) -> Figure:
     return Figure(what, note, data, layout, 110 + 46 * len(policies))
 
 
-def series(  # noqa: PLR0917  the plain parts of a chart
+def series(
     table: pl.DataFrame, column: str, title: str, unit: str, palette: Palette, note: str = ""
 ) -> Figure:
     """A column over time, one line a policy; `table` has `policy, time_s` and the column."""
