@@ -341,7 +341,7 @@ def _manifest(
 
 
 def _stored(warning: RunWarning) -> dict[str, str]:
-    return {**warning.to_dict(), "text": str(warning)}
+    return {**warning.to_dict(), "text": warning.seen}
 
 
 def _sha256(path: Path) -> str:

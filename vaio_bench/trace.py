@@ -247,7 +247,9 @@ def open_trace(path: str | Path) -> Trace:
     """
     path = Path(path)
     try:
-        file = pq.ParquetFile(path, read_dictionary=["disk", "op"])
+        footer = pq.read_metadata(path)
+        names = [name for name in ("disk", "op") if name in footer.schema.names]
+        file = pq.ParquetFile(path, metadata=footer, read_dictionary=names)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except KeyError as error:

@@ -17,11 +17,11 @@ use super::totals::Totals;
 use crate::clock::{Ns, monotonic_ns};
 use crate::error::{Error, Result};
 use crate::filters::DataMode;
-use crate::io::{OK, Op, row_flags};
+use crate::io::{Op, row_flags};
 use crate::payload::Version;
 use crate::pipeline::Pipeline;
 use crate::rangelock::RangeLock;
-use crate::record::{Recorder, RowTimes};
+use crate::record::Recorder;
 use crate::slab::IoId;
 
 /// I/Os whose data is made ahead of their due time.
