@@ -30,7 +30,7 @@ class TraceReader:
         paths: Sequence[Path],
         aside: Path,
         *,
-        format: str | None = None,  # noqa: A002
+        format: str | None = None,
         event: str = "queue",
         columns: str | None = None,
         skip_bad: bool = False,

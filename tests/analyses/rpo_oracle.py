@@ -6,6 +6,7 @@ are looked up between any two moments at which something happens. Times in ns.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -90,7 +91,7 @@ def pieces(oracle: Oracle, points: list[tuple[Fraction, Fraction]] | None) -> tu
     inside = sorted(m for m in moments if m <= oracle.end)
     rpo: list[Piece] = []
     exposure: list[Piece] = []
-    for start, end in zip(inside, inside[1:], strict=False):
+    for start, end in itertools.pairwise(inside):
         at = (start + end) / 2
         if points is None:
             late = [
@@ -139,7 +140,7 @@ def missed(found: list[Piece], target: int) -> list[tuple[Fraction, Fraction]]:
 
 
 def sessions_met(points: list[tuple[Fraction, Fraction]], target: int) -> float | None:
-    ages = [after[1] - point[0] for point, after in zip(points, points[1:], strict=False)]
+    ages = [after[1] - point[0] for point, after in itertools.pairwise(points)]
     return sum(age <= target + 1 for age in ages) / len(ages) if ages else None
 
 

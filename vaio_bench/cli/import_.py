@@ -14,7 +14,7 @@ def register(app: typer.Typer) -> None:
     """Adds the verb."""
 
     @app.command("import")
-    def import_(  # noqa: PLR0917
+    def import_(
         sources: Annotated[
             list[Path], typer.Argument(metavar="SRC...", help="Files, or a blktrace prefix.")
         ],
