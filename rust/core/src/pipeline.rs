@@ -267,6 +267,13 @@ impl Pipeline {
         out.append(&mut self.done);
     }
 
+    /// Whether `take_done` has anything to give.
+    #[inline]
+    #[must_use]
+    pub fn has_done(&self) -> bool {
+        !self.done.is_empty()
+    }
+
     /// Hands what was submitted to the device.
     ///
     /// # Errors
