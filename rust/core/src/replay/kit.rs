@@ -311,7 +311,10 @@ fn make_backend(
             model.seed ^= options.seed;
             Box::new(Sim::new(model, data))
         }
-        BackendKind::Psync => Box::new(Psync::new(targets, options.in_flight_max())?),
+        BackendKind::Psync => {
+            let depth = options.in_flight_max();
+            Box::new(Psync::new(targets, depth, !polled && depth == 1)?)
+        }
         BackendKind::Uring => Box::new(Uring::new(targets, slots, polled)?),
     })
 }
