@@ -250,6 +250,9 @@ def open_trace(path: str | Path) -> Trace:
         file = pq.ParquetFile(path, read_dictionary=["disk", "op"])
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
+    except KeyError:
+        # A column to be read as a dictionary is missing: the check below names it.
+        file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         hint = "expected a canonical trace (Parquet; `vaio-bench import` makes one)"
         raise InputError(f"{path}: {hint}: {_reason(error)}") from None
