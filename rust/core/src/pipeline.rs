@@ -226,7 +226,8 @@ impl Pipeline {
                 data: ChildData::Own,
                 tag: 0,
             };
-            match self.core.bear(id, 0, io.disk, flush) {
+            let disk = io.disk;
+            match self.core.bear(id, 0, disk, flush) {
                 Some(child) => {
                     let io = self.core.slab.io_mut(child);
                     (io.floor, io.layer) = (0, 0);
