@@ -219,7 +219,10 @@ proptest! {
                 _ => Op::Flush,
             };
             at += gap;
-            let (offset, length) = if op == Op::Flush { (0, 0) } else { (place * 1536, length * 512) };
+            let (offset, length) = match op {
+                Op::Flush => (0, 0),
+                _ => (place * 1536, length * 512),
+            };
             rig.io(at, op, offset, length);
         }
         for row in rig.run() {
