@@ -8,10 +8,10 @@ PYTEST_FLAGS ?=
 # What the compiled module is made of: a change in any of it builds anew.
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name '*.h' -o -name Cargo.toml)
 
-# pyo3's build script runs again whenever these differ from the wheel's build: with both equal,
-# clippy, the tests and the wheel share what is compiled in target/.
-export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
-export PYO3_BUILD_EXTENSION_MODULE := 1
+# pyo3 is compiled anew whenever what its build script is told differs from the last time. Told what
+# maturin told it for the wheel, clippy and the tests share with the wheel what target/ holds.
+PYO3_CONFIG = $(firstword $(wildcard $(CURDIR)/target/maturin/pyo3-config-*.txt))
+CARGO = env PYO3_BUILD_EXTENSION_MODULE=1 $(addprefix PYO3_CONFIG_FILE=,$(PYO3_CONFIG)) cargo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: build demo test test-all bench fmt lint dev packages
@@ -25,12 +25,12 @@ demo: build
 
 ## test      every check and every test but the slow ones, with their set-up
 test: packages dev lint
-	cargo test --release --locked -p vaio-bench-core
+	$(CARGO) test --release --locked --workspace
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS)
 
 ## test-all  the same, with the slow tests
 test-all: packages dev lint
-	cargo test --release --locked -p vaio-bench-core -- --include-ignored
+	$(CARGO) test --release --locked --workspace -- --include-ignored
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 ## lint      formatting, lints and types of both languages
@@ -38,9 +38,9 @@ lint: dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/stubtest vaio_bench._core
+	$(BIN)/stubtest --mypy-config-file pyproject.toml --allowlist tests/stubtest_allowlist.txt vaio_bench._core
 	cargo fmt --all --check
-	cargo clippy --release --locked --all-targets -- -D warnings
+	$(CARGO) clippy --release --locked --all-targets -- -D warnings
 
 ## bench     timed comparisons with peers, side by side in one run
 bench: packages dev

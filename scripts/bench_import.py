@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import shutil
 import statistics
@@ -57,6 +58,15 @@ def repeat(source: Path, target: Path, times: int, shift_ns: int) -> int:
     return len(where) * times
 
 
+def prepare(sources: list[Path], work: Path, events: int) -> tuple[int, int]:
+    """Writes the capture once and often; events in one copy, and the number of copies."""
+    small = sum(repeat(s, work / f"one.blktrace.{i}", 1, 0) for i, s in enumerate(sources))
+    times = -(-events // small)
+    for i, source in enumerate(sources):
+        repeat(source, work / f"many.blktrace.{i}", times, 46_000_000_000)
+    return small, times
+
+
 def timed(command: list[str], cwd: Path) -> tuple[float, int]:
     """Seconds, and the peak resident memory in bytes, of a command."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -82,10 +92,9 @@ def main() -> None:
     sources = sorted((Path(traces) / "own").glob("oltp.blktrace.*.zst"))
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as folder:
         work = Path(folder)
-        small = sum(repeat(s, work / f"one.blktrace.{i}", 1, 0) for i, s in enumerate(sources))
-        times = -(-args.events // small)
-        for i, source in enumerate(sources):
-            repeat(source, work / f"many.blktrace.{i}", times, 46_000_000_000)
+        # In another process: a child's peak memory counts from that of its parent.
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            small, times = pool.apply(prepare, (sources, work, args.events))
         many = [str(path) for path in sorted(work.glob("many.blktrace.*"))]
         cli = [sys.executable, "-c", "from vaio_bench.cli import main; main()"]
         commands = {

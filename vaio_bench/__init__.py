@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from vaio_bench.analyses.info import info
     from vaio_bench.analyses.layers import layers
     from vaio_bench.analyses.overhead import overhead
-    from vaio_bench.analyses.replaying import replay
     from vaio_bench.analyses.rpo import rpo
     from vaio_bench.analyses.summary import summary
+    from vaio_bench.comparing import compare
+    from vaio_bench.demonstration import demo
     from vaio_bench.doctor import doctor
     from vaio_bench.explain import explain
     from vaio_bench.importer import import_trace
+    from vaio_bench.replaying import replay
     from vaio_bench.reporting import report
     from vaio_bench.spec import direct, load_policies, load_policy
     from vaio_bench.store import open_run
@@ -30,6 +32,8 @@ __all__ = [
     "InputError",
     "VaioBenchError",
     "WorkError",
+    "compare",
+    "demo",
     "direct",
     "doctor",
     "explain",
@@ -53,6 +57,8 @@ __all__ = [
 
 # The verbs as functions, imported when first used: Polars, pyarrow and plotly take a while.
 _LAZY = {
+    "compare": "vaio_bench.comparing",
+    "demo": "vaio_bench.demonstration",
     "direct": "vaio_bench.spec",
     "doctor": "vaio_bench.doctor",
     "explain": "vaio_bench.explain",
@@ -67,7 +73,7 @@ _LAZY = {
     "open_trace": "vaio_bench.trace",
     "overhead": "vaio_bench.analyses.overhead",
     "overhead_of_runs": "vaio_bench.analyses.across",
-    "replay": "vaio_bench.analyses.replaying",
+    "replay": "vaio_bench.replaying",
     "report": "vaio_bench.reporting",
     "rpo": "vaio_bench.analyses.rpo",
     "summary": "vaio_bench.analyses.summary",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, final, type_check_only
 
 from pyarrow import RecordBatchReader
 
@@ -10,6 +10,8 @@ DEBUG_BUILD: bool
 VERSION: str
 
 # arrow.rs
+@final
+@type_check_only
 class Batch:
     """Rows on their way: `pyarrow.record_batch(batch)`."""
 
@@ -21,6 +23,7 @@ def catalogue() -> str: ...
 def check_filter(use: str, params_json: str) -> list[tuple[str, str]]: ...
 
 # import.rs
+@final
 class TraceReader:
     def __new__(
         cls,
@@ -32,7 +35,7 @@ class TraceReader:
         columns: str | None = None,
         skip_bad: bool = False,
         sort: bool = False,
-        batch_rows: int = 1048576,
+        batch_rows: int = ...,
     ) -> TraceReader: ...
     @property
     def format(self) -> str: ...
@@ -59,12 +62,14 @@ def profile_trace(
 ) -> str: ...
 
 # replay.rs
+@final
 class Scan:
     def __new__(
         cls, reader: RecordBatchReader, window: str, fit_to_bytes: int | None = None
     ) -> Scan: ...
     def to_json(self) -> str: ...
 
+@final
 class Round:
     def __new__(cls, options: str, scan: Scan, reader: RecordBatchReader) -> Round: ...
     @property

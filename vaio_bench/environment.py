@@ -7,9 +7,7 @@ tell is None. Nothing here changes a setting.
 
 from __future__ import annotations
 
-import ctypes
 import datetime
-import errno
 import functools
 import importlib.metadata
 import os
@@ -29,7 +27,6 @@ NOISY_STEAL_SHARE = 0.005
 LITTLE_SPACE_BYTES = 256 << 20
 
 _SYS_CPU = Path("/sys/devices/system/cpu")
-_IO_URING_SETUP = 425  # The same on every architecture that came after 2.6.
 _VERSIONS_OF = ("numpy", "polars", "pyarrow", "scipy")
 
 
@@ -160,20 +157,8 @@ def _kernel() -> dict[str, Any]:
         "clock_source": _text(clock),
         "virtualised": "hypervisor" in flags,
         "platform": _text(Path("/sys/class/dmi/id/product_name")),
-        "io_uring": io_uring_state(),
+        "io_uring": _core.uring_refused() or "allowed",
     }
-
-
-def io_uring_state() -> str:
-    """`allowed`, or why the kernel refuses a ring, found by asking for one."""
-    params = ctypes.create_string_buffer(120)  # struct io_uring_params
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = libc.syscall(_IO_URING_SETUP, 1, params)
-    if fd >= 0:
-        os.close(fd)
-        return "allowed"
-    number = ctypes.get_errno()
-    return f"io_uring_setup: {errno.errorcode.get(number, str(number))}"
 
 
 def _load(quiet_s: float) -> dict[str, Any]:

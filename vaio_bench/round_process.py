@@ -26,7 +26,7 @@ class Ended:
     interrupted: bool = False
 
 
-class RoundFailed(Exception):  # noqa: N818: it is turned into an error that says which round
+class RoundError(Exception):
     """A round that ended with an error, or whose process died."""
 
     def __init__(self, kind: type[VaioBenchError], message: str) -> None:
@@ -43,7 +43,7 @@ def run_round(job: dict[str, Any], progress: Callable[[int], None]) -> Ended:
     """Runs a job of `round_child` and waits for it; Ctrl-C stops it and keeps what it has.
 
     Raises:
-        RoundFailed: it failed.
+        RoundError: it failed.
     """
     process = subprocess.Popen(
         [sys.executable, "-m", "vaio_bench.round_child"],
@@ -54,7 +54,8 @@ def run_round(job: dict[str, Any], progress: Callable[[int], None]) -> Ended:
         # Ctrl-C reaches this process alone, which lets the child end in good order.
         start_new_session=True,
     )
-    assert process.stdin and process.stdout and process.stderr
+    assert process.stdin
+    assert process.stderr
     told: list[str] = []
     listener = threading.Thread(target=_keep_tail, args=(process.stderr, told), daemon=True)
     listener.start()
@@ -106,13 +107,13 @@ def _keep_tail(stream: Any, told: list[str]) -> None:
     told.append(text)
 
 
-def _failure(state: dict[str, Any], status: int, told: str) -> RoundFailed:
+def _failure(state: dict[str, Any], status: int, told: str) -> RoundError:
     if "error" in state:
         error = state["error"]
         kind = InputError if error["kind"] == "input" else WorkError
-        return RoundFailed(kind, error["message"])
+        return RoundError(kind, error["message"])
     last = told.strip().splitlines()[-1] if told.strip() else "it said nothing"
     if status < 0:
         name = signal.Signals(-status).name
-        return RoundFailed(WorkError, f"its process was killed by {name} ({last})")
-    return RoundFailed(WorkError, f"its process ended with status {status} ({last})")
+        return RoundError(WorkError, f"its process was killed by {name} ({last})")
+    return RoundError(WorkError, f"its process ended with status {status} ({last})")

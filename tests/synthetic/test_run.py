@@ -69,14 +69,14 @@ def test_nothing_is_overwritten_or_left_half_done(
 ) -> None:
     out = tmp_path / "t.parquet"
     out.write_text("mine")
-    with pytest.raises(vb.InputError, match="exists; --force replaces it"):
+    with pytest.raises(vb.InputError, match="the file exists"):
         vb.synth("oltp", out, ios=10)
 
     def fails(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run, "_flush", fails)
-    with pytest.raises(vb.WorkError, match=r"t\.parquet: No space left on device"):
+    monkeypatch.setattr(pq.ParquetWriter, "write_batch", fails)
+    with pytest.raises(vb.WorkError, match=r"t\.parquet: .*No space left on device"):
         vb.synth("oltp", out, ios=10, force=True)
     assert out.read_text() == "mine"
     assert list(tmp_path.iterdir()) == [out]
@@ -118,6 +118,6 @@ class TestCommand:
             (["oltp", "-o", "none/t", "--ios", "1"], "none/t: "),
         ):
             ended = cli("synth", *args)
-            assert ended.exit_status == (1 if "none/t" in args else 2), ended
+            assert ended.exit_status == 2, ended
             assert message in ended.stderr
             assert ended.stderr.count("\n") == 1

@@ -39,20 +39,16 @@ and Willinger 1995 (aggregated variance); Gulati et al. 2009 (vscsiStats, look-b
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from vaio_bench import _core
-from vaio_bench.errors import InputError
+from vaio_bench.trace import open_trace
 from vaio_bench.units import format_size, parse_size
 
 # What the profile reads; `content` may be large and says nothing here.
 _COLUMNS = ("time_ns", "disk", "op", "offset_bytes", "length_bytes", "latency_ns", "flags")
-_BATCH_ROWS = 1 << 16
 
 
 def info(
@@ -82,13 +78,10 @@ def info(
     """
     block_bytes = parse_size(block, "--block")
     path = str(trace)
-    with _open(path) as parquet:
-        rows = parquet.metadata.num_rows
-        found = [name for name in _COLUMNS if name in parquet.schema_arrow.names]
-        schema = pa.schema([parquet.schema_arrow.field(name) for name in found])
-        reader = pa.RecordBatchReader.from_batches(schema, _batches(parquet, found))
+    with open_trace(path) as opened:
+        rows = opened.rows
         report = (lambda done: progress(done, rows)) if progress else None
-        document = _core.profile_trace(reader, path, block_bytes, report)
+        document = _core.profile_trace(opened.reader(_COLUMNS), path, block_bytes, report)
     profile = json.loads(document)
     return {"trace": path, "description": describe(profile), **profile}
 
@@ -112,23 +105,6 @@ def describe(profile: dict[str, Any]) -> str:
     sentence = " ".join(words)
     extras = [text for text in (_arrival(profile), _locality(profile)) if text]
     return "; ".join([sentence, *extras]) + "."
-
-
-def _batches(parquet: pq.ParquetFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    yield from parquet.iter_batches(batch_size=_BATCH_ROWS, columns=columns)
-
-
-def _open(path: str) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path, read_dictionary=["disk", "op"])
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except KeyError:
-        # A column to be read as a dictionary is missing: the profile names it.
-        return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: expected a canonical trace (Parquet): {reason}") from None
 
 
 def _mix(profile: dict[str, Any]) -> str:

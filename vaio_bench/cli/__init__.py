@@ -16,10 +16,12 @@ VERBS: tuple[str, ...] = (
     "synth",
     "info",
     "replay",
+    "compare",
     "rpo",
     "report",
     "explain",
     "doctor",
+    "demo",
 )
 
 

@@ -48,8 +48,8 @@ def register(app: typer.Typer) -> None:
         quiet: o.Quiet = False,
     ) -> None:
         """Replays a trace on a real file, directly or through a policy's filters."""
-        from vaio_bench.analyses.replaying import replay as run
         from vaio_bench.cli.run_progress import run_progress
+        from vaio_bench.replaying import replay as run
 
         settings = o.settings(
             spin=spin, direct=direct, fit_to=fit_to, disk=disk, pace=pace, speed=speed,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import polars as pl
 
 from vaio_bench.analyses import quantiles
@@ -40,7 +42,7 @@ def answer(found: Overhead | None, why: str) -> Answer:
     return given
 
 
-def section(found: Overhead | None, why: str, palette: Palette) -> Section:
+def section(found: Overhead | None, why: str, palette: Palette, pacing: dict[str, Any]) -> Section:
     """The verdict table: a row a metric, a column a policy; every figure behind it below."""
     made = Section("overhead", "Overhead", absent=why)
     if found is None:
@@ -49,7 +51,8 @@ def section(found: Overhead | None, why: str, palette: Palette) -> Section:
     paired = "paired by round" if found.paired else "not paired"
     made.lead = (
         f"Against {found.baseline}, over {found.rounds} rounds, {paired}. Each cell: the change, "
-        f"its 95 % interval, and what may be said of it. Nothing is claimed below the noise "
+        "its 95 % interval, and what may be said of it: slower is worse and faster better, "
+        f"whatever the metric. Nothing is claimed below the noise "
         f"floor ({floor}); within ±{words.share(found.margin)} is called equivalent."
     )
     made.tables.append(_matrix(found, [m for m in words.METRICS if not m.startswith("response")]))
@@ -60,6 +63,11 @@ def section(found: Overhead | None, why: str, palette: Palette) -> Section:
     made.tables += [response_table, _details(found)]
     made.figures.append(figures.forest(found, palette))
     made.notes = [*found.notes, _several_tests(found)]
+    if pacing.get("mode") == "recorded":
+        made.notes.append(
+            "Paced as recorded, I/Os per second and throughput are the trace's own: they show "
+            "whether a policy kept up, not what it could do (--pace asap shows that)."
+        )
     return made
 
 

@@ -11,6 +11,7 @@ import base64
 import gzip
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,7 +27,7 @@ from vaio_bench.analyses.overhead import Overhead
 from vaio_bench.errors import InputError, WorkError
 from vaio_bench.reporting import overhead_part, rpo_part, run_part, words
 from vaio_bench.reporting.figures import Palette
-from vaio_bench.reporting.model import Chapter, Section
+from vaio_bench.reporting.model import Chapter
 from vaio_bench.store import BASELINE, Run, open_run
 
 
@@ -133,7 +134,7 @@ def chapter_of(run: Run, palette: Palette) -> tuple[Chapter, Overhead | None]:
         run_part.trust_answer(run, timed),
     ]
     sections = [
-        overhead_part.section(found, why, palette),
+        overhead_part.section(found, why, palette, run.manifest.get("pacing") or {}),
         overhead_part.distribution_section(run, palette),
         overhead_part.layers_section(run, palette),
         run_part.timeline_section(run, table, palette),
@@ -156,7 +157,7 @@ def _across(runs: Sequence[Run], palette: Palette) -> Chapter:
     for name in found.policies if found else ():
         palette.colour(name)
     given = overhead_part.answer(found, why)
-    section: Section = overhead_part.section(found, why, palette)
+    section = overhead_part.section(found, why, palette, runs[0].manifest.get("pacing") or {})
     facts = [("Runs", ", ".join(run.path.resolve().name for run in runs))]
     return Chapter("Across the runs", facts, [], [given], [section])
 
@@ -184,11 +185,18 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Paced", pace),
         ("Backend", used),
         ("Clock", str(manifest.get("clock", "not known"))),
-        ("Processor", f"{machine.get('cpu', 'not known')}, {machine.get('cores', '?')} cores"),
+        ("Processor", _processor(machine)),
         ("Taken", _date(str(manifest.get("created", "")))),
         ("Tool", f"vaio-bench {manifest.get('tool_version', '?')}"),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _processor(machine: dict[str, Any]) -> str:
+    cpu = machine.get("cpu", "not known")
+    if not isinstance(cpu, dict):
+        return f"{cpu}, {machine.get('cores', '?')} cores"
+    return f"{cpu.get('model') or 'not known'}, {cpu.get('allowed') or cpu.get('online')} cores"
 
 
 def _date(created: str) -> str:
@@ -226,6 +234,7 @@ def render(chapters: Sequence[Chapter]) -> tuple[str, int]:
         lstrip_blocks=True,
     )
     environment.filters["script_json"] = _script_json
+    environment.filters["bound"] = _bound
     charts = sum(len(section.figures) for chapter in chapters for section in chapter.sections)
     single = chapters[0] if len(chapters) == 1 else None
     html = environment.get_template("report.html.j2").render(
@@ -244,6 +253,16 @@ def _script_json(value: Any) -> str:
 
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return Markup(text.replace("<", "\\u003c"))
+
+
+# A number and its unit stay on one line.
+_UNIT = re.compile(
+    r"(?<=[0-9]) (?=(?:%|ns|µs|ms|s|min|h|days|B|[KMGTP]iB|[kMG]?bit/s)(?![A-Za-z]))"
+)
+
+
+def _bound(text: str) -> str:
+    return _UNIT.sub("\N{NO-BREAK SPACE}", text)
 
 
 def _asset(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
@@ -21,7 +22,7 @@ _COLUMNS += ["latency_p99_ns", "blocks", "hit_blocks"]
 def over_time(run: Run) -> pl.DataFrame:
     """The first stored round of each policy over time, disks together, thinned for a chart.
 
-    Columns `policy, time_s, iops, mib_per_s, latency_p99_us, hit_percent`. Neighbouring intervals
+    Columns `policy, time_s, iops, mib_per_s, latency_p99_ns, hit_percent`. Neighbouring intervals
     are put together where there are more than a chart can show: rates are then their means, and
     the 99th percentile is the worst of them.
     """
@@ -30,7 +31,7 @@ def over_time(run: Run) -> pl.DataFrame:
               is not None]  # fmt: skip
     if tables:
         return pl.concat(tables)
-    columns = ("time_s", "iops", "mib_per_s", "latency_p99_us", "hit_percent")
+    columns = ("time_s", "iops", "mib_per_s", "latency_p99_ns", "hit_percent")
     return pl.DataFrame(schema={"policy": pl.String} | dict.fromkeys(columns, pl.Float64))
 
 
@@ -61,7 +62,7 @@ def _thinned(run: Run, stored: pl.DataFrame, policy: str) -> pl.DataFrame | None
             (pl.col("ios").fill_null(0) * (1e9 / step)).alias("iops"),
             ((pl.col("read_bytes") + pl.col("write_bytes")).fill_null(0) * (1e9 / step / 2**20))
             .alias("mib_per_s"),
-            (pl.col("latency_p99_ns") / 1e3).alias("latency_p99_us"),
+            pl.col("latency_p99_ns").cast(pl.Float64),
             pl.when(pl.col("blocks") > 0)
             .then(pl.col("hit_blocks") / pl.col("blocks") * 100)
             .alias("hit_percent"),
@@ -77,9 +78,12 @@ def timeline_section(run: Run, table: pl.DataFrame, palette: Palette) -> Section
         return made
     made.lead = "The first round of each policy, all disks together."
     worst = "The worst 99th percentile among disks and intervals of 100 ms."
+    largest = table["latency_p99_ns"].max()
+    factor, unit = figures.time_unit(largest if isinstance(largest, float) else 0.0)
+    scaled = table.with_columns(pl.col("latency_p99_ns") / factor)
     made.figures = [
         figures.series(table, "iops", "I/Os per second", "", palette),
-        figures.series(table, "latency_p99_us", "Latency, p99", "µs", palette, worst),
+        figures.series(scaled, "latency_p99_ns", "Latency, p99", unit, palette, worst),
         figures.series(table, "mib_per_s", "Throughput", "MiB/s", palette),
     ]
     events = run.events()
@@ -109,24 +113,52 @@ def fidelity_section(run: Run, found: list[Fidelity]) -> Section:
         "The issue error is submit less due. A replay that issues late measures its own lateness; "
         f"more than {words.duration(LATE_AFTER_NS)} counts as late."
     )
-    rows: list[list[Cell | str]] = [
-        [
-            f"{each.policy}, round {each.round}",
-            words.count(each.ios),
-            words.duration(each.issue_error_p50_ns),
-            words.duration(each.issue_error_p99_ns),
-            words.duration(each.issue_error_max_ns),
-            words.share(each.late_share),
-            words.duration(each.drift_ns),
-            words.share(each.rate_ratio),
-            words.count(each.out_of_order),
-        ]
-        for each in found
-    ]
     columns = ["", "I/Os", "issue error, median", "p99", "largest", "late", "drift at the end"]
     columns += ["rate kept", "out of order"]
-    made.tables.append(Table(columns, rows))
+    worst = [
+        _worst([each for each in found if each.policy == policy])
+        for policy in dict.fromkeys(each.policy for each in found)
+    ]
+    caption = "The worst of the rounds, column by column"
+    made.tables = [
+        Table(columns, [_fidelity_row(each.policy, each) for each in worst], caption=caption),
+        Table(
+            columns,
+            [_fidelity_row(f"{each.policy}, round {each.round}", each) for each in found],
+            collapsed="Every round",
+        ),
+    ]
     return made
+
+
+def _worst(rounds: list[Fidelity]) -> Fidelity:
+    rates = [each.rate_ratio for each in rounds if each.rate_ratio is not None]
+    return Fidelity(
+        policy=rounds[0].policy,
+        round=rounds[0].round,
+        ios=sum(each.ios for each in rounds),
+        issue_error_p50_ns=max(each.issue_error_p50_ns for each in rounds),
+        issue_error_p99_ns=max(each.issue_error_p99_ns for each in rounds),
+        issue_error_max_ns=max(each.issue_error_max_ns for each in rounds),
+        late_share=max(each.late_share for each in rounds),
+        drift_ns=max((each.drift_ns for each in rounds), key=abs),
+        rate_ratio=max(rates, key=lambda rate: abs(rate - 1)) if rates else None,
+        out_of_order=max(each.out_of_order for each in rounds),
+    )
+
+
+def _fidelity_row(name: str, each: Fidelity) -> list[Cell | str]:
+    return [
+        name,
+        words.count(each.ios),
+        words.duration(each.issue_error_p50_ns),
+        words.duration(each.issue_error_p99_ns),
+        words.duration(each.issue_error_max_ns),
+        words.share(each.late_share),
+        words.duration(each.drift_ns),
+        words.share(each.rate_ratio),
+        words.count(each.out_of_order),
+    ]
 
 
 def trust_answer(run: Run, found: list[Fidelity]) -> Answer:
@@ -180,18 +212,37 @@ def warning_text(warning: Any) -> str:
     """A manifest's warning as a sentence or three."""
     if not isinstance(warning, dict):
         return str(warning)
-    parts = [str(warning[key]) for key in ("text", "seen", "why", "remedy") if warning.get(key)]
+    keys = ("text",) if warning.get("text") else ("seen", "why", "remedy")
+    parts = [str(warning[key]) for key in keys if warning.get(key)]
     joined = ". ".join(part[:1].upper() + part[1:].rstrip(".") for part in parts)
     return f"{joined or warning.get('code', 'warning')}."
+
+
+# Parts of the manifest that are shown as they are.
+_MANIFEST = {
+    "environment": "The machine",
+    "target": "The target",
+    "backend": "The backend",
+    "pacing": "The pacing",
+    "trace": "The trace",
+    "harness": "The harness's own cost",
+    "fit_to": "How the trace was fitted to the target",
+}
 
 
 def environment_section(run: Run) -> Section:
     """The machine, the target, the policies as resolved, and every warning."""
     manifest = run.manifest
-    made = Section("environment", "Environment and warnings")
-    made.notes = [warning_text(each) for each in manifest.get("warnings") or []]
-    if not made.notes:
-        made.lead = "No warnings."
+    made = Section("environment", "Environment")
+    warned: list[list[Cell | str]] = [
+        [str(each.get("code", "warning")) if isinstance(each, dict) else "warning",
+         warning_text(each)]
+        for each in manifest.get("warnings") or []
+    ]  # fmt: skip
+    if warned:
+        made.tables.append(Table(["warning", "what was seen"], warned))
+    else:
+        made.lead = "Nothing was warned of."
     policies: list[list[Cell | str]] = []
     for name, of in (manifest.get("policies") or {}).items():
         chain = " → ".join(["guest", *[str(layer) for layer in of.get("layers", [])]])
@@ -200,20 +251,35 @@ def environment_section(run: Run) -> Section:
             [name, chain, settings or "the direct path", str(of.get("description", ""))]
         )
     made.tables.append(Table(["policy", "the way of an I/O", "filters", ""], policies))
-    for title in ("environment", "target", "backend", "pacing", "trace", "harness", "fit_to"):
-        values = manifest.get(title)
+    for key, title in _MANIFEST.items():
+        values = manifest.get(key)
         if isinstance(values, dict) and values:
             rows: list[list[Cell | str]] = [
-                [key, _plain(value)] for key, value in values.items() if key != "map"
+                [name, _plain(value)] for name, value in flat(values) if name not in _LONG
             ]
-            made.tables.append(Table([title.replace("_", "-"), ""], rows, collapsed=title))
+            made.tables.append(Table(["", ""], rows, collapsed=title))
     return made
+
+
+# Of the manifest, too long to be read in a table.
+_LONG = frozenset({"map"})
+
+
+def flat(values: dict[str, Any], within: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested objects, each under the names on the way to it."""
+    for key, value in values.items():
+        name = f"{within}{key}"
+        if isinstance(value, dict):
+            yield from flat(value, f"{name}: ")
+        else:
+            yield name, value
 
 
 def _settings(filter_: Any) -> str:
     if not isinstance(filter_, dict):
         return str(filter_)
-    rest = ", ".join(f"{key} = {_plain(value)}" for key, value in filter_.items() if key != "use")
+    params = filter_.get("params", {key: of for key, of in filter_.items() if key != "use"})
+    rest = ", ".join(f"{key} = {_plain(value)}" for key, value in flat(params))
     return f"{filter_.get('use', '?')} ({rest})" if rest else str(filter_.get("use", "?"))
 
 
@@ -226,7 +292,7 @@ def _plain(value: Any) -> str:
 
 def recompute_section(run: Run) -> Section:
     """How each figure follows from the stored files, as code that runs."""
-    made = Section("recompute", "How to recompute every figure")
+    made = Section("recompute", "Recompute")
     made.lead = (
         "All of it follows from the Parquet files of the run folder. A quantile is the smallest "
         "value with at least that share of the I/Os at or below it (nearest rank)."

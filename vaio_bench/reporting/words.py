@@ -101,7 +101,7 @@ def share(value: float | None) -> str:
     """A share as per cent; never rounded up to 100 % nor down to 0 %."""
     if value is None:
         return _NONE
-    if value in (0, 1):
+    if value in (0, 1) or 1 < value < 1.0005:
         return f"{value * 100:.0f} %"
     if 0 < value < 0.0001:
         return "< 0.01 %"
@@ -180,8 +180,7 @@ def _effect(of: Comparison, what: str, found: Overhead) -> str:
         )
     if of.interval.low is None:
         return f"was measured in one round, which proves nothing about {what} ({differs})"
-    below = of.floor is not None and abs(math.log(of.interval.ratio)) < math.log1p(of.floor)
-    why = f"; the noise floor is {share(of.floor)}" if below else ""
+    why = "" if of.floor is None else f"; the noise floor is {share(of.floor)}"
     return f"shows no difference in {what} ({differs}{why})"
 
 

@@ -17,38 +17,25 @@ from numpy.typing import NDArray
 from vaio_bench.synthetic.address import addresses
 from vaio_bench.synthetic.content import Contents
 from vaio_bench.synthetic.spec import Spec, Stream, WeightedSize
+from vaio_bench.trace import FLAGS, SCHEMA
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-OPS = ("read", "write", "flush", "discard", "write_zeroes")
+_OPS = ("read", "write", "flush", "discard", "write_zeroes")
 _READ, _WRITE, _FLUSH = 0, 1, 2
-_FUA = 1
 _CHUNK_ROWS = 1 << 16
 # With content a row may carry thousands of digests.
 _CHUNK_ROWS_WITH_CONTENT = 1 << 12
 # What the seed sequences of different purposes are told apart by.
 _FOR_CHUNKS, _FOR_ADDRESSES = 1, 2
 
-_DICTIONARY = pa.dictionary(pa.int32(), pa.string())
-SCHEMA = pa.schema(
-    [
-        pa.field("time_ns", pa.int64(), nullable=False),
-        pa.field("disk", _DICTIONARY, nullable=False),
-        pa.field("op", _DICTIONARY, nullable=False),
-        pa.field("offset_bytes", pa.int64(), nullable=False),
-        pa.field("length_bytes", pa.int64(), nullable=False),
-        pa.field("latency_ns", pa.int64()),
-        pa.field("flags", pa.uint32(), nullable=False),
-        pa.field("stream", pa.uint32()),
-    ]
-)
-CONTENT_FIELD = pa.field("content", pa.list_(pa.binary()))
+_CONTENT = pa.field("content", pa.list_(pa.binary()))
 
 
 def schema(spec: Spec) -> pa.Schema:
     """The canonical columns; `content` only where the spec asks for it."""
-    return SCHEMA.append(CONTENT_FIELD) if spec.content else SCHEMA
+    return SCHEMA.append(_CONTENT) if spec.content else SCHEMA
 
 
 def batches(spec: Spec, rows: int | None = None) -> Iterator[pa.RecordBatch]:
@@ -126,7 +113,7 @@ class _Generator:
             Contents(spec.content, disks, spec.reach_bytes, spec.seed) if spec.content else None
         )
         self._disk_names = pa.array(spec.disks, pa.string())
-        self._op_names = pa.array(OPS, pa.string())
+        self._op_names = pa.array(_OPS, pa.string())
 
     def next_chunk(self, rows: int) -> _Chunk:
         seed = np.random.SeedSequence([self._spec.seed, _FOR_CHUNKS, self._chunks])
@@ -149,7 +136,7 @@ class _Generator:
             )
             if kind.mix.fua:
                 writes = mine[op[mine] == _WRITE]
-                flags[writes[rng.random(len(writes)) < kind.mix.fua]] = _FUA
+                flags[writes[rng.random(len(writes)) < kind.mix.fua]] = FLAGS["fua"]
         return _Chunk(time_ns, disk, stream, op, offset, length, flags)
 
     def batch(self, chunk: _Chunk) -> pa.RecordBatch:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from vaio_bench import _core
-from vaio_bench.errors import InputError, WorkError
-from vaio_bench.synthetic.generate import batches, schema
+from vaio_bench.synthetic.generate import batches
 from vaio_bench.synthetic.presets import find_spec
-from vaio_bench.synthetic.spec import Spec, check_spec, override
+from vaio_bench.synthetic.spec import SECTOR_BYTES, Spec, check_spec, override
+from vaio_bench.trace import ROW_GROUP_ROWS, TraceWriter
 
-_SCHEMA_VERSION = 1
-_ROW_GROUP_ROWS = 1 << 20
 # With content a row group is also bounded by its bytes.
 _ROW_GROUP_BYTES = 256 << 20
 
@@ -68,7 +63,7 @@ def synth(
         progress: Called with (rows done, rows expected) now and then.
 
     Raises:
-        InputError: A wrong spec or value (one line each), or `out` exists.
+        InputError: A wrong spec or value (one line each), `out` exists or its folder does not.
         WorkError: `out` cannot be written.
     """
     where = "spec" if isinstance(spec, dict) else str(spec)
@@ -76,43 +71,32 @@ def synth(
     chosen = override(
         found, where, seed=seed, ios=ios, duration=duration, footprint=footprint, rate=rate
     )
-    path = Path(out)
-    if path.exists() and not force:
-        raise InputError(f"{path}: exists; --force replaces it")
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        result = _write(chosen, path, aside, progress)
-        os.replace(aside, path)
-    except (OSError, pa.ArrowException) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise WorkError(f"{path}: {reason.splitlines()[0]}") from None
-    finally:
-        aside.unlink(missing_ok=True)
+    with TraceWriter(out, force=force, content=chosen.content is not None) as writer:
+        result = _write(chosen, writer, progress)
+        writer.close(_metadata(chosen))
     return result
 
 
 def _write(
-    spec: Spec, path: Path, aside: Path, progress: Callable[[int, int], object] | None
+    spec: Spec, writer: TraceWriter, progress: Callable[[int, int], object] | None
 ) -> SynthResult:
     expected = _expected_rows(spec)
     done, last_ns = 0, 0
     totals = {"read": 0, "write": 0}
-    file_schema = schema(spec).with_metadata({"vaio_bench": json.dumps(_metadata(spec))})
     group: list[pa.RecordBatch] = []
-    with pq.ParquetWriter(aside, file_schema, **_parquet_options(spec)) as writer:
-        for batch in batches(spec):
-            group.append(batch)
-            if _is_full(group):
-                _flush(writer, group)
-            done += len(batch)
-            last_ns = batch.column("time_ns")[-1].as_py()
-            _add_bytes(totals, batch)
-            if progress:
-                progress(done, expected)
-        if group:
+    for batch in batches(spec):
+        group.append(batch)
+        if _is_full(group):
             _flush(writer, group)
+        done += len(batch)
+        last_ns = batch.column("time_ns")[-1].as_py()
+        _add_bytes(totals, batch)
+        if progress:
+            progress(done, expected)
+    if group:
+        _flush(writer, group)
     return SynthResult(
-        trace=str(path),
+        trace=str(writer.path),
         ios=done,
         duration_s=last_ns / 1e9,
         read_bytes=totals["read"],
@@ -123,24 +107,14 @@ def _write(
     )
 
 
-def _parquet_options(spec: Spec) -> dict[str, Any]:
-    """Dictionaries only where values repeat: on addresses they cost time and give nothing."""
-    return {
-        "compression": "zstd",
-        "compression_level": 1,
-        "use_dictionary": ["disk", "op", "length_bytes", "flags", "stream"],
-        "column_encoding": {"time_ns": "DELTA_BINARY_PACKED"},
-        "write_statistics": ["time_ns", "offset_bytes", "length_bytes"],
-    } | ({"write_page_index": False} if spec.content else {})
-
-
 def _is_full(group: list[pa.RecordBatch]) -> bool:
     rows = sum(len(batch) for batch in group)
-    return rows >= _ROW_GROUP_ROWS or sum(batch.nbytes for batch in group) >= _ROW_GROUP_BYTES
+    return rows >= ROW_GROUP_ROWS or sum(batch.nbytes for batch in group) >= _ROW_GROUP_BYTES
 
 
-def _flush(writer: pq.ParquetWriter, group: list[pa.RecordBatch]) -> None:
-    writer.write_table(pa.Table.from_batches(group), row_group_size=_ROW_GROUP_ROWS)
+def _flush(writer: TraceWriter, group: list[pa.RecordBatch]) -> None:
+    """Writes the batches as one row group."""
+    writer.write(pa.concat_batches(group))
     group.clear()
 
 
@@ -159,13 +133,12 @@ def _expected_rows(spec: Spec) -> int:
 
 def _metadata(spec: Spec) -> dict[str, Any]:
     return {
-        "schema_version": _SCHEMA_VERSION,
         "tool_version": _core.VERSION,
         "source_format": "synth",
         "sources": [],
-        "sector_bytes": 512,
-        "device_bytes": spec.reach_bytes,
-        "dropped": {},
+        "rows_dropped": {},
+        "device": {"names": spec.disks, "size_bytes": spec.reach_bytes},
+        "sector_bytes": SECTOR_BYTES,
         "seed": spec.seed,
         "spec": spec.stored(),
     }

@@ -61,6 +61,7 @@ impl Core {
         self.timers.push(Reverse((at_ns, self.timer_count, disk, layer, token)));
     }
 
+    /// A child that starts below `layer` once the callback has returned.
     pub(crate) fn fork(
         &mut self,
         parent: IoId,
@@ -68,6 +69,13 @@ impl Core {
         disk: u16,
         child: Child,
     ) -> Option<IoId> {
+        let id = self.bear(parent, layer, disk, child)?;
+        self.actions.push_back(Action::Start { io: id });
+        Some(id)
+    }
+
+    /// A child in a slot, not started.
+    fn bear(&mut self, parent: IoId, layer: u8, disk: u16, child: Child) -> Option<IoId> {
         let bytes = if child.op.has_data() { self.data.size(child.length_bytes) } else { 0 };
         let id = self.slab.take(child.op, bytes)?;
         let mut shared = None;
@@ -101,7 +109,6 @@ impl Core {
             io.data = data;
         }
         self.children += 1;
-        self.actions.push_back(Action::Start { io: id });
         Some(id)
     }
 
@@ -220,10 +227,12 @@ impl Pipeline {
                 tag: 0,
             };
             let disk = io.disk;
-            match self.core.fork(id, 0, disk, flush) {
+            match self.core.bear(id, 0, disk, flush) {
                 Some(child) => {
-                    let child = self.core.slab.io_mut(child);
-                    (child.floor, child.layer) = (0, 0);
+                    let io = self.core.slab.io_mut(child);
+                    (io.floor, io.layer) = (0, 0);
+                    // With this time stamp: self times add up to the latency exactly.
+                    self.descend(child, now);
                 }
                 None => self.ascend(id, 0, ENOMEM, now),
             }
@@ -256,6 +265,13 @@ impl Pipeline {
     #[inline]
     pub fn take_done(&mut self, out: &mut Vec<IoId>) {
         out.append(&mut self.done);
+    }
+
+    /// Whether `take_done` has anything to give.
+    #[inline]
+    #[must_use]
+    pub fn has_done(&self) -> bool {
+        !self.done.is_empty()
     }
 
     /// Hands what was submitted to the device.
@@ -489,3 +505,6 @@ impl Pipeline {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

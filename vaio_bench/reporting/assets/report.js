@@ -24,7 +24,7 @@
     return {
       automargin: true, gridcolor: variable("--grid"), linecolor: variable("--rule"),
       zerolinecolor: variable("--rule"), tickfont: { size: 12 }, ...own,
-      title: { standoff: 10, ...(own && own.title) },
+      title: { standoff: 10, font: { size: 13 }, ...(own && own.title) },
     };
   }
 
@@ -43,7 +43,7 @@
   }
 
   const config = {
-    responsive: true, displaylogo: false, showLink: false, scrollZoom: false,
+    responsive: true, displayModeBar: "hover", displaylogo: false, showLink: false, scrollZoom: false,
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "toggleSpikelines"],
   };
 

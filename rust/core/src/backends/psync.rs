@@ -19,10 +19,11 @@ pub const PAGE: &str = "\
 
 `pread`, `pwrite`, `fdatasync` and `fallocate` on a pool of threads, as many as I/Os in flight: the
 queue depth of the trace is kept where the kernel has no io_uring (containers often forbid it).
-`--backend uring` falls back to it by itself and the manifest says so.
+`--backend uring` falls back to it by itself and the manifest says so. With `--pace asap --depth 1` there is nothing else to do
+meanwhile, and the worker makes the call itself.
 
 ## Unsuitable for
-The lowest latency: an I/O crosses two threads. Compare backends only with their like.
+The lowest latency at other depths: an I/O crosses two threads. Compare backends only with their like.
 ";
 
 /// The pool: started as needed, up to `threads`.
@@ -342,31 +343,53 @@ fn write_plain_zeroes(target: &Target, request: &Request, split: &mut bool) -> R
     Ok(())
 }
 
-/// The backend: a pool of its own.
+/// The backend: a pool of its own, or the worker's own calls.
 pub struct Psync {
     pool: Pool,
+    /// The worker waits for each I/O anyway: crossing threads would only add to it.
+    alone: bool,
+    submitted: VecDeque<Request>,
+    done: Vec<Completion>,
 }
 
 impl Psync {
+    /// `alone` makes the calls in the worker's thread, one by one.
+    ///
     /// # Errors
     /// As [`Pool::new`].
-    pub fn new(targets: Arc<Vec<Target>>, depth: usize) -> Result<Self> {
-        Ok(Self { pool: Pool::new(targets, depth, false, "psync")? })
+    pub fn new(targets: Arc<Vec<Target>>, depth: usize, alone: bool) -> Result<Self> {
+        let pool = Pool::new(targets, depth, false, "psync")?;
+        Ok(Self { pool, alone, submitted: VecDeque::new(), done: Vec::new() })
     }
 }
 
 impl Backend for Psync {
     fn submit(&mut self, request: Request, _now: Ns) {
-        self.pool.submit(request);
+        if self.alone {
+            self.submitted.push_back(request);
+        } else {
+            self.pool.submit(request);
+        }
+    }
+
+    fn kick(&mut self) -> Result<()> {
+        while let Some(request) = self.submitted.pop_front() {
+            self.done.push(perform(&self.pool.shared, &request));
+        }
+        Ok(())
     }
 
     fn reap(&mut self, _now: Ns, out: &mut Vec<Completion>) -> Result<()> {
+        out.append(&mut self.done);
         self.pool.reap(out);
         Ok(())
     }
 
     fn wait(&mut self, timeout_ns: u64) -> Result<()> {
-        self.pool.wait(timeout_ns);
+        self.kick()?;
+        if self.done.is_empty() {
+            self.pool.wait(timeout_ns);
+        }
         Ok(())
     }
 

@@ -7,10 +7,11 @@
 use serde_json::Value;
 
 use crate::clock::Ns;
-use crate::io::{OK, Op, Status};
+use crate::io::{OK, Op, Status, row_flags};
 use crate::pipeline::{Action, Core, Event};
 use crate::slab::{Io, IoId, NONE};
 
+pub mod cache;
 pub mod crypt;
 pub mod delay;
 pub mod params;
@@ -181,7 +182,7 @@ pub struct Kind {
 }
 
 /// THE list.
-pub static FILTERS: &[Kind] = &[crypt::KIND, delay::KIND, pass::KIND, throttle::KIND];
+pub static FILTERS: &[Kind] = &[cache::KIND, crypt::KIND, delay::KIND, pass::KIND, throttle::KIND];
 
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Kind> {
@@ -290,6 +291,12 @@ impl Cx<'_> {
             let root = self.core.slab.io_mut(root);
             root.blocks += blocks;
             root.hit_blocks += hits;
+            root.row_flags &= !(row_flags::HIT | row_flags::PARTIAL_HIT);
+            root.row_flags |= match root.hit_blocks {
+                0 => 0,
+                hits if hits == root.blocks => row_flags::HIT,
+                _ => row_flags::PARTIAL_HIT,
+            };
         }
     }
 

@@ -85,12 +85,6 @@ struct Layout {
     v8: bool,
 }
 
-/// What a record starts with, of either version.
-struct Header {
-    event: Event,
-    length: usize,
-}
-
 impl Layout {
     fn of(head: &[u8]) -> Option<Self> {
         let magic = u32::from_le_bytes(head.get(..4)?.try_into().ok()?);
@@ -114,19 +108,19 @@ impl Layout {
         if self.swapped { magic.swap_bytes() } else { magic }
     }
 
-    #[inline]
+    #[inline(always)]
     fn u16(self, bytes: &[u8], at: usize) -> u16 {
         let raw = u16::from_le_bytes([bytes[at], bytes[at + 1]]);
         if self.swapped { raw.swap_bytes() } else { raw }
     }
 
-    #[inline]
+    #[inline(always)]
     fn u32(self, bytes: &[u8], at: usize) -> u32 {
         let raw = u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         if self.swapped { raw.swap_bytes() } else { raw }
     }
 
-    #[inline]
+    #[inline(always)]
     fn u64(self, bytes: &[u8], at: usize) -> u64 {
         let (low, high) = (self.u32(bytes, at), self.u32(bytes, at + 4));
         if self.swapped {
@@ -136,29 +130,33 @@ impl Layout {
         }
     }
 
-    /// Reads a record header; `bytes` holds at least `header_bytes`.
-    #[inline]
-    fn header(self, bytes: &[u8]) -> Header {
-        let bytes = &bytes[..self.header_bytes()];
-        let (action, category, pid, tail) = if self.v8 {
-            let action = self.u64(bytes, 32);
-            (action as u8, (action >> 16) as u32, self.u32(bytes, 28), 40)
+    /// Low byte of the action, category bits, length of the record: what skipping needs.
+    #[inline(always)]
+    fn kind(self, header: &[u8]) -> (u8, u32, usize) {
+        let (action, category) = if self.v8 {
+            let action = self.u64(header, 32);
+            (action as u8, (action >> 16) as u32)
         } else {
-            let action = self.u32(bytes, 28);
-            (action as u8, action >> 16, self.u32(bytes, 32), 36)
+            let action = self.u32(header, 28);
+            (action as u8, action >> 16)
         };
-        Header {
-            event: Event {
-                time_ns: self.u64(bytes, 8),
-                sector: self.u64(bytes, 16),
-                bytes: self.u32(bytes, 24),
-                category,
-                pid,
-                device: self.u32(bytes, tail),
-                action,
-                failed: self.u16(bytes, tail + 8) != 0,
-            },
-            length: self.header_bytes() + usize::from(self.u16(bytes, tail + 10)),
+        let length = header.len() + usize::from(self.u16(header, if self.v8 { 50 } else { 46 }));
+        (action, category, length)
+    }
+
+    /// The event of a record header.
+    #[inline(always)]
+    fn event(self, header: &[u8], action: u8, category: u32) -> Event {
+        let (pid, tail) = if self.v8 { (28, 40) } else { (32, 36) };
+        Event {
+            time_ns: self.u64(header, 8),
+            sector: self.u64(header, 16),
+            bytes: self.u32(header, 24),
+            category,
+            pid: self.u32(header, pid),
+            device: self.u32(header, tail),
+            action,
+            failed: self.u16(header, tail + 8) != 0,
         }
     }
 }
@@ -216,31 +214,43 @@ impl Stream {
     /// Moves `next` to the next relevant event, or `None` at the end.
     #[inline]
     fn advance(&mut self, matcher: &mut Matcher) -> Result<()> {
+        // A constant layout makes each of the four a loop of plain loads.
+        match (self.layout.swapped, self.layout.v8) {
+            (false, false) => self.scan(Layout { swapped: false, v8: false }, matcher),
+            (true, false) => self.scan(Layout { swapped: true, v8: false }, matcher),
+            (false, true) => self.scan(Layout { swapped: false, v8: true }, matcher),
+            (true, true) => self.scan(Layout { swapped: true, v8: true }, matcher),
+        }
+    }
+
+    #[inline(always)]
+    fn scan(&mut self, layout: Layout, matcher: &mut Matcher) -> Result<()> {
         self.next = None;
-        let header_bytes = self.layout.header_bytes();
+        let header_bytes = layout.header_bytes();
+        let magic = layout.magic().to_le_bytes();
         loop {
-            let mut available = self.input.available();
+            let available = self.input.available();
             let mut used = 0;
-            while available.len() >= header_bytes {
-                let header = self.layout.header(available);
-                let is_magic = available[..4] == self.layout.magic().to_le_bytes();
-                if !is_magic || header.length > available.len() {
+            while let Some(header) = available.get(used..used + header_bytes) {
+                let (action, categories, length) = layout.kind(header);
+                if header[..4] != magic || length > available.len() - used {
                     break;
                 }
                 self.records += 1;
-                used += header.length;
-                let event = header.event;
-                let is_notify = event.category & category::NOTIFY != 0;
-                if Event::is_relevant(event.action) && !is_notify {
-                    self.next = Some(event);
+                let record = used;
+                used += length;
+                if categories & category::NOTIFY != 0 {
+                    continue;
+                }
+                if Event::is_relevant(action) {
+                    self.next = Some(layout.event(header, action, categories));
                     self.input.consume(used);
                     return Ok(());
                 }
-                if event.action == REMAP && !is_notify {
-                    let pdu = &available[header_bytes..header.length];
+                if action == REMAP {
+                    let pdu = &available[record + header_bytes..used];
                     note_remap(pdu, &mut self.remapped_from, matcher);
                 }
-                available = &available[header.length..];
             }
             self.input.consume(used);
             if !self.more()? {
@@ -267,8 +277,9 @@ impl Stream {
             return Ok(false);
         }
         let is_magic = available.len() >= 4 && available[..4] == layout.magic().to_le_bytes();
-        let whole =
-            available.len() >= header_bytes && available.len() >= layout.header(available).length;
+        let whole = available
+            .get(..header_bytes)
+            .is_some_and(|header| layout.kind(header).2 <= available.len());
         if is_magic && whole {
             return Ok(true);
         }

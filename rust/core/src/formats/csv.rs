@@ -39,8 +39,8 @@ Each part is `field=column[:unit]`. A column is a number from 0, a negative numb
   first row whose time is no number).
 
 Rows need no order: the import sorts by time, and equal times stay in the order of the file.
-I/Os of no length are left out and counted. Lines that start with `#` are passed over, except a
-header.
+Fields may be in double quotes. I/Os of no length are left out and counted. Lines that start
+with `#` are passed over, except a header.
 
 Examples of published sets that have no format of their own:
 
@@ -339,6 +339,17 @@ fn parse_latency(text: &[u8], unit: i128) -> Option<i64> {
 fn split(line: &[u8], separator: Separator, fields: &mut Vec<(u32, u32)>) {
     fields.clear();
     match separator {
+        Separator::Byte(byte) if memchr::memchr(b'"', line).is_some() => {
+            let (mut start, mut quoted) = (0, false);
+            for (i, &found) in line.iter().enumerate() {
+                quoted ^= found == b'"';
+                if found == byte && !quoted {
+                    fields.push((start, i as u32));
+                    start = i as u32 + 1;
+                }
+            }
+            fields.push((start, line.len() as u32));
+        }
         Separator::Byte(byte) => {
             let mut start = 0;
             for end in memchr::memchr_iter(byte, line) {

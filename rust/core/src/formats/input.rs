@@ -43,7 +43,8 @@ impl Input {
         let mut magic = Vec::with_capacity(8);
         Read::by_ref(&mut file).take(8).read_to_end(&mut magic).map_err(failed)?;
         let counted = Counted { file, bytes_read: Arc::clone(bytes_read) };
-        let rest = BufReader::with_capacity(CHUNK_BYTES, counted);
+        // Smaller than our own buffer, which plain files are then read straight into.
+        let rest = BufReader::with_capacity(CHUNK_BYTES / 8, counted);
         let whole = std::io::Cursor::new(magic.clone()).chain(rest);
         let reader = decompressed(&magic, whole).map_err(failed)?;
         Ok(Self::from_reader(name, reader))

@@ -7,8 +7,10 @@
 pub mod feed;
 pub mod fit;
 pub mod floor;
+mod kit;
 pub mod options;
 pub mod oracle;
+mod outcome;
 pub mod plan;
 pub mod run;
 pub mod scan;

@@ -1,37 +1,27 @@
 //! A round: starts the reader and the workers, brings them to one starting line, collects.
 
-use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{
-    Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel,
+    Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel,
 };
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::feed::{Feed, Numbered};
-use super::options::{BackendKind, ClockKind, Options};
-use super::oracle::Oracle;
-use super::plan::{Batches, PrefillSource, SweepSource, TraceSource};
+use super::kit::Kit;
+use super::options::{ClockKind, Options};
 use super::scan::{DiskScan, Scan};
-use super::totals::{Progress, Totals, thread_usage};
-use super::worker::{Phase, STAGED_MAX, Worker};
-use crate::backends::target::Target;
-use crate::backends::{Backend, mem::Mem, null::Null, psync::Psync, sim::Sim, uring::Uring};
-use crate::clock::{Clock, Ns, WallClock, monotonic_ns};
+use super::totals::{Progress, Totals};
+use crate::clock::{Ns, monotonic_ns};
 use crate::error::{Error, ErrorKind, Result};
-use crate::filters::{self, DataMode, Filter, Properties, Setting};
-use crate::payload::Knobs;
-use crate::pipeline::{Event, Pipeline};
+use crate::pipeline::Event;
 use crate::record::Chunk;
-use crate::slab::Slab;
 
 /// Rows of a batch from the reader to a worker, and batches on their way at most.
 const BATCH_ROWS: usize = 8192;
 const BATCHES: usize = 16;
-/// The longest prefill write and sweep read.
-const PREFILL_BYTES: u64 = 256 << 10;
 /// From the last worker's readiness to the first due time.
 const COUNTDOWN_NS: u64 = 2_000_000;
 
@@ -47,12 +37,12 @@ pub struct Shared {
     pub stop: AtomicBool,
     pub progress: Progress,
     pub disk_names: Vec<String>,
-    origin_ns: u64,
-    gate: Gate,
+    pub(super) origin_ns: u64,
+    pub(super) gate: Gate,
 }
 
 /// The starting line: nobody's clock starts before everybody is ready.
-struct Gate {
+pub(super) struct Gate {
     state: Mutex<GateState>,
     moved: Condvar,
 }
@@ -65,7 +55,7 @@ struct GateState {
 
 impl Gate {
     /// Waits for the others; the start time, or `None` when one of them failed.
-    fn arrive(&self, ready: bool, origin_ns: u64) -> Option<Ns> {
+    pub fn arrive(&self, ready: bool, origin_ns: u64) -> Option<Ns> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.missing -= 1;
         state.failed |= !ready;
@@ -255,282 +245,4 @@ fn hand_over(
             routes[worker].0.send(full).is_ok()
         }
     }
-}
-
-/// What one worker is made of, checked before its thread starts.
-struct Kit {
-    disks: Vec<(u16, DiskScan)>,
-    chains: Vec<Vec<Box<dyn Filter>>>,
-    targets: Arc<Vec<Target>>,
-    data: DataMode,
-    lock_align: u64,
-    slots: usize,
-    slot_bytes: usize,
-}
-
-impl Kit {
-    fn prepare(options: &Options, disks: Vec<(u16, DiskScan)>) -> Result<Self> {
-        let (_, properties) = build_chain(options, 0, DataMode::Bytes)?;
-        let data = data_mode(options, &properties)?;
-        let mut chains = Vec::new();
-        for (disk, _) in &disks {
-            chains.push(build_chain(options, *disk, data)?.0);
-        }
-        let mut targets = Vec::new();
-        if options.backend.has_targets() {
-            for (disk, found) in &disks {
-                targets.push(open_target(options, *disk as usize, found)?);
-            }
-        }
-        let align = targets.iter().map(|target| target.offset_align).max().unwrap_or(1);
-        let unit = properties.iter().map(|p| p.unit_bytes).max().unwrap_or(1).max(1);
-        let longest = disks.iter().map(|(_, found)| found.length_max_bytes).max().unwrap_or(0);
-        let child = properties.iter().map(|p| p.child_bytes).max().unwrap_or(0);
-        let bytes = longest.max(PREFILL_BYTES).max(child) + 2 * unit.max(align);
-        Ok(Self {
-            disks,
-            chains,
-            targets: Arc::new(targets),
-            data,
-            lock_align: unit.max(align),
-            slots: slots(options, &properties),
-            slot_bytes: data.size(bytes),
-        })
-    }
-
-    fn settled(kits: &[Self], workers: usize) -> Settled {
-        Settled {
-            data: match kits[0].data {
-                DataMode::Bytes => "bytes",
-                DataMode::Tokens => "tokens",
-                DataMode::Nothing => "none",
-            },
-            slots: kits.iter().map(|kit| kit.slots).sum(),
-            slot_bytes: kits.iter().map(|kit| kit.slot_bytes).max().unwrap_or(0),
-            lock_align_bytes: kits.iter().map(|kit| kit.lock_align).max().unwrap_or(1),
-            direct: kits.iter().flat_map(|k| k.targets.iter().map(|t| t.direct)).collect(),
-            workers,
-        }
-    }
-
-    /// The worker's thread.
-    fn work(
-        self,
-        options: Arc<Options>,
-        shared: Arc<Shared>,
-        out: Sender<Output>,
-        batches: Batches,
-    ) -> Result<Totals> {
-        let mut late = Latecomer { shared: &shared, arrived: false };
-        let prefills: Vec<(u16, u64, u64)> = self.prefill_runs(&options);
-        let locals = self.locals(options.window.disks.len());
-        let fits = self.disks.iter().map(|(_, found)| found.fit.clone()).collect();
-        let is_virtual = options.clock == ClockKind::Virtual;
-        let mut worker = self.into_worker(Arc::clone(&options), Arc::clone(&shared), out)?;
-        worker.pipeline.open();
-        let clock_now = |worker: &Worker| worker.pipeline.core.clock.now();
-        let began = clock_now(&worker);
-        let mut prefill = PrefillSource { runs: prefills.into_iter() };
-        worker.run_phase(Phase::Prefill, &mut prefill, began)?;
-        worker.close_filters()?;
-        worker.totals.prefill_ns = clock_now(&worker) - began;
-        // The figures are of the trace alone: filters forget what the prefill taught them.
-        worker.pipeline.open();
-        let Some(mut start_ns) = late.arrive() else {
-            return Err(Error::new(ErrorKind::Interrupted, "another disk's worker failed"));
-        };
-        if is_virtual {
-            start_ns = clock_now(&worker);
-        }
-        let before = thread_usage();
-        let mut trace = TraceSource::new(batches, locals, fits, options.pace, options.speed);
-        worker.run_phase(Phase::Trace, &mut trace, start_ns)?;
-        drop(trace);
-        worker.close_filters()?;
-        worker.totals.note_usage(before, thread_usage());
-        if options.verify && !shared.stop.load(Relaxed) {
-            let mut sweep = SweepSource { runs: sweep_runs(&worker.oracles).into_iter() };
-            let now = clock_now(&worker);
-            worker.run_phase(Phase::Sweep, &mut sweep, now)?;
-        }
-        worker.finish();
-        Ok(worker.totals)
-    }
-
-    fn prefill_runs(&self, options: &Options) -> Vec<(u16, u64, u64)> {
-        if !options.prefill || options.backend == BackendKind::Null {
-            return Vec::new();
-        }
-        let mut runs = Vec::new();
-        for (local, (_, found)) in self.disks.iter().enumerate() {
-            let align = self.lock_align.max(4096);
-            let pieces = found.prefill.runs(align, PREFILL_BYTES);
-            runs.extend(pieces.into_iter().map(|(offset, length)| (local as u16, offset, length)));
-        }
-        runs
-    }
-
-    fn locals(&self, disks: usize) -> Vec<u16> {
-        let mut locals = vec![u16::MAX; disks];
-        for (local, (disk, _)) in self.disks.iter().enumerate() {
-            locals[*disk as usize] = local as u16;
-        }
-        locals
-    }
-
-    fn into_worker(
-        self,
-        options: Arc<Options>,
-        shared: Arc<Shared>,
-        out: Sender<Output>,
-    ) -> Result<Worker> {
-        let clock = match options.clock {
-            ClockKind::Wall => Clock::Wall(WallClock::since(shared.origin_ns)),
-            ClockKind::Virtual => Clock::Virtual(0),
-        };
-        let knobs = Knobs { compressible: options.compressible, dedupe: options.dedupe };
-        let mut oracles = Vec::new();
-        for (disk, found) in &self.disks {
-            let granule = options.verify.then(|| found.align_bytes());
-            let name = &shared.disk_names[*disk as usize];
-            oracles.push(Oracle::new(name, options.seed, knobs, self.data, granule)?);
-        }
-        let slab = Slab::new(self.slots, self.slot_bytes, options.filters.len() + 1)?;
-        let backend = make_backend(&options, Arc::clone(&self.targets), self.slots, self.data)?;
-        let pipeline = Pipeline::new(clock, slab, self.data, self.chains, backend);
-        let disks = self.disks.iter().map(|(disk, _)| *disk).collect();
-        Ok(Worker::new(options, shared, disks, oracles, pipeline, out, self.lock_align))
-    }
-}
-
-/// Arrives at the gate as failed when the worker leaves before it could.
-struct Latecomer<'a> {
-    shared: &'a Shared,
-    arrived: bool,
-}
-
-impl Latecomer<'_> {
-    fn arrive(&mut self) -> Option<Ns> {
-        self.arrived = true;
-        self.shared.gate.arrive(true, self.shared.origin_ns)
-    }
-}
-
-impl Drop for Latecomer<'_> {
-    fn drop(&mut self) {
-        if !self.arrived {
-            self.shared.gate.arrive(false, self.shared.origin_ns);
-        }
-    }
-}
-
-fn sweep_runs(oracles: &[Oracle]) -> Vec<(u16, u64, u64)> {
-    let mut runs: Vec<(u16, u64, u64)> = Vec::new();
-    for (disk, oracle) in oracles.iter().enumerate() {
-        for range in oracle.known_ranges() {
-            let (mut offset, end) = (range.offset_bytes, range.offset_bytes + range.length_bytes);
-            while offset < end {
-                let step = PREFILL_BYTES.min(end - offset);
-                match runs.last_mut() {
-                    Some((d, from, length))
-                        if *d == disk as u16
-                            && *from + *length == offset
-                            && *length + step <= PREFILL_BYTES =>
-                    {
-                        *length += step;
-                    }
-                    _ => runs.push((disk as u16, offset, step)),
-                }
-                offset += step;
-            }
-        }
-    }
-    runs
-}
-
-type Chain = (Vec<Box<dyn Filter>>, Vec<Properties>);
-
-fn build_chain(options: &Options, disk: u16, data: DataMode) -> Result<Chain> {
-    let setting = Setting {
-        disk: options.window.disks[disk as usize].clone(),
-        disk_index: disk,
-        seed: options.seed,
-        data,
-    };
-    let mut chain = Vec::new();
-    let mut properties = Vec::new();
-    for (i, spec) in options.filters.iter().enumerate() {
-        let kind = filters::find(&spec.name)
-            .ok_or_else(|| Error::input(format!("filter[{i}].use: no filter {}", spec.name)))?;
-        let (filter, declared) = (kind.build)(&spec.params, &setting).map_err(|errors| {
-            let first =
-                errors.first().map_or(String::new(), |e| format!("{}: {}", e.path, e.message));
-            Error::input(format!("filter[{i}].{first}"))
-        })?;
-        chain.push(filter);
-        properties.push(declared);
-    }
-    Ok((chain, properties))
-}
-
-fn data_mode(options: &Options, properties: &[Properties]) -> Result<DataMode> {
-    let needed = properties.iter().any(|p| p.needs_data);
-    Ok(match (options.backend, options.clock) {
-        (BackendKind::Null, _) if options.verify => {
-            return Err(Error::input(
-                "the null backend keeps no data to verify; use mem, sim or a file",
-            ));
-        }
-        (BackendKind::Null, _) if !needed => DataMode::Nothing,
-        (_, ClockKind::Virtual) if !needed => DataMode::Tokens,
-        _ => DataMode::Bytes,
-    })
-}
-
-fn open_target(options: &Options, disk: usize, found: &DiskScan) -> Result<Target> {
-    let path = options.targets.get(disk).ok_or_else(|| {
-        Error::input(format!("no target for disk {}", options.window.disks[disk]))
-    })?;
-    let target = Target::open(Path::new(path), !options.read_only, options.direct)?;
-    if found.reach_bytes > target.size_bytes {
-        return Err(Error::input(format!(
-            "the trace reaches to byte {} of disk {}, the target has {}; use a larger one or \
-             --fit-to",
-            found.reach_bytes, options.window.disks[disk], target.size_bytes
-        ))
-        .with("file", path));
-    }
-    Ok(target)
-}
-
-/// Slots for all that can be open at one time: roots, their flushes, and what filters declared.
-fn slots(options: &Options, properties: &[Properties]) -> usize {
-    let mut open = options.in_flight_max() * 2;
-    let mut slots = open + STAGED_MAX;
-    for filter in properties {
-        let own = open * filter.children_per_io as usize + filter.background_ios as usize;
-        slots += own;
-        open += own;
-    }
-    slots
-}
-
-fn make_backend(
-    options: &Options,
-    targets: Arc<Vec<Target>>,
-    slots: usize,
-    data: DataMode,
-) -> Result<Box<dyn Backend>> {
-    let polled = options.pace != super::options::Pace::Asap;
-    Ok(match options.backend {
-        BackendKind::Null => Box::new(Null::default()),
-        BackendKind::Mem => Box::new(Mem::new(data)),
-        BackendKind::Sim => {
-            let mut model = options.sim.unwrap_or_default();
-            model.seed ^= options.seed;
-            Box::new(Sim::new(model, data))
-        }
-        BackendKind::Psync => Box::new(Psync::new(targets, options.in_flight_max())?),
-        BackendKind::Uring => Box::new(Uring::new(targets, slots, polled)?),
-    })
 }

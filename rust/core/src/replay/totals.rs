@@ -30,6 +30,8 @@ pub struct Totals {
     /// Of these bytes, those read in the sweep at the end.
     pub sweep_bytes: u64,
     pub sweep_errors: u64,
+    /// `CLOCK_MONOTONIC` at the round's start, to lay what others saw beside it; 0 in virtual time.
+    pub start_monotonic_ns: u64,
     /// Last completion since the start.
     pub wall_ns: u64,
     pub prefill_bytes: u64,
@@ -100,6 +102,8 @@ impl Totals {
         self.mismatches += other.mismatches;
         self.sweep_bytes += other.sweep_bytes;
         self.sweep_errors += other.sweep_errors;
+        // All workers start at the same moment.
+        self.start_monotonic_ns = self.start_monotonic_ns.max(other.start_monotonic_ns);
         self.wall_ns = self.wall_ns.max(other.wall_ns);
         self.prefill_bytes += other.prefill_bytes;
         self.prefill_ns = self.prefill_ns.max(other.prefill_ns);

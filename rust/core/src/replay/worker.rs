@@ -17,11 +17,11 @@ use super::totals::Totals;
 use crate::clock::{Ns, monotonic_ns};
 use crate::error::{Error, Result};
 use crate::filters::DataMode;
-use crate::io::{OK, Op, row_flags};
+use crate::io::{Op, row_flags};
 use crate::payload::Version;
 use crate::pipeline::Pipeline;
 use crate::rangelock::RangeLock;
-use crate::record::{Recorder, RowTimes};
+use crate::record::Recorder;
 use crate::slab::IoId;
 
 /// I/Os whose data is made ahead of their due time.
@@ -34,16 +34,16 @@ const SAMPLE_EVERY_NS: u64 = 100_000_000;
 /// After a stop, I/Os in flight get this long to come home.
 const DRAIN_NS: u64 = 30_000_000_000;
 /// Completion times that `closed` remembers: more than can be in flight.
-const REMEMBERED: usize = 1 << 16;
+pub(super) const REMEMBERED: usize = 1 << 16;
 
 /// What of a slot the pipeline does not need to know.
 #[derive(Debug, Clone, Copy)]
-struct Slot {
-    due: Due,
-    due_ns: Ns,
-    version: Version,
+pub(super) struct Slot {
+    pub due: Due,
+    pub due_ns: Ns,
+    pub version: Version,
     /// Overlapped another in flight, unordered: its data proves nothing.
-    unordered: bool,
+    pub unordered: bool,
 }
 
 /// What a phase is for.
@@ -62,21 +62,23 @@ pub struct Worker {
     pub oracles: Vec<Oracle>,
     pub pipeline: Pipeline,
     pub totals: Totals,
-    lock: RangeLock,
-    recorder: Recorder,
-    out: Sender<Output>,
-    slots: Vec<Slot>,
-    staged: VecDeque<IoId>,
-    in_flight: usize,
-    done: Vec<IoId>,
-    ready: Vec<IoId>,
-    completed_ns: Vec<(u64, Ns)>,
-    start_ns: Ns,
-    next_sample_ns: Ns,
-    pace: Pace,
-    phase: Phase,
-    exhausted: bool,
-    depth: usize,
+    pub(super) lock: RangeLock,
+    pub(super) recorder: Recorder,
+    pub(super) out: Sender<Output>,
+    pub(super) slots: Vec<Slot>,
+    pub(super) staged: VecDeque<IoId>,
+    pub(super) in_flight: usize,
+    /// When there last was room again for another I/O in flight.
+    pub(super) room_since_ns: Ns,
+    pub(super) done: Vec<IoId>,
+    pub(super) ready: Vec<IoId>,
+    pub(super) completed_ns: Vec<(u64, Ns)>,
+    pub(super) start_ns: Ns,
+    pub(super) next_sample_ns: Ns,
+    pub(super) pace: Pace,
+    pub(super) phase: Phase,
+    pub(super) exhausted: bool,
+    pub(super) depth: usize,
 }
 
 impl Worker {
@@ -101,6 +103,7 @@ impl Worker {
             slots: vec![blank; slots],
             staged: VecDeque::with_capacity(STAGED_MAX),
             in_flight: 0,
+            room_since_ns: 0,
             done: Vec::with_capacity(slots),
             ready: Vec::with_capacity(slots),
             completed_ns: if options.pace == Pace::Closed {
@@ -131,6 +134,7 @@ impl Worker {
         self.phase = phase;
         self.start_ns = start_ns;
         self.next_sample_ns = start_ns;
+        self.room_since_ns = 0;
         self.exhausted = false;
         (self.pace, self.depth) = match phase {
             Phase::Trace => (self.options.pace, self.options.in_flight_max()),
@@ -157,7 +161,10 @@ impl Worker {
                     self.in_flight
                 )));
             }
-            self.pass_time()?;
+            // What a filter answered at once is done already: no time passes before it is seen.
+            if !self.pipeline.has_done() {
+                self.pass_time()?;
+            }
         }
     }
 
@@ -185,7 +192,7 @@ impl Worker {
         self.send_events();
     }
 
-    fn send(&self, output: Output) {
+    pub(super) fn send(&self, output: Output) {
         // Nobody listens any more: the run is being torn down, and its rows with it.
         let _ = self.out.send(output);
     }
@@ -290,10 +297,11 @@ impl Worker {
             }
             let Some(id) = self.staged.front().copied() else { break };
             if self.in_flight >= self.depth {
-                if self.pace != Pace::Asap {
-                    self.pipeline.core.slab.io_mut(id).row_flags |= row_flags::SLOT_WAITED;
-                }
                 break;
+            }
+            // Due while all was taken: it waited for the I/O that made room.
+            if self.pace != Pace::Asap && due > 0 && due < self.room_since_ns {
+                self.pipeline.core.slab.io_mut(id).row_flags |= row_flags::SLOT_WAITED;
             }
             self.staged.pop_front();
             self.slots[id as usize].due_ns = due;
@@ -348,7 +356,7 @@ impl Worker {
     }
 
     #[inline]
-    fn start(&mut self, id: IoId) {
+    pub(super) fn start(&mut self, id: IoId) {
         let io = self.pipeline.core.slab.io(id);
         if io.op.modifies() {
             let slot = self.slots[id as usize];
@@ -360,111 +368,6 @@ impl Worker {
             }
         }
         self.pipeline.submit(id);
-    }
-
-    /// Takes in the I/Os that are done: check, release, record.
-    #[inline]
-    fn collect(&mut self) -> Result<()> {
-        self.pipeline.take_done(&mut self.done);
-        while !self.done.is_empty() {
-            let mut done = std::mem::take(&mut self.done);
-            for id in done.drain(..) {
-                self.complete(id)?;
-            }
-            // Starting what waited may have completed more: a filter that answers at once.
-            self.done = done;
-            self.pipeline.take_done(&mut self.done);
-        }
-        Ok(())
-    }
-
-    #[inline]
-    fn complete(&mut self, id: IoId) -> Result<()> {
-        let io = self.pipeline.core.slab.io(id);
-        let complete_ns = io.complete_ns;
-        if io.status != OK {
-            self.note_error(id)?;
-        } else if io.op == Op::Read && self.oracles[io.disk as usize].verifies() {
-            self.verify(id);
-        }
-        self.ready.clear();
-        self.ready.extend_from_slice(self.lock.release(id));
-        self.in_flight -= 1;
-        self.remember(id, complete_ns);
-        match self.phase {
-            Phase::Trace => self.record(id),
-            Phase::Prefill => {
-                self.totals.prefill_bytes += self.pipeline.core.slab.io(id).length_bytes;
-            }
-            Phase::Sweep => {}
-        }
-        self.pipeline.core.slab.give_back(id);
-        if self.options.conflicts == Conflicts::Order {
-            for i in 0..self.ready.len() {
-                self.start(self.ready[i]);
-            }
-        }
-        Ok(())
-    }
-
-    #[inline]
-    fn remember(&mut self, id: IoId, at: Ns) {
-        if self.phase == Phase::Trace && !self.completed_ns.is_empty() {
-            let seq = self.pipeline.core.slab.io(id).seq;
-            self.completed_ns[seq as usize % REMEMBERED] = (seq, at);
-        }
-    }
-
-    fn note_error(&mut self, id: IoId) -> Result<()> {
-        let io = self.pipeline.core.slab.io(id);
-        if io.op.modifies() {
-            self.oracles[io.disk as usize].forget(io.offset_bytes, io.length_bytes);
-        }
-        let source = std::io::Error::from_raw_os_error(io.status);
-        let disk = self.shared.disk_names[self.disks[io.disk as usize] as usize].as_str();
-        let place = format!("{} at offset {} of disk {disk}", io.op.name(), io.offset_bytes);
-        if self.phase == Phase::Prefill {
-            return Err(Error::failed(format!("prefill: {place} failed")).caused_by(source));
-        }
-        self.totals.note_error(self.phase, || format!("{place}: {source}"));
-        Ok(())
-    }
-
-    fn verify(&mut self, id: IoId) {
-        let core = &mut self.pipeline.core;
-        let before = core.clock.now();
-        let io = core.slab.io(id);
-        let disk = io.disk as usize;
-        let unordered = self.slots[id as usize].unordered;
-        let outcome = if unordered {
-            crate::version_map::Outcome { unverified_bytes: io.length_bytes, ..Default::default() }
-        } else {
-            self.oracles[disk].check(io.offset_bytes, io.length_bytes, core.slab.data(id))
-        };
-        let name = &self.shared.disk_names[self.disks[disk] as usize];
-        self.totals.note_verified(self.phase, &outcome, name);
-        core.slab.io_mut(id).harness_ns += core.clock.now() - before;
-    }
-
-    #[inline]
-    fn record(&mut self, id: IoId) {
-        let slab = &self.pipeline.core.slab;
-        let io = slab.io(id);
-        let slot = self.slots[id as usize];
-        let since = |at: Ns| at as i64 - self.start_ns as i64;
-        let due = if matches!(slot.due, Due::Now) { io.submit_ns } else { slot.due_ns };
-        let times = RowTimes {
-            due_ns: since(due),
-            submit_ns: since(io.submit_ns),
-            complete_ns: since(io.complete_ns),
-        };
-        self.totals.note_row(io.op, io.length_bytes, io.complete_ns - self.start_ns);
-        self.recorder.push(io, self.disks[io.disk as usize], times, slab.times(id));
-        if self.recorder.is_full() {
-            let now = self.pipeline.core.clock.now();
-            let chunk = self.recorder.take(now);
-            self.send(Output::Rows(chunk));
-        }
     }
 
     /// Lets time pass until something can happen.

@@ -7,8 +7,8 @@ from typing import Any
 
 from vaio_bench import spec
 from vaio_bench.analyses.summary import summary
-from vaio_bench.runner import LATE_SHARE_MAX, Progress, Settings, execute
 from vaio_bench.run_writer import write_result
+from vaio_bench.runner import LATE_SHARE_MAX, Progress, Settings, execute
 from vaio_bench.store import open_run
 
 
@@ -57,6 +57,9 @@ def replay(
     kept = settings.pace != "recorded" or settings.clock == "virtual" or worst <= LATE_SHARE_MAX
     found["gate"] = None if kept else f"{worst:.1%} of the I/Os were more than 1 ms late"
     found["told_errors"] = told[:10]
-    found["warning_texts"] = [warning["text"] for warning in run.manifest.get("warnings", [])]
+    found["warning_texts"] = [
+        f"{warning['seen']}: {warning['why']}. {warning['remedy']}."
+        for warning in run.manifest.get("warnings", [])
+    ]
     write_result(path, "replay", found)
     return found

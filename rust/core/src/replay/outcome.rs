@@ -1,0 +1,122 @@
+//! What comes of an I/O: checked, its range released, its row written, its slot freed.
+
+use super::options::Conflicts;
+use super::plan::Due;
+use super::run::Output;
+use super::worker::{Phase, REMEMBERED, Worker};
+use crate::clock::Ns;
+use crate::error::{Error, Result};
+use crate::io::{OK, Op};
+use crate::record::RowTimes;
+use crate::slab::IoId;
+use crate::version_map::Outcome;
+
+impl Worker {
+    /// Takes in the I/Os that are done: check, release, record.
+    #[inline]
+    pub(super) fn collect(&mut self) -> Result<()> {
+        self.pipeline.take_done(&mut self.done);
+        while !self.done.is_empty() {
+            let mut done = std::mem::take(&mut self.done);
+            for id in done.drain(..) {
+                self.complete(id)?;
+            }
+            // Starting what waited may have completed more: a filter that answers at once.
+            self.done = done;
+            self.pipeline.take_done(&mut self.done);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn complete(&mut self, id: IoId) -> Result<()> {
+        let io = self.pipeline.core.slab.io(id);
+        let complete_ns = io.complete_ns;
+        if io.status != OK {
+            self.note_error(id)?;
+        } else if io.op == Op::Read && self.oracles[io.disk as usize].verifies() {
+            self.verify(id);
+        }
+        self.ready.clear();
+        self.ready.extend_from_slice(self.lock.release(id));
+        if self.in_flight >= self.depth {
+            self.room_since_ns = complete_ns;
+        }
+        self.in_flight -= 1;
+        self.remember(id, complete_ns);
+        match self.phase {
+            Phase::Trace => self.record(id),
+            Phase::Prefill => {
+                self.totals.prefill_bytes += self.pipeline.core.slab.io(id).length_bytes;
+            }
+            Phase::Sweep => {}
+        }
+        self.pipeline.core.slab.give_back(id);
+        if self.options.conflicts == Conflicts::Order {
+            for i in 0..self.ready.len() {
+                self.start(self.ready[i]);
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn remember(&mut self, id: IoId, at: Ns) {
+        if self.phase == Phase::Trace && !self.completed_ns.is_empty() {
+            let seq = self.pipeline.core.slab.io(id).seq;
+            self.completed_ns[seq as usize % REMEMBERED] = (seq, at);
+        }
+    }
+
+    fn note_error(&mut self, id: IoId) -> Result<()> {
+        let io = self.pipeline.core.slab.io(id);
+        if io.op.modifies() {
+            self.oracles[io.disk as usize].forget(io.offset_bytes, io.length_bytes);
+        }
+        let source = std::io::Error::from_raw_os_error(io.status);
+        let disk = self.shared.disk_names[self.disks[io.disk as usize] as usize].as_str();
+        let place = format!("{} at offset {} of disk {disk}", io.op.name(), io.offset_bytes);
+        if self.phase == Phase::Prefill {
+            return Err(Error::failed(format!("prefill: {place} failed")).caused_by(source));
+        }
+        self.totals.note_error(self.phase, || format!("{place}: {source}"));
+        Ok(())
+    }
+
+    fn verify(&mut self, id: IoId) {
+        let core = &mut self.pipeline.core;
+        let before = core.clock.now();
+        let io = core.slab.io(id);
+        let disk = io.disk as usize;
+        let unordered = self.slots[id as usize].unordered;
+        let outcome = if unordered {
+            Outcome { unverified_bytes: io.length_bytes, ..Default::default() }
+        } else {
+            self.oracles[disk].check(io.offset_bytes, io.length_bytes, core.slab.data(id))
+        };
+        let name = &self.shared.disk_names[self.disks[disk] as usize];
+        self.totals.note_verified(self.phase, &outcome, name);
+        core.slab.io_mut(id).harness_ns += core.clock.now() - before;
+    }
+
+    #[inline]
+    pub(super) fn record(&mut self, id: IoId) {
+        let slab = &self.pipeline.core.slab;
+        let io = slab.io(id);
+        let slot = self.slots[id as usize];
+        let since = |at: Ns| at as i64 - self.start_ns as i64;
+        let due = if matches!(slot.due, Due::Now) { io.submit_ns } else { slot.due_ns };
+        let times = RowTimes {
+            due_ns: since(due),
+            submit_ns: since(io.submit_ns),
+            complete_ns: since(io.complete_ns),
+        };
+        self.totals.note_row(io.op, io.length_bytes, io.complete_ns - self.start_ns);
+        self.recorder.push(io, self.disks[io.disk as usize], times, slab.times(id));
+        if self.recorder.is_full() {
+            let now = self.pipeline.core.clock.now();
+            let chunk = self.recorder.take(now);
+            self.send(Output::Rows(chunk));
+        }
+    }
+}

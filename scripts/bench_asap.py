@@ -1,0 +1,131 @@
+"""Replay as fast as possible on a real file, beside fio replaying the same I/Os on it.
+
+    python scripts/bench_asap.py [--folder DIR] [--pairs 15] [--ios 150000] [--quick] [--json]
+
+4 KiB random reads on a file of 1 GiB with O_DIRECT: io_uring at depth 32, and psync at depth 1,
+which is all that fio's psync does whatever it is told. Each pair is one run of each, in an order
+drawn anew; the ratio of a pair is ours over fio's, and what counts is the median of the pairs with
+its bootstrap interval. Our I/Os per second are from the run's rows, first submission to last
+completion; fio's from its own JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import statistics
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from bench_common import (
+    Goal,
+    fio,
+    median_interval,
+    need_fio,
+    report,
+    spread,
+    write_iolog,
+    write_reads,
+)
+
+from vaio_bench import spec
+from vaio_bench.runner import Settings, execute
+from vaio_bench.store import open_run
+
+FILE_BYTES = 1 << 30
+LENGTH_BYTES = 4096
+# Backend, fio's engine, depth, share of --ios: one read at a time takes several times as long.
+KINDS = [("uring", "io_uring", 32, 1.0), ("psync", "psync", 1, 0.25)]
+
+
+def make_file(path: Path) -> None:
+    """A file whose blocks are all written: holes and unwritten extents are not read."""
+    block = np.random.default_rng(2).bytes(1 << 20)
+    with path.open("wb") as file:
+        for _ in range(FILE_BYTES // len(block)):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def ours(trace: Path, target: Path, backend: str, depth: int, out: Path) -> float:
+    """I/Os per second of a replay, from its rows."""
+    settings = Settings(pace="asap", depth=depth, backend=backend, direct="always")
+    run = open_run(execute(trace, [spec.direct()], 1, settings, target, out, force=True))
+    used = run.manifest["backend"]["used"]
+    if used != backend:
+        raise SystemExit(f"bench_asap: {backend}: {run.manifest['backend']['why']}")
+    rows = run.scan_ios().select(
+        pl.len().alias("ios"), pl.col("submit_ns").min(), pl.col("complete_ns").max()
+    )
+    found = rows.collect().row(0, named=True)
+    return float(found["ios"] / (found["complete_ns"] - found["submit_ns"]) * 1e9)
+
+
+def peer(iolog: Path, engine: str, depth: int, work: Path) -> float:
+    """I/Os per second of fio."""
+    read = fio(iolog, engine, depth, work, "--direct=1")["read"]
+    return float(read["total_ios"] / read["runtime"] * 1e3)
+
+
+def measure(folder: Path, ios: int, pairs: int) -> dict[str, dict[str, list[float]]]:
+    """I/Os per second of both, by backend."""
+    target = folder / "target.img"
+    make_file(target)
+    offsets = np.random.default_rng(1).integers(0, FILE_BYTES // LENGTH_BYTES, ios) * LENGTH_BYTES
+    found: dict[str, dict[str, list[float]]] = {}
+    order = random.Random(3)
+    for backend, engine, depth, share in KINDS:
+        chosen = offsets[: int(ios * share)]
+        trace, iolog = folder / f"{backend}.parquet", folder / f"{backend}.iolog"
+        write_reads(trace, np.arange(len(chosen)), chosen, LENGTH_BYTES)
+        write_iolog(iolog, target, chosen, LENGTH_BYTES)
+        rates: dict[str, list[float]] = {"ours": [], "fio": []}
+        for _ in range(pairs):
+            for who in order.sample(["ours", "fio"], 2):
+                if who == "ours":
+                    rate = ours(trace, target, backend, depth, folder / "run")
+                else:
+                    rate = peer(iolog, engine, depth, folder)
+                rates[who].append(rate)
+        found[backend] = rates
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--folder", default="/var/tmp", help="where the file is made")
+    parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--ios", type=int, default=150_000)
+    parser.add_argument("--quick", action="store_true", help="20,000 I/Os, five pairs")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    need_fio("bench_asap")
+    if args.quick:
+        args.ios, args.pairs = 20_000, 5
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        found = measure(Path(folder), args.ios, args.pairs)
+    rows, goals = [], []
+    for backend, engine, depth, _ in KINDS:
+        rates = found[backend]
+        ratios = [a / b for a, b in zip(rates["ours"], rates["fio"], strict=True)]
+        low, high = median_interval(ratios)
+        middle = statistics.median(ratios)
+        rows += [
+            (f"{backend}, depth {depth}, kI/Os per s", spread([r / 1e3 for r in rates["ours"]])),
+            (f"  fio {engine}, kI/Os per s", spread([r / 1e3 for r in rates["fio"]])),
+            ("  ratio to fio, median of pairs", f"{middle:.3f} [{low:.3f}, {high:.3f}]"),
+        ]
+        goals += [
+            Goal(f"{backend}: median ratio", middle, 0.98, "", at_least=True),
+            Goal(f"{backend}: lower bound of 95 %", low, 0.95, "", at_least=True),
+        ]
+    settings = {"ios": args.ios, "pairs": args.pairs}
+    report("bench_asap", settings, rows, goals, found, as_json=args.json)
+
+
+if __name__ == "__main__":
+    main()

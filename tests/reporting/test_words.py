@@ -1,0 +1,88 @@
+import pytest
+
+from vaio_bench.analyses.overhead import overhead
+from vaio_bench.reporting import words
+
+
+@pytest.mark.parametrize(
+    ("ns", "text"),
+    [
+        (0, "0 ns"),
+        (999, "999 ns"),
+        (12_400, "12.4 µs"),
+        (-3_000, "−3 µs"),  # noqa: RUF001
+        (1_500_000, "1.50 ms"),
+        (2.5e9, "2.50 s"),
+        (None, "–"),  # noqa: RUF001
+        (float("nan"), "–"),  # noqa: RUF001
+    ],
+)
+def test_durations(ns: float | None, text: str) -> None:
+    assert words.duration(ns) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0 s"),
+        (0.02, "20 ms"),
+        (90, "90 s"),
+        (900, "15 min"),
+        (7300, "2.03 h"),
+        (1e6, "11.6 days"),
+    ],
+)
+def test_long_times(value: float, text: str) -> None:
+    assert words.seconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1.0, "100 %"),
+        (0.99995, "> 99.99 %"),  # never rounded up to a promise
+        (0.987, "98.7 %"),
+        (0.0055, "0.55 %"),
+        (0.00001, "< 0.01 %"),
+        (0.0, "0 %"),
+    ],
+)
+def test_shares(value: float, text: str) -> None:
+    assert words.share(value) == text
+
+
+def test_changes_sizes_and_rates() -> None:
+    assert words.change(1.18) == "+18.0 %"
+    assert words.change(0.5) == "−50.0 %"  # noqa: RUF001
+    assert words.change(12.5) == "×12.5"  # noqa: RUF001
+    assert words.change(1.0) == "0 %"
+    assert words.span(1.15, 1.21) == "+15.0 to +21.0 %"
+    assert words.span(None, None) == "no interval"
+    assert words.size(4096) == "4 KiB"
+    assert words.size(0) == "0 B"
+    assert words.rate(163.2e6) == "163 Mbit/s"
+
+
+def test_the_sentence_says_what_was_measured(tmp_path, make_example) -> None:
+    found = overhead(make_example(tmp_path / "run"))
+    text = words.overhead_sentence("crypt", found.policies["crypt"], found)
+    assert text.startswith("crypt adds 1")
+    assert " µs (+1" in text
+    assert "95 % interval +1" in text
+    assert "more CPU per I/O" in text
+
+
+def test_rpo_sentences() -> None:
+    plan = {"target_s": 5.0}
+    met = {"mode": "cdp", "point_interval_s": 0, "met_time": 1.0, "rpo_s": {"max": 4.1}}
+    assert words.rpo_sentence(plan, met) == (
+        "CDP, continuous keeps the RPO within 5 s all the time; the worst moment is 4.10 s."
+    )
+    missed = {
+        "mode": "snapshot",
+        "every_s": 900.0,
+        "met_time": 0.0055,
+        "rpo_s": {"max": 1043.0},
+        "bandwidth_for_target_bps": {"100": None},
+    }
+    assert words.rpo_sentence(plan, missed).endswith("no bandwidth would keep it all the time.")
