@@ -110,7 +110,7 @@ def check_bandwidth(mode: dict[str, Any], oracle: plain.Oracle, points: Any, tar
             assert not oracle.writes
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     rows=workloads(),
     bps=st.sampled_from([1, 8000, 64_000, 3_000_001, 10**9, 8 * 10**12]),
@@ -157,7 +157,7 @@ def test_every_figure_agrees_with_the_recount(
     check_bandwidth(snapshot, oracle, syncs, target)
     written = sum(w.length for w in writes)
     assert cdp["sent_bytes"] == cdp["written_bytes"] == snapshot["written_bytes"] == written
-    assert cdp["backlog_bytes_max"] == round(oracle.backlog_max())
+    assert abs(cdp["backlog_bytes_max"] - oracle.backlog_max()) <= Fraction(501, 1000)
     sizes = oracle.syncs(every, 2048)[1]
     assert snapshot["sent_bytes"] == sum(sizes)
     assert snapshot["backlog_bytes_max"] == max(sizes, default=0)

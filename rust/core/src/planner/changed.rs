@@ -76,11 +76,11 @@ impl ChangedBlocks {
         let run = *self.starts.last().unwrap_or(&0) as usize;
         let (before, blocks) = (&mut self.before, &mut self.blocks);
         self.tables[disk].replace(first, last, write, |previous, count| {
-            if before.len() > run && before.last() == Some(&previous) {
-                if let Some(n) = blocks.last_mut().filter(|n| n.checked_add(count).is_some()) {
-                    *n += count;
-                    return;
-                }
+            let same = before.len() > run && before.last() == Some(&previous);
+            let room = |n: &&mut u32| same && n.checked_add(count).is_some();
+            if let Some(n) = blocks.last_mut().filter(room) {
+                *n += count;
+                return;
             }
             before.push(previous);
             blocks.push(count);
