@@ -263,11 +263,11 @@ impl Pipeline {
             return self.ascend(id, layer, status, now);
         }
         self.core.enter(root, layer, now);
-        self.to_backend(id, now);
+        self.reach_backend(id, now);
     }
 
     #[inline]
-    fn to_backend(&mut self, id: IoId, now: Ns) {
+    fn reach_backend(&mut self, id: IoId, now: Ns) {
         let io = self.core.slab.io_mut(id);
         io.layer = self.filters as u8;
         let request = Request {

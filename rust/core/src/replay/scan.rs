@@ -165,7 +165,7 @@ impl SectorSet {
         let mut runs: Vec<(u64, u64)> = Vec::new();
         for (chunk, bits) in chunks {
             for sector in (0..CHUNK).filter(|s| bits[(s / 64) as usize] >> (s % 64) & 1 == 1) {
-                let from = (chunk * CHUNK + sector) * SECTOR & !(align - 1);
+                let from = ((chunk * CHUNK + sector) * SECTOR) & !(align - 1);
                 let to = ((chunk * CHUNK + sector + 1) * SECTOR).next_multiple_of(align);
                 match runs.last_mut() {
                     Some(last) if last.0 + last.1 >= to => {}
