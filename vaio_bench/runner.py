@@ -73,8 +73,13 @@ class Settings:
                 raise InputError(f"{name}: expected one of {', '.join(known)}, got {value}")
         if not 0 < self.speed < float("inf"):
             raise InputError(f"--speed: expected a factor above 0, got {self.speed}")
-        bounds = (("--depth", self.depth, 1, 65_536), ("--inflight", self.inflight, 1, 65_536))
-        for name, number, low, high in (*bounds, ("--skip", self.skip, 0, 1 << 62)):
+        bounds = (
+            ("--depth", self.depth, 1, 65_536),
+            ("--inflight", self.inflight, 1, 65_536),
+            ("--skip", self.skip, 0, 1 << 62),
+            ("--seed", self.seed, 0, (1 << 64) - 1),
+        )
+        for name, number, low, high in bounds:
             if not low <= number <= high:
                 raise InputError(f"{name}: expected {low} to {high}, got {number}")
         if self.limit is not None and self.limit < 1:
@@ -156,7 +161,7 @@ def _chosen_disks(trace: Trace, settings: Settings) -> list[str]:
         if disk not in trace.disks:
             known = ", ".join(trace.disks[:10])
             raise InputError(f"--disk: {trace.path} has no disk {disk}, but {known}")
-    return list(settings.disks)
+    return list(dict.fromkeys(settings.disks))
 
 
 def _window(job_disks: list[str], settings: Settings) -> dict[str, Any]:
@@ -166,7 +171,12 @@ def _window(job_disks: list[str], settings: Settings) -> dict[str, Any]:
 def _scan(trace: Trace, disks: list[str], settings: Settings) -> dict[str, Any]:
     columns = ["time_ns", "disk", "op", "offset_bytes", "length_bytes", "latency_ns", "flags"]
     window = json.dumps(_window(disks, settings))
-    scan = _core.Scan(trace.reader(columns), window, settings.fit_to_bytes)
+    try:
+        scan = _core.Scan(trace.reader(columns), window, settings.fit_to_bytes)
+    except InputError as error:
+        # A damaged page is told with the file's name, a wrong row without.
+        text = str(error)
+        raise InputError(text if str(trace.path) in text else f"{trace.path}: {text}") from None
     found: dict[str, Any] = json.loads(scan.to_json())
     if not found["ios"]:
         raise InputError(f"{trace.path}: no I/O is left to replay (--skip, --limit, --disk)")
@@ -204,10 +214,8 @@ def _targets(
     fit = job.settings.fit_to_bytes
     needs = []
     for disk, found in zip(job.disks, job.scan["disks"], strict=True):
-        size = (
-            fit or -(-found["reach_bytes"] // targets.SIZE_ALIGN_BYTES) * targets.SIZE_ALIGN_BYTES
-        )
-        needs.append(targets.Need(disk, size, fit is not None))
+        reach, align = found["reach_bytes"], targets.SIZE_ALIGN_BYTES
+        needs.append(targets.Need(disk, reach, fit or -(-reach // align) * align, fit is not None))
     paths = targets.paths_for(target, job.disks)
     # What a read-only trace finds on a target of the user's is the user's: nothing is written.
     read_only = job.scan["writes"] == 0 and all(

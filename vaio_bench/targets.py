@@ -28,9 +28,12 @@ class Need:
     """What a disk's target must hold."""
 
     disk: str
+    reach_bytes: int
+    """First byte behind all that the trace touches: no target may be smaller."""
     size_bytes: int
+    """Of a file that is made."""
     exact: bool
-    """The size was asked for (`--fit-to`): a file that is made gets exactly this."""
+    """The size was asked for (`--fit-to`): a file of ours gets exactly this."""
 
 
 @dataclass(frozen=True)
@@ -93,26 +96,27 @@ def prepare(
         WorkError: a file cannot be made: the disk is full.
     """
     paths = paths_for(target, [need.disk for need in needs])
-    if len(paths) > 1 or paths[0] != target:
-        _make_folder(target)
     existing = [path.exists() for path in paths]
     for path, need, exists in zip(paths, needs, existing, strict=True):
         if exists:
             _check(path, need, writes=writes, destroy_data=destroy_data)
-    created: list[str] = []
-    total = sum(need.size_bytes for need, exists in zip(needs, existing, strict=True) if not exists)
-    done = 0
-    for path, need, exists in zip(paths, needs, existing, strict=True):
-        if exists:
-            continue
-        _create(path, need.size_bytes)
-        created.append(str(path))
-        if precondition:
-            for written in _fill(path, need.size_bytes):
-                done += written
-                if progress:
-                    progress(done, total)
-    return Prepared([str(path) for path in paths], created, precondition or not created)
+    if paths[0] != target:
+        _make_folder(target)
+    missing = [
+        (path, need)
+        for path, need, exists in zip(paths, needs, existing, strict=True)
+        if not exists
+    ]
+    created: list[Path] = []
+    try:
+        _make(missing, created, precondition=precondition, progress=progress)
+    except BaseException:
+        # All or nothing, Ctrl-C included: half of the targets is of no use and takes room.
+        for path in created:
+            path.unlink(missing_ok=True)
+        raise
+    names = [str(path) for path in created]
+    return Prepared([str(path) for path in paths], names, precondition or not created)
 
 
 def _make_folder(folder: Path) -> None:
@@ -120,6 +124,27 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot make the folder of targets: {error.strerror}") from None
+
+
+def _make(
+    missing: Sequence[tuple[Path, Need]],
+    created: list[Path],
+    *,
+    precondition: bool,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Makes the files and appends each to `created` as soon as it is there."""
+    total = sum(need.size_bytes for _, need in missing)
+    done = 0
+    for path, need in missing:
+        _create(path, need.size_bytes)
+        created.append(path)
+        if not precondition:
+            continue
+        for written in _fill(path, need.size_bytes):
+            done += written
+            if progress:
+                progress(done, total)
 
 
 def _check(path: Path, need: Need, *, writes: bool, destroy_data: bool) -> None:
@@ -139,11 +164,14 @@ def _check(path: Path, need: Need, *, writes: bool, destroy_data: bool) -> None:
                 "--destroy-data if its contents may go"
             )
         size = os.lseek(fd, 0, os.SEEK_END)
-        if size < need.size_bytes and ours:
-            _allocate(fd, path, need.size_bytes)
-        elif size < need.size_bytes:
+        if ours and writes:
+            if size < need.size_bytes:
+                _allocate(fd, path, need.size_bytes)
+            elif need.exact:
+                os.ftruncate(fd, need.size_bytes)
+        elif size < need.reach_bytes:
             raise InputError(
-                f"{path}: the trace reaches to byte {need.size_bytes} of disk {need.disk}, the "
+                f"{path}: the trace reaches to byte {need.reach_bytes} of disk {need.disk}, the "
                 f"target has {size}; use a larger one or --fit-to"
             )
     finally:
@@ -192,7 +220,6 @@ def _fill(path: Path, size_bytes: int) -> Iterator[int]:
         os.fdatasync(fd)
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError as error:
-        path.unlink(missing_ok=True)
         raise WorkError(f"{path}: cannot write the new target: {error.strerror}") from None
     finally:
         os.close(fd)

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Ended
 from replay_kit import Io, write_trace
 
 from vaio_bench import replay, round_child, round_process, runner
+from vaio_bench.cli import main
 from vaio_bench.errors import InputError, VaioBenchError
 from vaio_bench.runner import Settings
 from vaio_bench.store import Run, open_run
@@ -77,5 +79,23 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Rep
             settings=chosen,
         )
         return Replayed(open_run(tmp_path / f"run{count}"), found)
+
+    return run
+
+
+@pytest.fixture
+def here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Ended]:
+    """As `cli`, in this process: most of a small command's time is the start of Python."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: str | Path, **_: object) -> Ended:
+        monkeypatch.setattr("sys.argv", ["vaio-bench", *map(str, args)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        stdout, stderr = capfd.readouterr()
+        return Ended(int(ended.value.code or 0), stdout, stderr)
 
     return run

@@ -113,6 +113,17 @@ def test_closed_without_latencies_waits_for_the_io_before_and_warns(engine: Call
     assert "no_latencies" in str(replayed.found["warnings"]).lower().replace("-", "_")
 
 
+def test_closed_keeps_the_distance_where_the_parent_is_long_gone(engine: Callable) -> None:
+    # The first disk's second I/O waits for one that completed 70,000 I/Os before it.
+    count = 70_000
+    ios = [Io(i * 1_000, "read", 0, 4096, "busy" if i else "idle") for i in range(count)]
+    ios.append(Io(count * 1_000 + 5_000_000, "read", 0, 4096, "idle"))
+    rows = engine(ios, pace="closed", backend="null").run.scan_ios().collect().sort("seq")
+    gap = ios[-1].time_ns - ios[-2].time_ns
+    assert rows["due_ns"][-1] == rows["due_ns"][-2] + gap
+    assert rows["submit_ns"][-1] == rows["due_ns"][-1]
+
+
 @pytest.mark.parametrize("pace", ["recorded", "closed", "asap"])
 def test_no_time_of_a_row_is_before_the_start(engine: Callable, pace: str) -> None:
     ios = [Io(io.time_ns, io.op, io.offset, io.length, io.disk, io.flags, 7_000) for io in mixed(8)]

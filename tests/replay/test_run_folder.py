@@ -51,6 +51,8 @@ def test_rows_have_the_columns_and_types_of_the_contract(chained: Callable, cloc
             found = schema.field(field.name).type
             if pa.types.is_dictionary(field.type):
                 assert pa.types.is_dictionary(found) or pa.types.is_string(found), field.name
+            elif pa.types.is_list(field.type):
+                assert found.value_type == field.type.value_type, field.name
             else:
                 assert found == field.type, field.name
         assert all(column.null_count == 0 for column in pq.read_table(part).columns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from typing import Any
 
 import typer
 
@@ -25,6 +26,11 @@ VERBS: tuple[str, ...] = (
 )
 
 
+# typer exports the errors of a wrong command line, but not what they have in common.
+_UsageError: Any = typer.BadParameter.__bases__[0]
+_INTERRUPTED = 130
+
+
 def build_app() -> typer.Typer:
     """The typer application with every verb of `VERBS`."""
     app = typer.Typer(
@@ -43,14 +49,20 @@ def build_app() -> typer.Typer:
 def main() -> None:
     """Entry point of `vaio-bench`: maps errors to one line on stderr and an exit status."""
     try:
-        build_app()()
+        # Left to itself typer would say nothing after Ctrl-C, and three lines of a wrong option.
+        status = build_app()(standalone_mode=False)
     except VaioBenchError as error:
         print(f"vaio-bench: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        print("vaio-bench: interrupted", file=sys.stderr)
-        sys.exit(130)
+    except _UsageError as error:
+        message = error.format_message()
+        # Without any argument the message is the help.
+        print(message if "\n" in message else f"vaio-bench: {message}", file=sys.stderr)
+        sys.exit(2)
     except BrokenPipeError:
         # The reader of our standard output has gone: not an error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    if status == _INTERRUPTED:
+        print("vaio-bench: interrupted", file=sys.stderr)
+    sys.exit(status)

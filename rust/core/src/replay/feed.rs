@@ -8,6 +8,13 @@ use crate::error::{Error, Result};
 use crate::io::Op;
 use crate::trace::{NO_LATENCY, NO_STREAM, TraceIo};
 
+/// The longest read or write: 1 GiB.
+const DATA_BYTES_MAX: i64 = 1 << 30;
+/// The longest discard or write_zeroes: 1 TiB.
+const RANGE_BYTES_MAX: i64 = 1 << 40;
+/// No disk is larger: 4 EiB.
+const REACH_BYTES_MAX: i64 = 1 << 62;
+
 /// What part of a trace is replayed.
 #[derive(Debug, Clone, Default, serde::Deserialize)]
 pub struct Window {
@@ -93,15 +100,31 @@ impl Feed {
                 ))
                 .with("row", seq));
             }
-            if io.offset_bytes < 0 || io.length_bytes < 0 {
-                return Err(Error::input("offset_bytes and length_bytes must not be negative")
-                    .with("row", seq));
+            if let Some(fault) = fault_of(&io) {
+                return Err(Error::input(fault).with("row", seq));
             }
             self.last_ns = io.time_ns;
             rows.push(Numbered { seq, io });
         }
         Ok(rows)
     }
+}
+
+/// What of an I/O no disk can have. A buffer is reserved for the longest read or write, and the
+/// scan takes memory for what write_zeroes covers.
+fn fault_of(io: &TraceIo) -> Option<String> {
+    let (offset, length) = (io.offset_bytes, io.length_bytes);
+    if offset < 0 || length < 0 {
+        return Some("offset_bytes and length_bytes must not be negative".to_owned());
+    }
+    let longest = if io.op.has_data() { DATA_BYTES_MAX } else { RANGE_BYTES_MAX };
+    if length > longest {
+        let op = io.op.name();
+        return Some(format!("length_bytes of a {op}: expected at most {longest}, got {length}"));
+    }
+    (offset > REACH_BYTES_MAX - length).then(|| {
+        format!("offset_bytes: expected an end of at most {REACH_BYTES_MAX}, got {offset}")
+    })
 }
 
 /// The columns of a batch, dictionaries resolved once.

@@ -140,8 +140,10 @@ impl Kit {
         let mut runs = Vec::new();
         for (local, (_, found)) in self.disks.iter().enumerate() {
             let align = self.lock_align.max(4096);
-            let pieces = found.prefill.runs(align, PREFILL_BYTES);
-            runs.extend(pieces.into_iter().map(|(offset, length)| (local as u16, offset, length)));
+            // Rounded out, a run may reach past the end of a target of an odd size.
+            let end = self.targets.get(local).map_or(u64::MAX, |target| target.size_bytes);
+            let pieces = found.prefill.runs(align, PREFILL_BYTES).into_iter();
+            runs.extend(pieces.map(|(from, length)| (local as u16, from, length.min(end - from))));
         }
         runs
     }

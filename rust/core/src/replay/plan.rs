@@ -19,8 +19,9 @@ pub enum Due {
     Now,
     /// This long after the start.
     At(Ns),
-    /// This long after the I/O of this sequence number completed.
-    After { seq: u64, think_ns: Ns },
+    /// This long after the I/O of this sequence number completed; where its completion is no
+    /// longer remembered, `gap_ns` after the I/O before it in the trace was due.
+    After { seq: u64, think_ns: Ns, gap_ns: Ns },
 }
 
 /// An I/O as the worker will issue it.
@@ -72,6 +73,7 @@ pub struct TraceSource {
     waiting: VecDeque<Planned>,
     pace: Pace,
     speed: f64,
+    last_time_ns: i64,
     parents: Parents,
 }
 
@@ -95,18 +97,23 @@ impl TraceSource {
             waiting: VecDeque::new(),
             pace,
             speed,
+            last_time_ns: 0,
         }
     }
 
     fn due(&mut self, row: &Numbered, disk: u16) -> Due {
         let at = (row.io.time_ns as f64 / self.speed) as Ns;
+        let gap = row.io.time_ns - self.last_time_ns;
+        self.last_time_ns = row.io.time_ns;
         match self.pace {
             Pace::Asap => Due::Now,
             Pace::Recorded => Due::At(at),
             Pace::Closed => match self.parents.of(row, disk) {
-                Some((seq, think_ns)) => {
-                    Due::After { seq, think_ns: (think_ns as f64 / self.speed) as Ns }
-                }
+                Some((seq, think_ns)) => Due::After {
+                    seq,
+                    think_ns: (think_ns as f64 / self.speed) as Ns,
+                    gap_ns: (gap as f64 / self.speed) as Ns,
+                },
                 None => Due::At(at),
             },
         }

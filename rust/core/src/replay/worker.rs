@@ -70,6 +70,8 @@ pub struct Worker {
     pub(super) in_flight: usize,
     /// When there last was room again for another I/O in flight.
     pub(super) room_since_ns: Ns,
+    /// When the last I/O that was issued was due.
+    pub(super) last_due_ns: Ns,
     pub(super) done: Vec<IoId>,
     pub(super) ready: Vec<IoId>,
     pub(super) completed_ns: Vec<(u64, Ns)>,
@@ -104,6 +106,7 @@ impl Worker {
             staged: VecDeque::with_capacity(STAGED_MAX),
             in_flight: 0,
             room_since_ns: 0,
+            last_due_ns: 0,
             done: Vec::with_capacity(slots),
             ready: Vec::with_capacity(slots),
             completed_ns: if options.pace == Pace::Closed {
@@ -135,6 +138,7 @@ impl Worker {
         self.start_ns = start_ns;
         self.next_sample_ns = start_ns;
         self.room_since_ns = 0;
+        self.last_due_ns = start_ns;
         self.exhausted = false;
         (self.pace, self.depth) = match phase {
             Phase::Trace => (self.options.pace, self.options.in_flight_max()),
@@ -275,13 +279,13 @@ impl Worker {
         match self.slots[*self.staged.front()? as usize].due {
             Due::Now => Some(0),
             Due::At(at) => Some(self.start_ns + at),
-            Due::After { seq, think_ns } => {
+            Due::After { seq, think_ns, gap_ns } => {
                 let (done_seq, done_ns) = self.completed_ns[seq as usize % REMEMBERED];
                 if done_seq == seq {
                     Some(done_ns + think_ns)
                 } else if done_seq != u64::MAX && done_seq > seq || self.in_flight == 0 {
-                    // Forgotten, or left out by --skip or --disk: nothing to wait for.
-                    Some(0)
+                    // Forgotten: its own completion would be guessed, the distance is known.
+                    Some(self.last_due_ns + gap_ns)
                 } else {
                     None
                 }
@@ -305,6 +309,7 @@ impl Worker {
             }
             self.staged.pop_front();
             self.slots[id as usize].due_ns = due;
+            self.last_due_ns = due;
             self.issue(id);
         }
         Ok(())
