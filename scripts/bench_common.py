@@ -34,6 +34,7 @@ class Goal:
 
     @property
     def met(self) -> bool:
+        """Whether the figure is on the right side of its limit."""
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
 
@@ -78,10 +79,10 @@ def need_fio(bench: str) -> None:
         sys.exit(0)
 
 
-def fio(iolog: Path, engine: str, depth: int, cwd: Path, *more: str) -> dict[str, Any]:
+def fio(iolog: str | Path, engine: str, depth: int, cwd: Path, *more: str) -> dict[str, Any]:
     """Replays an iolog as fast as fio can; the job's part of its JSON.
 
-    `cwd` is where logs that it writes go.
+    Several iologs, one a job, are parted by colons. `cwd` is where logs that it writes go.
     """
     command = ["fio", "--name=peer", f"--ioengine={engine}", f"--iodepth={depth}"]
     command += [f"--read_iolog={iolog}", "--replay_no_stall=1", "--output-format=json", *more]
