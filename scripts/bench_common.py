@@ -34,7 +34,7 @@ class Goal:
 
     @property
     def met(self) -> bool:
-        """Whether the figure is on the right side of its limit."""
+        """Whether the value is on the right side of its limit."""
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
 

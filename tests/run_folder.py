@@ -238,6 +238,10 @@ def rpo_plan() -> dict[str, object]:
                 "backlog_bytes_max": 91_000_000,
                 "sent_bytes": 1_900_000_000,
                 "written_bytes": 2_385_092_608,
+                "series": {
+                    "time_s": [i / 100 for i in range(4_500)],
+                    "rpo_s": [i % 250 / 100 for i in range(4_500)],
+                },
             },
             {
                 "mode": "cdp",

@@ -134,7 +134,7 @@ def test_skip_bad_counts_what_it_drops(cli: Cli, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("suffix", "pack"), [("gz", gzip), ("xz", lzma), ("bz2", bz2)])
 def test_compressed_sources(tmp_path: Path, suffix: str, pack: Any) -> None:
-    plain = canonical_csv(tmp_path / "a.csv", rows=20_000)
+    plain = canonical_csv(tmp_path / "a.csv", rows=60_000)
     packed = tmp_path / f"a.csv.{suffix}"
     packed.write_bytes(pack.compress(plain.read_bytes()))
     import_trace(plain, tmp_path / "plain.parquet")

@@ -144,13 +144,20 @@ def import_trace(
     if target.resolve() in {path.resolve() for path in files}:
         raise InputError(f"{target}: is a source of this import")
     total = sum(path.stat().st_size for path in files)
-    options = {"format": format, "event": event, "columns": columns, "skip_bad": skip_bad}
+    options = {"event": event, "columns": columns, "skip_bad": skip_bad}
     with ThreadPoolExecutor(1) as pool:
         hashes = pool.submit(lambda: [_describe(path) for path in files])
         for sort in (False, True):
             with TraceWriter(target, force=force) as writer:
                 reader = _core.TraceReader(
-                    files, target.parent, **options, sort=sort, batch_rows=ROW_GROUP_ROWS
+                    files,
+                    target.parent,
+                    format=format,
+                    event=event,
+                    columns=columns,
+                    skip_bad=skip_bad,
+                    sort=sort,
+                    batch_rows=ROW_GROUP_ROWS,
                 )
                 last_ns, disks = _copy(reader, writer, progress, total)
                 report = json.loads(reader.report())
@@ -202,7 +209,7 @@ def _document(imported: Imported, options: dict[str, Any]) -> dict[str, Any]:
         "tool_version": _core.VERSION,
         "source_format": imported.format,
         "sources": imported.sources,
-        "options": {key: options[key] for key in ("event", "columns", "skip_bad")},
+        "options": options,
         "records": imported.records,
         "rows_dropped": imported.dropped,
         "warnings": imported.warnings,

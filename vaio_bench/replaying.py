@@ -57,6 +57,9 @@ def replay(
     kept = settings.pace != "recorded" or settings.clock == "virtual" or worst <= LATE_SHARE_MAX
     found["gate"] = None if kept else f"{worst:.1%} of the I/Os were more than 1 ms late"
     found["told_errors"] = told[:10]
-    found["warning_texts"] = [warning["text"] for warning in run.manifest.get("warnings", [])]
+    found["warning_texts"] = [
+        f"{warning['seen']}: {warning['why']}. {warning['remedy']}."
+        for warning in run.manifest.get("warnings", [])
+    ]
     write_result(path, "replay", found)
     return found

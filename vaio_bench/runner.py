@@ -5,24 +5,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vaio_bench import _core, environment, schemas, targets
+from vaio_bench import _core, manifest, targets
 from vaio_bench.errors import InputError, VaioBenchError
 from vaio_bench.round_process import RoundError, run_round
 from vaio_bench.run_writer import RunWriter
 from vaio_bench.spec import Policy
 from vaio_bench.store import part_folder
 from vaio_bench.trace import Trace, open_trace
-from vaio_bench.warnings import RunWarning, WarningKind
+from vaio_bench.warnings import WarningKind
 
 BACKENDS = ("uring", "psync", "mem", "null", "sim")
 PACES = ("recorded", "asap", "closed")
@@ -30,7 +27,6 @@ CLOCKS = ("wall", "virtual")
 CONFLICTS = ("order", "allow", "drop")
 # Beyond this many disks, a worker drives several: threads and rings are not free.
 WORKERS_MAX = 64
-FIT_EXTENT_BYTES = 1 << 20
 
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, of how many)."""
@@ -88,7 +84,7 @@ class Settings:
                 f"--clock virtual: expected a modelled backend (sim, mem or null), got "
                 f"{self.backend}"
             )
-        if self.fit_to_bytes is not None and self.fit_to_bytes < FIT_EXTENT_BYTES:
+        if self.fit_to_bytes is not None and self.fit_to_bytes < manifest.FIT_EXTENT_BYTES:
             raise InputError("--fit-to: expected at least 1MiB, an extent of the map")
 
 
@@ -138,8 +134,8 @@ def execute(
     if not force and out.is_dir() and any(out.iterdir()):
         raise InputError(f"{out}: the folder is not empty; name another, or --force for a run")
     prepared, read_only = _targets(job, backend, target, progress)
-    manifest = _manifest(job, backend, why, prepared, target, rounds)
-    writer = RunWriter.create(out, manifest, force=force)
+    document = manifest.build(job, backend, why, prepared, target, rounds)
+    writer = RunWriter.create(out, document, force=force)
     options = _engine_options(job, backend, prepared, read_only=read_only)
     try:
         _run_rounds(job, writer, options, progress)
@@ -252,103 +248,6 @@ def _engine_options(
     }  # fmt: skip
 
 
-def _manifest(
-    job: Job,
-    backend: str,
-    why: str | None,
-    prepared: targets.Prepared,
-    target: str | Path | None,
-    rounds: int,
-) -> dict[str, Any]:
-    settings = job.settings
-    found = environment.environment(target if prepared.paths else None)
-    floor = _core.harness_floor() if settings.clock == "wall" else None
-    warnings = [warning for policy in job.policies for warning in policy.warnings]
-    warnings += environment.warnings_of(found)
-    if any(disk["fit_wrapped"] for disk in job.scan["disks"]):
-        warnings.append(WarningKind.FIT_TO_WRAPPED.of(fit_to=f"{settings.fit_to_bytes} bytes"))
-    if not prepared.preconditioned:
-        warnings.append(WarningKind.NOT_PRECONDITIONED.of(target=str(target)))
-    if settings.pace == "closed" and job.scan["with_latency"] == 0:
-        warnings.append(WarningKind.NO_LATENCIES.of(trace=str(job.trace.path)))
-    fit = None
-    if settings.fit_to_bytes is not None:
-        fit = {
-            "size_bytes": settings.fit_to_bytes,
-            "extent_bytes": FIT_EXTENT_BYTES,
-            "disks": {
-                disk: {"wrapped": entry["fit_wrapped"], "extents": entry["fit_extents"]}
-                for disk, entry in zip(job.disks, job.scan["disks"], strict=True)
-            },
-        }
-    return {
-        "schema_version": schemas.RUN_SCHEMA_VERSION,
-        "tool_version": version("vaio-bench"),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "trace": {
-            "path": str(job.trace.path),
-            "size_bytes": job.trace.path.stat().st_size,
-            "sha256": _sha256(job.trace.path),
-            "ios": job.scan["ios"],
-            "duration_s": job.scan["duration_ns"] / 1e9,
-            "disks": job.disks,
-            "skip": settings.skip,
-            "limit": settings.limit,
-            "source_format": job.trace.metadata.get("source_format"),
-            "metadata": job.trace.metadata,
-        },
-        "policies": {
-            policy.name: {
-                **policy.to_dict(),
-                "layers": [*(use.use for use in policy.filters), backend],
-            }
-            for policy in job.policies
-        },
-        "rounds": rounds,
-        "order": [list(entry) for entry in job.order],
-        "seed": settings.seed,
-        "clock": settings.clock,
-        "backend": {"requested": settings.backend, "used": backend, "why": why},
-        "pacing": {
-            "mode": settings.pace,
-            "speed": settings.speed,
-            "depth": settings.depth,
-            "inflight": settings.inflight,
-            "spin_ns": settings.spin_ns,
-            "conflicts": settings.conflicts,
-        },
-        "data": {"compressible": settings.compressible, "dedupe": settings.dedupe},
-        "verify": settings.verify,
-        "target": {
-            "path": None if target is None else str(target),
-            "paths": prepared.paths,
-            "created": prepared.created,
-            "preconditioned": prepared.preconditioned,
-            "requested": settings.direct,
-            "file_system": (found["target"] or {}).get("file_system"),
-        },
-        "scan": [
-            {key: value for key, value in disk.items() if key != "fit_extents"}
-            for disk in job.scan["disks"]
-        ],
-        "fit_to": fit,
-        "harness": floor,
-        "environment": found,
-        "warnings": [_stored(warning) for warning in warnings],
-        "settings": asdict(settings),
-        "totals": {},
-    }
-
-
-def _stored(warning: RunWarning) -> dict[str, str]:
-    return {**warning.to_dict(), "text": str(warning)}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _run_rounds(
     job: Job, writer: RunWriter, options: dict[str, Any], progress: Progress | None
 ) -> None:
@@ -405,7 +304,7 @@ def _note_direct(writer: RunWriter, settled: dict[str, Any]) -> None:
     target["alignment"] = settled["lock_align_bytes"]
     if not target["direct"]:
         warning = WarningKind.PAGE_CACHE.of(target=target["path"])
-        writer.manifest["warnings"].append(_stored(warning))
+        writer.manifest["warnings"].append(manifest.stored(warning))
 
 
 def _finish_round(
@@ -439,7 +338,7 @@ def _conclude(writer: RunWriter, settings: Settings) -> None:
     if settings.pace == "recorded" and settings.clock == "wall" and late > LATE_SHARE_MAX:
         p99 = max(r["lateness"]["p99_ns"] for r in rounds if "lateness" in r)
         warning = WarningKind.DEVICE_TOO_SLOW.of(late=late, p99_us=p99 / 1e3)
-        writer.manifest["warnings"].append(_stored(warning))
+        writer.manifest["warnings"].append(manifest.stored(warning))
     errors = sum(r["errors"] for r in rounds)
     mismatches = sum(r["mismatches"] for r in rounds)
     if errors or mismatches:

@@ -14,6 +14,7 @@ import pyarrow as pa
 RUN_SCHEMA_VERSION = 1
 
 _NAME = pa.dictionary(pa.int32(), pa.string())
+_TIMES = pa.list_(pa.field("element", pa.int64(), nullable=False))
 
 
 class IoFlag(IntFlag):
@@ -47,8 +48,8 @@ IOS = pa.schema(
         pa.field("flags", pa.uint32(), nullable=False),
         pa.field("blocks", pa.int64(), nullable=False),
         pa.field("hit_blocks", pa.int64(), nullable=False),
-        pa.field("self_ns", pa.list_(pa.int64()), nullable=False),
-        pa.field("cpu_ns", pa.list_(pa.int64()), nullable=False),
+        pa.field("self_ns", _TIMES, nullable=False),
+        pa.field("cpu_ns", _TIMES, nullable=False),
         pa.field("harness_ns", pa.int64(), nullable=False),
     ]
 )

@@ -247,13 +247,11 @@ def open_trace(path: str | Path) -> Trace:
     """
     path = Path(path)
     try:
-        file = pq.ParquetFile(path, read_dictionary=["disk", "op"])
+        footer = pq.read_metadata(path)
+        names = [name for name in ("disk", "op") if name in footer.schema.names]
+        file = pq.ParquetFile(path, metadata=footer, read_dictionary=names)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except KeyError as error:
-        # What is to be read as a dictionary must be there when the file is opened.
-        name = error.args[0].decode() if isinstance(error.args[0], bytes) else error.args[0]
-        raise InputError(f"{path}: expected column {name} ({_NAME})") from None
     except (pa.ArrowException, OSError) as error:
         hint = "expected a canonical trace (Parquet; `vaio-bench import` makes one)"
         raise InputError(f"{path}: {hint}: {_reason(error)}") from None

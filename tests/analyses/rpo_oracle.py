@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def pieces(oracle: Oracle, points: list[tuple[Fraction, Fraction]] | None) -> tu
     inside = sorted(m for m in moments if m <= oracle.end)
     rpo: list[Piece] = []
     exposure: list[Piece] = []
-    for start, end in zip(inside, inside[1:], strict=False):
+    for start, end in pairwise(inside):
         at = (start + end) / 2
         if points is None:
             late = [
@@ -132,14 +133,14 @@ def missed(found: list[Piece], target: int) -> list[tuple[Fraction, Fraction]]:
         since = max(start, origin + target)
         if end - origin <= target + 1:
             continue
-        if spans and since - spans[-1][1] <= 1:
+        if spans and since - spans[-1][1] <= Fraction(1, 2):
             since = spans.pop()[0]
         spans.append((since, end))
     return spans
 
 
 def sessions_met(points: list[tuple[Fraction, Fraction]], target: int) -> float | None:
-    ages = [after[1] - point[0] for point, after in zip(points, points[1:], strict=False)]
+    ages = [after[1] - point[0] for point, after in pairwise(points)]
     return sum(age <= target + 1 for age in ages) / len(ages) if ages else None
 
 

@@ -125,7 +125,9 @@ def test_one_round_has_no_interval() -> None:
         (1.010, 1.005, 1.015, 0.001, 0.001, False, "equivalent"),  # though it leaves out 1
         (1.010, 1.005, 1.015, 0.02, 0.001, False, "no difference shown"),  # the floor goes first
         (1.00, 0.97, 1.03, 0.0, 0.9, False, "no difference shown"),
-        (1.05, 1.01, 1.09, 0.01, 0.08, False, "no difference shown"),  # not after Holm
+        (1.05, 1.02, 1.09, 0.01, 0.08, False, "no difference shown"),  # not after Holm
+        (1.30, 1.21, 1.40, 0.26, 0.001, False, "no difference shown"),  # reaches into the floor
+        (0.77, 0.72, 0.82, 0.26, 0.001, False, "no difference shown"),
         (1.05, 1.01, 1.09, None, 0.01, False, "no difference shown"),  # nothing to compare with
     ],
 )

@@ -148,9 +148,11 @@ def test_service_times_of_unmerged_ios(traces_dir: Path, tmp_path: Path) -> None
         elif action == 7 and key in queued:
             issued[key] = time
         elif action == 8 and key in issued:
-            wanted[queued.pop(key) - origin] = time - issued.pop(key)
+            at_offset = (queued.pop(key) - origin, key[0] * 512)
+            wanted[at_offset] = time - issued.pop(key)
     rows = pl.read_parquet(trace)
-    got = dict(zip(rows["time_ns"], rows["latency_ns"], strict=True))
+    keys = zip(rows["time_ns"], rows["offset_bytes"], strict=True)
+    got = dict(zip(keys, rows["latency_ns"], strict=True))
     assert len(wanted) > 70_000
     different = {at for at, latency in wanted.items() if got[at] != latency}
     assert not different

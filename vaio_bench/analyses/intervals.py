@@ -120,8 +120,10 @@ def verdict(
        floor (`floor`, relative; None: there is none to compare with, so nothing is claimed).
     2. `equivalent`: the whole interval lies within 1/(1+margin) to 1+margin, even if it leaves
        out 1. As the interval holds at 95 %, this is two one-sided tests at 2.5 % each.
-    3. `slower` or `faster` (worse or better, whatever the metric): the interval leaves out 1,
-       and so does the p value adjusted for the number of policies.
+    3. `slower` or `faster` (worse or better, whatever the metric): the whole interval lies
+       beyond the noise floor, so it leaves out 1, and so does the p value adjusted for the number
+       of policies. The floor of a few rounds is itself uncertain: a ratio that only just reaches
+       over it, on a machine as noisy as that, is no claim.
     4. `no difference shown`.
     """
     if interval.low is None or interval.high is None or floor is None:
@@ -130,7 +132,7 @@ def verdict(
         return "no difference shown"
     if interval.low >= 1 / (1 + margin) and interval.high <= 1 + margin:
         return "equivalent"
-    leaves_out_one = interval.low > 1 or interval.high < 1
-    if leaves_out_one and p_adjusted is not None and p_adjusted < 1 - CONFIDENCE:
+    beyond = interval.low > 1 + floor or interval.high < 1 / (1 + floor)
+    if beyond and p_adjusted is not None and p_adjusted < 1 - CONFIDENCE:
         return "faster" if (interval.ratio > 1) == more_is_better else "slower"
     return "no difference shown"

@@ -162,9 +162,12 @@ def rpo(
         InputError: An option is wrong (zero bandwidth included), or the file is missing, damaged
             or no canonical trace; names the option, or the file and row.
     """
-    options = _options(
-        link, target_rpo, point_interval, snapshot_every, compression, link_efficiency, growth
-    )
+    shares = {"compression": compression, "link_efficiency": link_efficiency, "growth": growth}
+    options = {
+        **_times(link, target_rpo, point_interval, snapshot_every),
+        **{name: parse_share(share, _option(name)) for name, share in shares.items()},
+        "series_points": SERIES_POINTS,
+    }
     granularity_bytes = parse_size(granularity, "--granularity")
     with open_trace(trace) as opened:
         rows = opened.rows
@@ -204,14 +207,15 @@ def parse_link(link: str) -> tuple[int, int]:
     return bandwidth_bps, parse_time_ns(rtt, "--link (round trip)") if comma else 0
 
 
-def _options(
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _times(
     link: str,
     target_rpo: str | float,
     point_interval: str | float | None,
     snapshot_every: Sequence[str],
-    compression: str | float,
-    link_efficiency: str | float,
-    growth: str | float,
 ) -> dict[str, Any]:
     bandwidth_bps, rtt_ns = parse_link(link)
     target_ns = parse_time_ns(target_rpo, "--target-rpo")
@@ -226,10 +230,6 @@ def _options(
         "target_ns": target_ns,
         "point_interval_ns": interval_ns,
         "snapshot_every_ns": [parse_time_ns(t, "--snapshot-every") for t in snapshot_every],
-        "compression": parse_share(compression, "--compression"),
-        "link_efficiency": parse_share(link_efficiency, "--link-efficiency"),
-        "growth": parse_share(growth, "--growth"),
-        "series_points": SERIES_POINTS,
     }
 
 

@@ -44,7 +44,7 @@ def summary(run: Run | str | Path, policy: str | None = None) -> dict[str, Any]:
         )
         .collect(engine="streaming")
     )
-    seconds = max(spans["span_ns"].sum(), 1) / 1e9
+    seconds = max(int(spans["span_ns"].sum()), 1) / 1e9
     # Only a fit map makes several rows of one I/O; counting distinct ones takes memory.
     distinct = pl.struct("round", "seq").n_unique() if run.manifest.get("fit_to") else pl.len()
     counts = rows.select(
@@ -64,8 +64,8 @@ def summary(run: Run | str | Path, policy: str | None = None) -> dict[str, Any]:
         "verified_bytes": _total(totals, "verified_bytes"),
         "unverified_bytes": _total(totals, "unverified_bytes"),
         "mismatches": _told(totals, "mismatches"),
-        "iops": spans["ios"].sum() / seconds,
-        "bytes_per_s": spans["bytes"].sum() / seconds,
+        "iops": int(spans["ios"].sum()) / seconds,
+        "bytes_per_s": int(spans["bytes"].sum()) / seconds,
         "latency_ns": _ladder(done, quantiles.LATENCY_NS, _LEVELS),
         "response_ns": _ladder(done, quantiles.RESPONSE_NS, _LEVELS),
         "issue_error_ns": _ladder(

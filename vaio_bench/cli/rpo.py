@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def rpo(
         trace: Annotated[Path, typer.Argument(help="Canonical trace (Parquet).")],
+        *,
         link: Annotated[str, typer.Option(help="RATE[,RTT] of the link: 100Mbit/s,20ms.")],
         target_rpo: Annotated[str, typer.Option(help="The RPO to hold.")] = "5s",
         point_interval: Annotated[

@@ -95,6 +95,13 @@ def thin(x: np.ndarray, y: np.ndarray, points: int = MAX_POINTS) -> tuple[np.nda
     return x[keep], y[keep]
 
 
+def time_unit(largest_ns: float) -> tuple[float, str]:
+    """The unit of a chart's axis of times (its nanoseconds and name), by the largest on it."""
+    if largest_ns < 1e7:
+        return 1e3, "µs"
+    return (1e6, "ms") if largest_ns < 1e10 else (1e9, "s")
+
+
 def _axis(title: str, **more: Any) -> dict[str, Any]:
     return {"title": {"text": title}, **more}
 
@@ -102,9 +109,10 @@ def _axis(title: str, **more: Any) -> dict[str, Any]:
 def ecdf(spread: dict[str, Distribution], palette: Palette, kind: str) -> Figure:
     """Share of I/Os at or below each time, on a logarithmic axis."""
     data = []
+    factor, unit = time_unit(max(float(of.upper[-1]) for of in spread.values()))
     for policy, of in spread.items():
         values, share = of.ecdf()
-        x, y = thin(np.log10(np.maximum(values, 1) / 1e3), share)
+        x, y = thin(np.log10(np.maximum(values, 1) / factor), share)
         data.append(
             {
                 "type": "scatter",
@@ -113,11 +121,11 @@ def ecdf(spread: dict[str, Distribution], palette: Palette, kind: str) -> Figure
                 "x": packed(10.0**x),
                 "y": packed(y * 100),
                 "line": palette.line(policy) | {"shape": "hv"},
-                "hovertemplate": "%{y:.2f} % within %{x:.4~g} µs",
+                "hovertemplate": f"%{{y:.2f}} % within %{{x:.4~g}} {unit}",
             }
         )
     layout = {
-        "xaxis": _axis(f"{kind} (µs)", type="log"),
+        "xaxis": _axis(f"{kind} ({unit})", type="log"),
         "yaxis": _axis("share of I/Os (%)", range=[0, 100.5]),
     }
     note = "Further left is faster. Rounds are pooled; every point is exact."
@@ -128,13 +136,14 @@ def ladder(spread: dict[str, Distribution], palette: Palette, kind: str) -> Figu
     """Time against percentile, the tail spread out by nines."""
     data = []
     most = 1.0
+    factor, unit = time_unit(max(float(of.upper[-1]) for of in spread.values()))
     for policy, of in spread.items():
         values, share = of.ecdf()
         # The largest value has no percentile below 1: it stands where half of one I/O is left.
         nines = -np.log10(np.maximum(1 - share, 0.5 / of.n))
         most = max(most, float(nines[-1]))
         seen = share >= _LADDER_FROM
-        x, y = thin(nines[seen], np.log10(np.maximum(values[seen], 1) / 1e3))
+        x, y = thin(nines[seen], np.log10(np.maximum(values[seen], 1) / factor))
         percentile = 100 * (1 - 10.0**-x)
         data.append(
             {
@@ -145,7 +154,7 @@ def ladder(spread: dict[str, Distribution], palette: Palette, kind: str) -> Figu
                 "y": packed(10.0**y),
                 "customdata": packed(percentile, "f8"),
                 "line": palette.line(policy),
-                "hovertemplate": "p%{customdata:.7~g}: %{y:.4~g} µs",
+                "hovertemplate": f"p%{{customdata:.7~g}}: %{{y:.4~g}} {unit}",
             }
         )
     steps = [(0.30103, "50 %"), (1, "90 %"), (2, "99 %"), (3, "99.9 %"), (4, "99.99 %")]
@@ -158,7 +167,7 @@ def ladder(spread: dict[str, Distribution], palette: Palette, kind: str) -> Figu
             ticktext=[name for _, name in shown],
             range=[-np.log10(1 - _LADDER_FROM), most + 0.1],
         ),
-        "yaxis": _axis(f"{kind} (µs)", type="log"),
+        "yaxis": _axis(f"{kind} ({unit})", type="log"),
     }
     note = "Lower is faster; to the right is the tail: each step on, a tenth of the I/Os is left."
     return Figure(f"Percentiles of {kind}", note, data, layout)
@@ -251,13 +260,14 @@ def stacked(found: Sequence[Layer], palette: Palette, quantity: str) -> Figure:
         value = each.self_mean_ns if quantity == "self" else each.cpu_mean_ns
         by_layer.setdefault((each.layer, from_below), {})[each.policy] = value
     longest = max(sum(of.get(policy, 0) for of in by_layer.values()) for policy in policies)
+    factor, unit = time_unit(longest)
     data = [
         {
             "type": "bar",
             "orientation": "h",
             "name": layer,
             "y": policies,
-            "x": [values.get(policy, 0) / 1e3 for policy in policies],
+            "x": [values.get(policy, 0) / factor for policy in policies],
             "text": [
                 words.duration(values[p]) if values.get(p, 0) > _TEXT_FROM * longest else ""
                 for p in policies
@@ -269,14 +279,14 @@ def stacked(found: Sequence[Layer], palette: Palette, quantity: str) -> Figure:
                 "color": "var(--backend)" if from_below == 1 else palette.colour(layer),
                 "line": {"color": "var(--surface)", "width": 1},
             },
-            "hovertemplate": "%{y}: %{x:.3~f} µs",
+            "hovertemplate": f"%{{y}}: %{{x:.4~g}} {unit}",
         }
         for (layer, from_below), values in sorted(by_layer.items(), key=lambda i: i[0][1])
     ]
     what = "Time in each layer" if quantity == "self" else "CPU time in each layer"
     layout = {
         "barmode": "stack",
-        "xaxis": _axis("mean per I/O (µs)"),
+        "xaxis": _axis(f"mean per I/O ({unit})"),
         "yaxis": {"autorange": "reversed", "ticksuffix": "  "},
         "hovermode": "closest",
     }

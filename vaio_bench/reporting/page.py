@@ -185,11 +185,18 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Paced", pace),
         ("Backend", used),
         ("Clock", str(manifest.get("clock", "not known"))),
-        ("Processor", f"{machine.get('cpu', 'not known')}, {machine.get('cores', '?')} cores"),
+        ("Processor", _processor(machine)),
         ("Taken", _date(str(manifest.get("created", "")))),
         ("Tool", f"vaio-bench {manifest.get('tool_version', '?')}"),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _processor(machine: dict[str, Any]) -> str:
+    cpu = machine.get("cpu", "not known")
+    if not isinstance(cpu, dict):
+        return f"{cpu}, {machine.get('cores', '?')} cores"
+    return f"{cpu.get('model') or 'not known'}, {cpu.get('allowed') or cpu.get('online')} cores"
 
 
 def _date(created: str) -> str:

@@ -55,10 +55,18 @@ def rpo_section(run: Run, plan: dict[str, Any] | None, palette: Palette) -> Sect
     modes = plan["modes"]
     made.tables = [_modes_table(modes), _bandwidth_table(modes)]
     made.figures.append(_rpo_chart(plan, palette))
-    for chart in (_violations_chart(modes, palette), *_series_charts(modes, palette), lag):
+    for chart in (
+        _violations_chart(modes, palette),
+        *_series_charts(modes, plan.get("target_s"), palette),
+        lag,
+    ):
         if chart is not None:
             made.figures.append(chart)
     made.notes = [str(_text_of(each)) for each in plan.get("warnings", [])]
+    inputs = plan.get("inputs") or {}
+    if inputs:
+        named = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in inputs.items())
+        made.notes.append(f"Planned with: {named}.")
     return made
 
 
@@ -78,16 +86,16 @@ def _modes_table(modes: list[dict[str, Any]]) -> Table:
     rows: list[list[Cell | str]] = []
     for mode in modes:
         rpo, exposure = mode.get("rpo_s") or {}, mode.get("exposure_s") or {}
-        sessions = mode.get("met_sessions")
+        continuous = mode.get("mode") == "cdp" and not mode.get("point_interval_s")
         rows.append(
             [
                 words.mode_name(mode),
                 *[words.seconds(rpo.get(step)) for step in ("p50", "p95", "p99", "max")],
                 words.seconds(exposure.get("max")),
                 words.share(mode.get("met_time")),
-                "continuous" if sessions is None else words.share(sessions),
+                "continuous" if continuous else words.share(mode.get("met_sessions")),
                 words.share(mode.get("no_restore_point_time")),
-                words.count(len(mode.get("violations") or [])),
+                words.count(mode.get("violations_count", len(mode.get("violations") or []))),
                 words.size(mode.get("backlog_bytes_max")),
                 words.size(mode.get("written_bytes")),
                 words.size(mode.get("sent_bytes")),
@@ -148,10 +156,10 @@ def _rpo_chart(plan: dict[str, Any], palette: Palette) -> Figure:
         annotations.append(
             {
                 "x": math.log10(target),  # an annotation on a logarithmic axis takes the exponent
-                "y": 0,
+                "y": 1,
                 "yref": "paper",
                 "xanchor": "left",
-                "yanchor": "bottom",
+                "yanchor": "top",
                 "text": f"target {words.seconds(target)}",
                 "showarrow": False,
                 "font": {"color": "var(--bad)"},
@@ -159,7 +167,8 @@ def _rpo_chart(plan: dict[str, Any], palette: Palette) -> Figure:
         )
     layout = {
         "xaxis": {"type": "log", "title": {"text": "RPO (s)"}},
-        "yaxis": {"autorange": "reversed", "ticksuffix": "  "},
+        # Room above the first mode for the target's name.
+        "yaxis": {"range": [len(modes) - 0.5, -0.8], "ticksuffix": "  "},
         "shapes": shapes,
         "annotations": annotations,
         "hovermode": "closest",
@@ -222,7 +231,9 @@ def merge_close(
     return merged
 
 
-def _series_charts(modes: list[dict[str, Any]], palette: Palette) -> list[Figure]:
+def _series_charts(
+    modes: list[dict[str, Any]], target_s: float | None, palette: Palette
+) -> list[Figure]:
     """RPO over time, for modes of a plan that carry it as `series {time_s, rpo_s}`."""
     tables = []
     for mode in modes:
@@ -237,7 +248,15 @@ def _series_charts(modes: list[dict[str, Any]], palette: Palette) -> list[Figure
     if not tables:
         return []
     table = pl.concat(tables)
-    chart = figures.series(table, "rpo_s", "RPO over time", "s", palette)
+    note = "The age of the newest point that could be recovered; dashed: the target."
+    chart = figures.series(table, "rpo_s", "RPO over time", "s", palette, note)
+    chart.layout["xaxis"] = {"title": {"text": "time in the trace (s)"}}
+    if target_s:
+        line = {"color": "var(--bad)", "width": 1.5, "dash": "dash"}
+        across = {"xref": "paper", "x0": 0, "x1": 1}
+        chart.layout["shapes"] = [
+            {"type": "line", "y0": target_s, "y1": target_s, "line": line, **across}
+        ]
     return [chart]
 
 

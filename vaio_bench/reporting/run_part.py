@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
@@ -21,7 +22,7 @@ _COLUMNS += ["latency_p99_ns", "blocks", "hit_blocks"]
 def over_time(run: Run) -> pl.DataFrame:
     """The first stored round of each policy over time, disks together, thinned for a chart.
 
-    Columns `policy, time_s, iops, mib_per_s, latency_p99_us, hit_percent`. Neighbouring intervals
+    Columns `policy, time_s, iops, mib_per_s, latency_p99_ns, hit_percent`. Neighbouring intervals
     are put together where there are more than a chart can show: rates are then their means, and
     the 99th percentile is the worst of them.
     """
@@ -30,7 +31,7 @@ def over_time(run: Run) -> pl.DataFrame:
               is not None]  # fmt: skip
     if tables:
         return pl.concat(tables)
-    columns = ("time_s", "iops", "mib_per_s", "latency_p99_us", "hit_percent")
+    columns = ("time_s", "iops", "mib_per_s", "latency_p99_ns", "hit_percent")
     return pl.DataFrame(schema={"policy": pl.String} | dict.fromkeys(columns, pl.Float64))
 
 
@@ -61,7 +62,7 @@ def _thinned(run: Run, stored: pl.DataFrame, policy: str) -> pl.DataFrame | None
             (pl.col("ios").fill_null(0) * (1e9 / step)).alias("iops"),
             ((pl.col("read_bytes") + pl.col("write_bytes")).fill_null(0) * (1e9 / step / 2**20))
             .alias("mib_per_s"),
-            (pl.col("latency_p99_ns") / 1e3).alias("latency_p99_us"),
+            pl.col("latency_p99_ns").cast(pl.Float64),
             pl.when(pl.col("blocks") > 0)
             .then(pl.col("hit_blocks") / pl.col("blocks") * 100)
             .alias("hit_percent"),
@@ -77,9 +78,12 @@ def timeline_section(run: Run, table: pl.DataFrame, palette: Palette) -> Section
         return made
     made.lead = "The first round of each policy, all disks together."
     worst = "The worst 99th percentile among disks and intervals of 100 ms."
+    largest = table["latency_p99_ns"].max()
+    factor, unit = figures.time_unit(largest if isinstance(largest, float) else 0.0)
+    scaled = table.with_columns(pl.col("latency_p99_ns") / factor)
     made.figures = [
         figures.series(table, "iops", "I/Os per second", "", palette),
-        figures.series(table, "latency_p99_us", "Latency, p99", "µs", palette, worst),
+        figures.series(scaled, "latency_p99_ns", "Latency, p99", unit, palette, worst),
         figures.series(table, "mib_per_s", "Throughput", "MiB/s", palette),
     ]
     events = run.events()
@@ -208,7 +212,8 @@ def warning_text(warning: Any) -> str:
     """A manifest's warning as a sentence or three."""
     if not isinstance(warning, dict):
         return str(warning)
-    parts = [str(warning[key]) for key in ("text", "seen", "why", "remedy") if warning.get(key)]
+    keys = ("text",) if warning.get("text") else ("seen", "why", "remedy")
+    parts = [str(warning[key]) for key in keys if warning.get(key)]
     joined = ". ".join(part[:1].upper() + part[1:].rstrip(".") for part in parts)
     return f"{joined or warning.get('code', 'warning')}."
 
@@ -250,16 +255,31 @@ def environment_section(run: Run) -> Section:
         values = manifest.get(key)
         if isinstance(values, dict) and values:
             rows: list[list[Cell | str]] = [
-                [name, _plain(value)] for name, value in values.items() if name != "map"
+                [name, _plain(value)] for name, value in flat(values) if name not in _LONG
             ]
             made.tables.append(Table(["", ""], rows, collapsed=title))
     return made
 
 
+# Of the manifest, too long to be read in a table.
+_LONG = frozenset({"map"})
+
+
+def flat(values: dict[str, Any], within: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested objects, each under the names on the way to it."""
+    for key, value in values.items():
+        name = f"{within}{key}"
+        if isinstance(value, dict):
+            yield from flat(value, f"{name}: ")
+        else:
+            yield name, value
+
+
 def _settings(filter_: Any) -> str:
     if not isinstance(filter_, dict):
         return str(filter_)
-    rest = ", ".join(f"{key} = {_plain(value)}" for key, value in filter_.items() if key != "use")
+    params = filter_.get("params", {key: of for key, of in filter_.items() if key != "use"})
+    rest = ", ".join(f"{key} = {_plain(value)}" for key, value in flat(params))
     return f"{filter_.get('use', '?')} ({rest})" if rest else str(filter_.get("use", "?"))
 
 

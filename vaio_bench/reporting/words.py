@@ -180,8 +180,7 @@ def _effect(of: Comparison, what: str, found: Overhead) -> str:
         )
     if of.interval.low is None:
         return f"was measured in one round, which proves nothing about {what} ({differs})"
-    below = of.floor is not None and abs(math.log(of.interval.ratio)) < math.log1p(of.floor)
-    why = f"; the noise floor is {share(of.floor)}" if below else ""
+    why = "" if of.floor is None else f"; the noise floor is {share(of.floor)}"
     return f"shows no difference in {what} ({differs}{why})"
 
 

@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::backends::BACKENDS;
+use crate::eviction::POLICIES;
 use crate::filters::{Class, DataMode, FILTERS, Kind, ParamError, Properties, Setting, find};
 use crate::formats::FORMATS;
 
@@ -26,23 +27,15 @@ pub struct Entry {
 
 #[must_use]
 pub fn entries() -> Vec<Entry> {
-    let backends = BACKENDS.iter().map(|(name, page)| Entry {
-        kind: "backend",
-        name,
-        class: None,
-        page,
-        schema: None,
-        properties: None,
-    });
-    let formats = FORMATS.iter().map(|format| Entry {
-        kind: "format",
-        name: format.name(),
-        class: None,
-        page: format.page(),
-        schema: None,
-        properties: None,
-    });
-    FILTERS.iter().map(filter_entry).chain(backends).chain(formats).collect()
+    let backends = BACKENDS.iter().map(|(name, page)| page_of("backend", name, page));
+    let formats = FORMATS.iter().map(|format| page_of("format", format.name(), format.page()));
+    let policies = POLICIES.iter().map(|policy| page_of("eviction", policy.name, policy.page));
+    FILTERS.iter().map(filter_entry).chain(backends).chain(formats).chain(policies).collect()
+}
+
+/// An entry of a kind without parameters of its own.
+const fn page_of(kind: &'static str, name: &'static str, page: &'static str) -> Entry {
+    Entry { kind, name, class: None, page, schema: None, properties: None }
 }
 
 fn filter_entry(kind: &Kind) -> Entry {

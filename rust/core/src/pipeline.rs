@@ -17,115 +17,12 @@ use crate::filters::{Answer, Child, ChildData, Cx, DataMode, Filter, Up};
 use crate::io::{OK, Op, Status, flags, row_flags};
 use crate::slab::{IoId, NONE, Slab};
 
-/// Told to a filter that forks more children than it declared.
-pub const ENOMEM: Status = libc::ENOMEM;
+mod core;
+#[cfg(test)]
+mod tests;
 
-/// What a callback asked for.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Action {
-    /// A new child starts at its floor.
-    Start { io: IoId },
-    /// A deferred I/O goes on below the layer that held it.
-    Resume { io: IoId },
-    /// A deferred I/O goes up from `layer`.
-    Finish { io: IoId, layer: u8, status: Status },
-}
-
-/// A row of events.parquet.
-#[derive(Debug, Clone)]
-pub struct Event {
-    pub at_ns: Ns,
-    pub disk: u16,
-    pub layer: u8,
-    pub kind: &'static str,
-    pub detail: String,
-}
-
-/// Everything but the filters: what a callback's context may touch.
-pub(crate) struct Core {
-    pub clock: Clock,
-    pub slab: Slab,
-    pub data: DataMode,
-    pub actions: VecDeque<Action>,
-    pub events: Vec<Event>,
-    timers: BinaryHeap<Reverse<(Ns, u64, u16, u8, u64)>>,
-    timer_count: u64,
-    /// Children and background I/Os that are not done.
-    children: usize,
-}
-
-impl Core {
-    pub(crate) fn set_timer(&mut self, at_ns: Ns, disk: u16, layer: u8, token: u64) {
-        // The count breaks ties in the order of asking: virtual runs must repeat to the byte.
-        self.timer_count += 1;
-        self.timers.push(Reverse((at_ns, self.timer_count, disk, layer, token)));
-    }
-
-    pub(crate) fn fork(
-        &mut self,
-        parent: IoId,
-        layer: u8,
-        disk: u16,
-        child: Child,
-    ) -> Option<IoId> {
-        let bytes = if child.op.has_data() { self.data.size(child.length_bytes) } else { 0 };
-        let id = self.slab.take(child.op, bytes)?;
-        let mut shared = None;
-        let (mut root, mut seq) = (NONE, 0);
-        if parent != NONE {
-            let above = self.slab.io_mut(parent);
-            above.open_children += 1;
-            (root, seq) = (above.root, above.seq);
-            if let ChildData::Share { from_bytes } = child.data {
-                let from = self.data.size(from_bytes);
-                debug_assert!(from + bytes <= above.data_bytes);
-                // SAFETY: within the parent's bytes, which outlive the child.
-                shared = (bytes > 0).then(|| unsafe { above.data.add(from) });
-            }
-            if root != NONE {
-                self.slab.io_mut(root).row_flags |= row_flags::FORKED;
-            }
-        }
-        let io = self.slab.io_mut(id);
-        io.disk = disk;
-        io.offset_bytes = child.offset_bytes;
-        io.length_bytes = child.length_bytes;
-        io.flags = child.flags;
-        io.tag = child.tag;
-        io.parent = parent;
-        io.root = root;
-        io.seq = seq;
-        io.floor = layer + 1;
-        io.layer = layer + 1;
-        if let Some(data) = shared {
-            io.data = data;
-        }
-        self.children += 1;
-        self.actions.push_back(Action::Start { io: id });
-        Some(id)
-    }
-
-    #[inline]
-    fn enter(&mut self, root: IoId, layer: usize, now: Ns) {
-        if root != NONE {
-            self.slab.time_mut(root, layer).enter(now);
-        }
-    }
-
-    #[inline]
-    fn exit(&mut self, root: IoId, layer: usize, now: Ns) {
-        if root != NONE {
-            self.slab.time_mut(root, layer).exit(now);
-        }
-    }
-
-    #[inline]
-    fn book_cpu(&mut self, root: IoId, layer: usize, ns: u64) {
-        if root != NONE {
-            self.slab.time_mut(root, layer).cpu_ns += ns;
-        }
-    }
-}
+pub(crate) use self::core::{Action, Core};
+pub use self::core::{ENOMEM, Event};
 
 /// The chains of one worker's disks over one backend.
 pub struct Pipeline {
@@ -220,10 +117,12 @@ impl Pipeline {
                 tag: 0,
             };
             let disk = io.disk;
-            match self.core.fork(id, 0, disk, flush) {
+            match self.core.bear(id, 0, disk, flush) {
                 Some(child) => {
-                    let child = self.core.slab.io_mut(child);
-                    (child.floor, child.layer) = (0, 0);
+                    let io = self.core.slab.io_mut(child);
+                    (io.floor, io.layer) = (0, 0);
+                    // With this time stamp: self times add up to the latency exactly.
+                    self.descend(child, now);
                 }
                 None => self.ascend(id, 0, ENOMEM, now),
             }
@@ -256,6 +155,13 @@ impl Pipeline {
     #[inline]
     pub fn take_done(&mut self, out: &mut Vec<IoId>) {
         out.append(&mut self.done);
+    }
+
+    /// Whether `take_done` has anything to give.
+    #[inline]
+    #[must_use]
+    pub fn has_done(&self) -> bool {
+        !self.done.is_empty()
     }
 
     /// Hands what was submitted to the device.
@@ -357,11 +263,11 @@ impl Pipeline {
             return self.ascend(id, layer, status, now);
         }
         self.core.enter(root, layer, now);
-        self.to_backend(id, now);
+        self.reach_backend(id, now);
     }
 
     #[inline]
-    fn to_backend(&mut self, id: IoId, now: Ns) {
+    fn reach_backend(&mut self, id: IoId, now: Ns) {
         let io = self.core.slab.io_mut(id);
         io.layer = self.filters as u8;
         let request = Request {

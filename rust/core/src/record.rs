@@ -164,8 +164,8 @@ impl RowSchema {
             ("complete_ns", DataType::Int64),
             ("status", DataType::Int32),
             ("flags", DataType::UInt32),
-            ("blocks", DataType::UInt32),
-            ("hit_blocks", DataType::UInt32),
+            ("blocks", DataType::Int64),
+            ("hit_blocks", DataType::Int64),
             ("self_ns", times.clone()),
             ("cpu_ns", times),
             ("harness_ns", DataType::Int64),
@@ -225,8 +225,8 @@ impl RowSchema {
             long(complete),
             Arc::new(Int32Array::from(columns.status)),
             Arc::new(UInt32Array::from(columns.flags)),
-            Arc::new(UInt32Array::from(columns.blocks)),
-            Arc::new(UInt32Array::from(columns.hit_blocks)),
+            Arc::new(Int64Array::from(columns.blocks)),
+            Arc::new(Int64Array::from(columns.hit_blocks)),
             lists(columns.self_ns),
             lists(columns.cpu_ns),
             long(columns.harness),
@@ -241,8 +241,8 @@ struct Columns {
     status: Vec<i32>,
     long: [Vec<i64>; 7],
     flags: Vec<u32>,
-    blocks: Vec<u32>,
-    hit_blocks: Vec<u32>,
+    blocks: Vec<i64>,
+    hit_blocks: Vec<i64>,
     harness: Vec<i64>,
     self_ns: Vec<i64>,
     cpu_ns: Vec<i64>,
@@ -271,8 +271,8 @@ impl Columns {
                 column.extend(rows().map(|row| row[word] as i64));
             }
             all.flags.extend(rows().map(|row| row[8] as u32));
-            all.blocks.extend(rows().map(|row| (row[8] >> 32) as u32));
-            all.hit_blocks.extend(rows().map(|row| row[9] as u32));
+            all.blocks.extend(rows().map(|row| (row[8] >> 32) as i64));
+            all.hit_blocks.extend(rows().map(|row| i64::from(row[9] as u32)));
             all.harness.extend(rows().map(|row| (row[9] >> 32) as i64));
             for row in rows() {
                 all.self_ns.extend(row[FIXED..FIXED + layers].iter().map(|ns| *ns as i64));

@@ -36,7 +36,8 @@ pub fn plan_rpo(
     };
     py.detach(|| {
         let mut trace = ArrowTrace::new(stream, &file);
-        let mut workload = Workload::new(granularity_bytes).map_err(|e| to_py(&e))?;
+        let tracked = !options.snapshot_every_ns.is_empty();
+        let mut workload = Workload::new(granularity_bytes, tracked).map_err(|e| to_py(&e))?;
         while add_next(&mut trace, &mut workload, &file).map_err(|e| to_py(&e))? {
             after_batch(workload.ios)?;
         }

@@ -43,7 +43,7 @@
   }
 
   const config = {
-    responsive: true, displaylogo: false, showLink: false, scrollZoom: false,
+    responsive: true, displayModeBar: "hover", displaylogo: false, showLink: false, scrollZoom: false,
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "toggleSpikelines"],
   };
 

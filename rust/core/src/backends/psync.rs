@@ -19,11 +19,12 @@ pub const PAGE: &str = "\
 
 `pread`, `pwrite`, `fdatasync` and `fallocate` on a pool of threads, as many as I/Os in flight: the
 queue depth of the trace is kept where the kernel has no io_uring (containers often forbid it).
-`--backend uring` falls back to it by itself and the manifest says so. With `--pace asap --depth 1` there is nothing else to do
-meanwhile, and the worker makes the call itself.
+`--backend uring` falls back to it by itself and the manifest says so. With `--pace asap --depth 1`
+there is nothing else to do meanwhile, and the worker makes the call itself.
 
 ## Unsuitable for
-The lowest latency at other depths: an I/O crosses two threads. Compare backends only with their like.
+The lowest latency at other depths: an I/O crosses two threads. Compare backends only with their
+like.
 ";
 
 /// The pool: started as needed, up to `threads`.

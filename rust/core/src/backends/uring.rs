@@ -136,7 +136,7 @@ impl Uring {
             || !is_aligned(request, target.offset_align, target.memory_align)
     }
 
-    fn to_pool(&mut self, request: Request) {
+    fn hand_to_pool(&mut self, request: Request) {
         self.pool.submit(request);
         self.rearm();
     }
@@ -148,7 +148,7 @@ impl Uring {
                 libc::EINTR | libc::EAGAIN => self.start(request, done_bytes),
                 libc::EOPNOTSUPP | libc::EINVAL if request.op == Op::WriteZeroes => {
                     self.zero_range_refused = true;
-                    self.to_pool(request);
+                    self.hand_to_pool(request);
                 }
                 libc::EOPNOTSUPP if request.op == Op::Discard => self.complete(id, OK, false),
                 error => self.complete(id, error, done_bytes > 0),
@@ -199,7 +199,7 @@ impl Uring {
 impl Backend for Uring {
     #[inline]
     fn submit(&mut self, request: Request, _now: Ns) {
-        if self.needs_pool(&request) { self.to_pool(request) } else { self.start(request, 0) }
+        if self.needs_pool(&request) { self.hand_to_pool(request) } else { self.start(request, 0) }
     }
 
     fn kick(&mut self) -> Result<()> {

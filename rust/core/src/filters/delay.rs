@@ -121,7 +121,8 @@ impl<'de> Deserialize<'de> for Held {
     }
 }
 
-const EXPECTED: &str = "a time such as \"100us\" or a table such as { distribution = \"exponential\", mean = \"1ms\" }";
+const EXPECTED: &str = "a time such as \"100us\" or a table such as \
+     { distribution = \"exponential\", mean = \"1ms\" }";
 
 fn schema() -> Value {
     params::schema_of::<Params>()

@@ -7,7 +7,7 @@
 use serde_json::Value;
 
 use crate::clock::Ns;
-use crate::io::{OK, Op, Status};
+use crate::io::{OK, Op, Status, row_flags};
 use crate::pipeline::{Action, Core, Event};
 use crate::slab::{Io, IoId, NONE};
 
@@ -291,6 +291,12 @@ impl Cx<'_> {
             let root = self.core.slab.io_mut(root);
             root.blocks += blocks;
             root.hit_blocks += hits;
+            root.row_flags &= !(row_flags::HIT | row_flags::PARTIAL_HIT);
+            root.row_flags |= match root.hit_blocks {
+                0 => 0,
+                hits if hits == root.blocks => row_flags::HIT,
+                _ => row_flags::PARTIAL_HIT,
+            };
         }
     }
 

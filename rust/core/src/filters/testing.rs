@@ -279,13 +279,13 @@ impl Rig {
         match row.op {
             Op::Read if row.status == OK => self.verify(id, &row, sectors),
             Op::Write if row.status == OK => {
-                sectors.for_each(|sector| drop(self.known.insert(sector, row.seq + 1)));
+                self.known.extend(sectors.map(|sector| (sector, row.seq + 1)));
             }
             Op::WriteZeroes if row.status == OK => {
-                sectors.for_each(|sector| drop(self.known.insert(sector, 0)));
+                self.known.extend(sectors.map(|sector| (sector, 0)));
             }
             Op::Read | Op::Flush => {}
-            _ => sectors.for_each(|sector| drop(self.known.remove(&sector))),
+            _ => self.known.retain(|sector, _| !sectors.contains(sector)),
         }
         if row.op == Op::Write {
             let mut expected = vec![0; self.mode.size(length)];

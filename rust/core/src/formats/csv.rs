@@ -39,8 +39,8 @@ Each part is `field=column[:unit]`. A column is a number from 0, a negative numb
   first row whose time is no number).
 
 Rows need no order: the import sorts by time, and equal times stay in the order of the file.
-Fields may be in double quotes. I/Os of no length are left out and counted. Lines that start with `#` are passed over, except a
-header.
+Fields may be in double quotes. I/Os of no length are left out and counted. Lines that start
+with `#` are passed over, except a header.
 
 Examples of published sets that have no format of their own:
 

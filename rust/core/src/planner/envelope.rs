@@ -89,7 +89,7 @@ mod tests {
             length in 1usize..40,
             byte_ns in 0.0f64..2.0,
         ) {
-            let mut workload = Workload::new(512).unwrap();
+            let mut workload = Workload::new(512, false).unwrap();
             let mut now = 0;
             for (gap, bytes) in writes {
                 now += gap;

@@ -292,6 +292,14 @@ impl PlanReport {
                  no bandwidth holds it throughout"
             ));
         }
+        let duration_s = workload.end_ns as f64 / 1e9;
+        let every = options.snapshot_every_ns.iter().filter(|ns| **ns > workload.end_ns as u64);
+        for every_s in every.map(|ns| *ns as f64 / 1e9).filter(|_| workload.end_ns > 0) {
+            warnings.push(format!(
+                "the trace of {duration_s} s ends before the first snapshot, due after {every_s} \
+                 s: what such snapshots lose is cut short by the trace"
+            ));
+        }
         if workload.end_ns == 0 {
             warnings.push(
                 "the trace spans no time: there is nothing to plan, and shares of time are 1"
@@ -304,12 +312,6 @@ impl PlanReport {
                  counts all"
             ));
         }
-        Self {
-            duration_s: workload.end_ns as f64 / 1e9,
-            ios: workload.ios,
-            writes: workload.writes() as u64,
-            modes,
-            warnings,
-        }
+        Self { duration_s, ios: workload.ios, writes: workload.writes() as u64, modes, warnings }
     }
 }

@@ -134,7 +134,8 @@ impl<'a> Snapshots<'a> {
     fn snapped(&self, end: f64) -> f64 {
         let every = self.every_ns as f64;
         let scheduled = (end / every).round() * every;
-        if (end - scheduled).abs() <= self.frame.tolerance() { scheduled } else { end }
+        // A few times the rounding of a double this large.
+        if (end - scheduled).abs() <= end * 1e-15 { scheduled } else { end }
     }
 }
 

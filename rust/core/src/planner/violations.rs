@@ -33,7 +33,8 @@ impl Violations {
 
     fn list(&mut self, ramp: &Ramp) {
         let start = ramp.start.max(ramp.origin + self.frame.target);
-        let tolerance = self.frame.tolerance();
+        // Less than the step of the trace, so that only rounding closes a gap.
+        let tolerance = self.frame.tolerance() / 2.0;
         if let Some(last) = self.listed.last_mut().filter(|last| start - last.1 <= tolerance) {
             last.1 = ramp.end;
         } else {

@@ -5,6 +5,9 @@ use crate::io::Op;
 use crate::planner::changed::ChangedBlocks;
 use crate::trace::TraceBatch;
 
+/// Rows between asking for a block's record and using it: about the time of a cache miss.
+const FETCH_AHEAD: usize = 16;
+
 /// The writes of a trace in order, as prefix sums, with the blocks they change.
 ///
 /// Holds 16 bytes a write, and about 12 more where blocks are tracked.
@@ -20,15 +23,17 @@ pub struct Workload {
 }
 
 impl Workload {
+    /// `track_blocks`: changed blocks are wanted, for snapshots.
+    ///
     /// # Errors
     /// `Input` when the granularity is no power of two from 512 bytes to 1 GiB.
-    pub fn new(granularity_bytes: u64) -> Result<Self> {
+    pub fn new(granularity_bytes: u64, track_blocks: bool) -> Result<Self> {
         Ok(Self {
             times_ns: Vec::new(),
             sums_bytes: vec![0],
             end_ns: 0,
             ios: 0,
-            changed: ChangedBlocks::new(granularity_bytes)?,
+            changed: ChangedBlocks::new(granularity_bytes, track_blocks)?,
         })
     }
 
@@ -46,6 +51,10 @@ impl Workload {
             self.end_ns = time_ns;
             self.ios += 1;
             let op = Op::from_code(batch.op[i]);
+            let ahead = i + FETCH_AHEAD;
+            if ahead < batch.len() && batch.op[ahead] == Op::Write as u8 {
+                self.changed.fetch_ahead(batch.disk[ahead], batch.offset_bytes[ahead]);
+            }
             if matches!(op, Op::Write | Op::WriteZeroes) {
                 self.add_write(batch.disk[i], batch.offset_bytes[i], batch.length_bytes[i])?;
             }

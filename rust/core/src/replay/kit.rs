@@ -17,7 +17,7 @@ use crate::backends::target::Target;
 use crate::backends::{Backend, mem::Mem, null::Null, psync::Psync, sim::Sim, uring::Uring};
 use crate::clock::{Clock, Ns, WallClock};
 use crate::error::{Error, ErrorKind, Result};
-use crate::filters::{self, DataMode, Filter, Properties, Setting};
+use crate::filters::{self, DataMode, Filter, Properties, SECTOR_BYTES, Setting};
 use crate::payload::Knobs;
 use crate::pipeline::Pipeline;
 use crate::slab::Slab;
@@ -39,7 +39,8 @@ pub(super) struct Kit {
 impl Kit {
     pub fn prepare(options: &Options, disks: Vec<(u16, DiskScan)>) -> Result<Self> {
         let (_, properties) = build_chain(options, 0, DataMode::Bytes)?;
-        let data = data_mode(options, &properties)?;
+        let whole_sectors = disks.iter().all(|(_, found)| found.align_bytes() >= SECTOR_BYTES);
+        let data = data_mode(options, &properties, whole_sectors)?;
         let mut chains = Vec::new();
         for (disk, _) in &disks {
             chains.push(build_chain(options, *disk, data)?.0);
@@ -248,7 +249,12 @@ fn build_chain(options: &Options, disk: u16, data: DataMode) -> Result<Chain> {
     Ok((chain, properties))
 }
 
-fn data_mode(options: &Options, properties: &[Properties]) -> Result<DataMode> {
+/// Tokens stand for whole sectors: a trace that touches parts of them needs the bytes.
+fn data_mode(
+    options: &Options,
+    properties: &[Properties],
+    whole_sectors: bool,
+) -> Result<DataMode> {
     let needed = properties.iter().any(|p| p.needs_data);
     Ok(match (options.backend, options.clock) {
         (BackendKind::Null, _) if options.verify => {
@@ -257,7 +263,7 @@ fn data_mode(options: &Options, properties: &[Properties]) -> Result<DataMode> {
             ));
         }
         (BackendKind::Null, _) if !needed => DataMode::Nothing,
-        (_, ClockKind::Virtual) if !needed => DataMode::Tokens,
+        (_, ClockKind::Virtual) if !needed && whole_sectors => DataMode::Tokens,
         _ => DataMode::Bytes,
     })
 }

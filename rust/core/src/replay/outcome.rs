@@ -39,6 +39,9 @@ impl Worker {
         }
         self.ready.clear();
         self.ready.extend_from_slice(self.lock.release(id));
+        if self.in_flight >= self.depth {
+            self.room_since_ns = complete_ns;
+        }
         self.in_flight -= 1;
         self.remember(id, complete_ns);
         match self.phase {

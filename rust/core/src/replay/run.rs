@@ -197,9 +197,12 @@ fn spawn<T: Send + 'static>(
         .map_err(|e| Error::failed("cannot start a thread").caused_by(e))
 }
 
+/// The way to a worker, and what is gathered for its next batch.
+type Route = (SyncSender<Result<Vec<Numbered>>>, Vec<Numbered>);
+
 /// Deals the trace out to the workers. A worker that is behind holds the others up only when it is
 /// `BATCHES` batches behind: that bounds the memory.
-fn read_trace(mut feed: Feed, mut routes: Vec<(SyncSender<Result<Vec<Numbered>>>, Vec<Numbered>)>) {
+fn read_trace(mut feed: Feed, mut routes: Vec<Route>) {
     let workers = routes.len();
     loop {
         match feed.next_io() {
@@ -225,10 +228,7 @@ fn read_trace(mut feed: Feed, mut routes: Vec<(SyncSender<Result<Vec<Numbered>>>
 }
 
 /// Sends a full batch; before waiting for room, everybody else gets what there is for them.
-fn hand_over(
-    routes: &mut [(SyncSender<Result<Vec<Numbered>>>, Vec<Numbered>)],
-    worker: usize,
-) -> bool {
+fn hand_over(routes: &mut [Route], worker: usize) -> bool {
     let full = std::mem::replace(&mut routes[worker].1, Vec::with_capacity(BATCH_ROWS));
     match routes[worker].0.try_send(Ok(full)) {
         Ok(()) => true,

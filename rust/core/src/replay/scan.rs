@@ -14,7 +14,8 @@ pub struct DiskScan {
     /// First byte behind everything that is touched, on the target.
     pub reach_bytes: u64,
     pub length_max_bytes: u64,
-    /// All offsets and lengths of reads and writes, or-ed: its trailing zeros are their alignment.
+    /// All offsets and lengths of reads and writes (of zeroes too), or-ed: its trailing zeros are
+    /// their alignment.
     pub address_bits: u64,
     /// Read before it was written, on the target.
     pub prefill: SectorSet,
@@ -34,7 +35,7 @@ pub struct Scan {
 }
 
 impl DiskScan {
-    /// The alignment of the disk's reads and writes, 4096 at most.
+    /// The alignment of the disk's reads and writes (of zeroes too), 4096 at most.
     #[must_use]
     pub fn align_bytes(&self) -> u64 {
         1 << self.address_bits.trailing_zeros().min(12)
@@ -82,8 +83,10 @@ impl DiskScan {
         if op == Op::Flush || length == 0 {
             return;
         }
-        if op.has_data() {
+        if op.has_data() || op == Op::WriteZeroes {
             self.address_bits |= offset | length;
+        }
+        if op.has_data() {
             self.length_max_bytes = self.length_max_bytes.max(length);
         }
         pieces.clear();
@@ -162,7 +165,7 @@ impl SectorSet {
         let mut runs: Vec<(u64, u64)> = Vec::new();
         for (chunk, bits) in chunks {
             for sector in (0..CHUNK).filter(|s| bits[(s / 64) as usize] >> (s % 64) & 1 == 1) {
-                let from = (chunk * CHUNK + sector) * SECTOR & !(align - 1);
+                let from = ((chunk * CHUNK + sector) * SECTOR) & !(align - 1);
                 let to = ((chunk * CHUNK + sector + 1) * SECTOR).next_multiple_of(align);
                 match runs.last_mut() {
                     Some(last) if last.0 + last.1 >= to => {}

@@ -17,11 +17,11 @@ use super::totals::Totals;
 use crate::clock::{Ns, monotonic_ns};
 use crate::error::{Error, Result};
 use crate::filters::DataMode;
-use crate::io::{OK, Op, row_flags};
+use crate::io::{Op, row_flags};
 use crate::payload::Version;
 use crate::pipeline::Pipeline;
 use crate::rangelock::RangeLock;
-use crate::record::{Recorder, RowTimes};
+use crate::record::Recorder;
 use crate::slab::IoId;
 
 /// I/Os whose data is made ahead of their due time.
@@ -68,6 +68,8 @@ pub struct Worker {
     pub(super) slots: Vec<Slot>,
     pub(super) staged: VecDeque<IoId>,
     pub(super) in_flight: usize,
+    /// When there last was room again for another I/O in flight.
+    pub(super) room_since_ns: Ns,
     pub(super) done: Vec<IoId>,
     pub(super) ready: Vec<IoId>,
     pub(super) completed_ns: Vec<(u64, Ns)>,
@@ -103,6 +105,7 @@ impl Worker {
             slots: vec![blank; slots],
             staged: VecDeque::with_capacity(STAGED_MAX),
             in_flight: 0,
+            room_since_ns: 0,
             done: Vec::with_capacity(slots),
             ready: Vec::with_capacity(slots),
             completed_ns: if options.pace == Pace::Closed {
@@ -134,6 +137,7 @@ impl Worker {
         self.phase = phase;
         self.start_ns = start_ns;
         self.next_sample_ns = start_ns;
+        self.room_since_ns = 0;
         self.exhausted = false;
         (self.pace, self.depth) = match phase {
             Phase::Trace => (self.options.pace, self.options.in_flight_max()),
@@ -160,7 +164,10 @@ impl Worker {
                     self.in_flight
                 )));
             }
-            self.pass_time()?;
+            // What a filter answered at once is done already: no time passes before it is seen.
+            if !self.pipeline.has_done() {
+                self.pass_time()?;
+            }
         }
     }
 
@@ -297,10 +304,11 @@ impl Worker {
             }
             let Some(id) = self.staged.front().copied() else { break };
             if self.in_flight >= self.depth {
-                if self.pace != Pace::Asap {
-                    self.pipeline.core.slab.io_mut(id).row_flags |= row_flags::SLOT_WAITED;
-                }
                 break;
+            }
+            // Due while all was taken: it waited for the I/O that made room.
+            if self.pace != Pace::Asap && due > 0 && due < self.room_since_ns {
+                self.pipeline.core.slab.io_mut(id).row_flags |= row_flags::SLOT_WAITED;
             }
             self.staged.pop_front();
             self.slots[id as usize].due_ns = due;

@@ -169,7 +169,7 @@ impl Cache {
     }
 
     /// The read will go down as it is. What it has not begun to fetch, it will not, and whoever
-    /// waits for that is told at once: two reads that wait for each other must not wait forever.
+    /// waits for that is told now: nobody else would.
     pub(super) fn give_up_fetching(&mut self, cx: &mut Cx<'_>, io: IoId) {
         let work = &mut self.works[io as usize];
         work.failed = true;

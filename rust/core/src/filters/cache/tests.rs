@@ -142,6 +142,23 @@ fn what_fails_is_not_cached_and_errors_pass_up() {
 }
 
 #[test]
+fn a_read_that_gives_up_tells_who_waits() {
+    let mut rig = rig(1 << 20, 4096, DataMode::Bytes);
+    rig.one(Op::Write, 0, 40 * 4096);
+    rig.reopen();
+    // Every second block is there: more fetches than go at one time, and the first one fails.
+    for block in 0..20 {
+        rig.one(Op::Read, (2 * block + 1) * 4096, 4096);
+    }
+    rig.device.lock().unwrap().fail = Some((Op::Read, 0..4096));
+    let now = 1_000_000_000;
+    rig.io(now, Op::Read, 0, 40 * 4096).io(now, Op::Read, 38 * 4096, 4096);
+    let rows = rig.run();
+    assert_eq!((rows[0].status, blocks(rows[0])), (EIO, (40, 20)));
+    assert_eq!((rows[1].status, blocks(rows[1])), (OK, (1, 1)));
+}
+
+#[test]
 fn a_disk_that_ends_inside_a_block_is_served() {
     let params = json!({"capacity": "1MiB", "block": "64KiB"});
     let mut rig = Rig::new(&[("cache", params)], DataMode::Bytes, 100 << 10);
@@ -202,7 +219,10 @@ proptest! {
                 _ => Op::Flush,
             };
             at += gap;
-            let (offset, length) = if op == Op::Flush { (0, 0) } else { (place * 1536, length * 512) };
+            let (offset, length) = match op {
+                Op::Flush => (0, 0),
+                _ => (place * 1536, length * 512),
+            };
             rig.io(at, op, offset, length);
         }
         for row in rig.run() {
@@ -224,7 +244,9 @@ proptest! {
             let row = rig.one(op, from, to - from);
             let mut hits = 0;
             if op == Op::Discard {
-                (from.div_ceil(4096)..to / 4096).for_each(|b| drop(policy.remove(b)));
+                for block in from.div_ceil(4096)..to / 4096 {
+                    policy.remove(block);
+                }
             } else {
                 for b in from / 4096..to.div_ceil(4096) {
                     hits += u32::from(matches!(policy.access(b), Access::Hit(_)));

@@ -188,12 +188,17 @@ fn csv_broken_rows_are_placed() {
     assert!(error.contains("row 1: expected a header with column \"t\""), "{error}");
 }
 
+fn check_presets(cases: &[(&str, &str, [Short<'_>; 2])]) {
+    for (name, text, wanted) in cases {
+        assert_eq!(sniffed(text), Some(*name));
+        assert_eq!(short(&read(name, text)), wanted, "{name}");
+    }
+}
+
 #[test]
-fn presets_are_recognised_and_read() {
-    let md5 = "0123456789abcdef0123456789ABCDEF";
-    let fiu = format!("89 4892 nf sd 904265560 8 W 6 1 {md5}\n99 4892 nfsd 8 16 R 6 0 {md5}\n");
+fn presets_with_response_times_or_words_are_recognised_and_read() {
     let ali = "3,R,126703644672,4096,1577808000000626\n4,W,8192,512,1577808000000627\n";
-    let cases: [(&str, &str, [Short<'_>; 2]); 8] = [
+    check_presets(&[
         (
             "msr",
             "128166385295514663,hm,0,Write,9056014336,2048,2833\n\
@@ -229,6 +234,15 @@ fn presets_are_recognised_and_read() {
                 (26_214_000, "1", Op::Read, 2560, 512, NO_LATENCY),
             ],
         ),
+    ]);
+    assert!(format("msr").open(super::inputs(&[b"\0\0"]), &Options::default()).is_err());
+}
+
+#[test]
+fn presets_of_numbers_are_recognised_and_read() {
+    let md5 = "0123456789abcdef0123456789ABCDEF";
+    let fiu = format!("89 4892 nf sd 904265560 8 W 6 1 {md5}\n99 4892 nfsd 8 16 R 6 0 {md5}\n");
+    check_presets(&[
         (
             "tencent",
             "1538323200,8,16,1,1058\n1538323199,1,8,0,1063\n",
@@ -261,12 +275,7 @@ fn presets_are_recognised_and_read() {
                 (315_000, "3", Op::Read, 4096, 8192, NO_LATENCY),
             ],
         ),
-    ];
-    for (name, text, wanted) in cases {
-        assert_eq!(sniffed(text), Some(name));
-        assert_eq!(short(&read(name, text)), wanted, "{name}");
-    }
-    assert!(format("msr").open(super::inputs(&[b"\0\0"]), &Options::default()).is_err());
+    ]);
 }
 
 #[test]

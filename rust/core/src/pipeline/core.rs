@@ -1,0 +1,135 @@
+//! What a callback's context may touch: clock, slots, timers, and the actions it asks for.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+
+use crate::clock::{Clock, Ns};
+use crate::filters::{Child, ChildData, DataMode};
+use crate::io::{Status, row_flags};
+use crate::slab::{IoId, NONE, Slab};
+
+/// Told to a filter that forks more children than it declared.
+pub const ENOMEM: Status = libc::ENOMEM;
+
+/// What a callback asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Action {
+    /// A new child starts at its floor.
+    Start { io: IoId },
+    /// A deferred I/O goes on below the layer that held it.
+    Resume { io: IoId },
+    /// A deferred I/O goes up from `layer`.
+    Finish { io: IoId, layer: u8, status: Status },
+}
+
+/// A row of events.parquet.
+#[derive(Debug, Clone)]
+pub struct Event {
+    pub at_ns: Ns,
+    pub disk: u16,
+    pub layer: u8,
+    pub kind: &'static str,
+    pub detail: String,
+}
+
+/// When, the count that breaks ties, disk, layer, and the filter's token.
+pub(crate) type Timer = (Ns, u64, u16, u8, u64);
+
+/// Everything but the filters: what a callback's context may touch.
+pub(crate) struct Core {
+    pub clock: Clock,
+    pub slab: Slab,
+    pub data: DataMode,
+    pub actions: VecDeque<Action>,
+    pub events: Vec<Event>,
+    pub timers: BinaryHeap<Reverse<Timer>>,
+    pub timer_count: u64,
+    /// Children and background I/Os that are not done.
+    pub children: usize,
+}
+
+impl Core {
+    pub(crate) fn set_timer(&mut self, at_ns: Ns, disk: u16, layer: u8, token: u64) {
+        // The count breaks ties in the order of asking: virtual runs must repeat to the byte.
+        self.timer_count += 1;
+        self.timers.push(Reverse((at_ns, self.timer_count, disk, layer, token)));
+    }
+
+    /// A child that starts below `layer` once the callback has returned.
+    pub(crate) fn fork(
+        &mut self,
+        parent: IoId,
+        layer: u8,
+        disk: u16,
+        child: Child,
+    ) -> Option<IoId> {
+        let id = self.bear(parent, layer, disk, child)?;
+        self.actions.push_back(Action::Start { io: id });
+        Some(id)
+    }
+
+    /// A child in a slot, not started.
+    pub(crate) fn bear(
+        &mut self,
+        parent: IoId,
+        layer: u8,
+        disk: u16,
+        child: Child,
+    ) -> Option<IoId> {
+        let bytes = if child.op.has_data() { self.data.size(child.length_bytes) } else { 0 };
+        let id = self.slab.take(child.op, bytes)?;
+        let mut shared = None;
+        let (mut root, mut seq) = (NONE, 0);
+        if parent != NONE {
+            let above = self.slab.io_mut(parent);
+            above.open_children += 1;
+            (root, seq) = (above.root, above.seq);
+            if let ChildData::Share { from_bytes } = child.data {
+                let from = self.data.size(from_bytes);
+                debug_assert!(from + bytes <= above.data_bytes);
+                // SAFETY: within the parent's bytes, which outlive the child.
+                shared = (bytes > 0).then(|| unsafe { above.data.add(from) });
+            }
+            if root != NONE {
+                self.slab.io_mut(root).row_flags |= row_flags::FORKED;
+            }
+        }
+        let io = self.slab.io_mut(id);
+        io.disk = disk;
+        io.offset_bytes = child.offset_bytes;
+        io.length_bytes = child.length_bytes;
+        io.flags = child.flags;
+        io.tag = child.tag;
+        io.parent = parent;
+        io.root = root;
+        io.seq = seq;
+        io.floor = layer + 1;
+        io.layer = layer + 1;
+        if let Some(data) = shared {
+            io.data = data;
+        }
+        self.children += 1;
+        Some(id)
+    }
+
+    #[inline]
+    pub(crate) fn enter(&mut self, root: IoId, layer: usize, now: Ns) {
+        if root != NONE {
+            self.slab.time_mut(root, layer).enter(now);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn exit(&mut self, root: IoId, layer: usize, now: Ns) {
+        if root != NONE {
+            self.slab.time_mut(root, layer).exit(now);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn book_cpu(&mut self, root: IoId, layer: usize, ns: u64) {
+        if root != NONE {
+            self.slab.time_mut(root, layer).cpu_ns += ns;
+        }
+    }
+}

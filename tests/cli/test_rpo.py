@@ -1,0 +1,154 @@
+"""`vaio-bench rpo` as a command: the document, the sentence, the run folder, wrong input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.analyses.test_rpo import MS, store
+
+ROWS = [(i * 50 * MS, "d", "write", i % 64 * 4096, 16_384) for i in range(400)]
+LINK = ("--link", "2Mbit/s,20ms")
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    return store(tmp_path / "t.parquet", ROWS)
+
+
+def test_the_document_has_the_agreed_shape(cli: Any, trace: Path) -> None:
+    ended = cli("rpo", trace, *LINK, "--target-rpo", "5s", "--json")
+    assert ended.exit_status == 0
+    # 20 s of trace hold no snapshot every 15 min.
+    assert ended.stderr.count("\n") == 1
+    assert "the trace of 19.95 s ends before the first snapshot" in ended.stderr
+    found = ended.document
+    assert found["link"] == {"bandwidth_bps": 2_000_000, "rtt_s": 0.02}
+    assert found["target_s"] == 5
+    cdp, snapshot = found["modes"]
+    assert (cdp["mode"], cdp["point_interval_s"]) == ("cdp", 2.5)
+    assert (snapshot["mode"], snapshot["every_s"]) == ("snapshot", 900)
+    for mode in found["modes"]:
+        assert {*mode} >= {
+            "rpo_s", "exposure_s", "met_time", "met_sessions", "no_restore_point_time",
+            "violations", "bandwidth_for_target_bps", "backlog_bytes_max", "sent_bytes",
+            "written_bytes",
+        }  # fmt: skip
+        assert {*mode["rpo_s"]} == {*mode["exposure_s"]} == {"p50", "p95", "p99", "max"}
+        assert {*mode["bandwidth_for_target_bps"]} == {"100", "99.9", "99", "95", "90"}
+
+
+def test_options_are_echoed_in_their_mode(cli: Any, trace: Path) -> None:
+    found = cli(
+        "rpo", trace, *LINK, "--point-interval", "0", "--snapshot-every", "5s",
+        "--snapshot-every", "2s", "--granularity", "64KiB", "--json",
+    ).document  # fmt: skip
+    cdp, *snapshots = found["modes"]
+    assert (cdp["point_interval_s"], cdp["met_sessions"]) == (0, None)
+    assert [mode["every_s"] for mode in snapshots] == [5, 2]
+    assert [mode["granularity_bytes"] for mode in snapshots] == [65_536] * 2
+
+
+def test_the_table_ends_with_the_answer(cli: Any, trace: Path) -> None:
+    ended = cli("rpo", trace, *LINK, "--target-rpo", "5s", "--snapshot-every", "4s")
+    assert ended.exit_status == 0
+    answer = ended.stdout.strip().splitlines()[-1]
+    assert answer.startswith("RPO of 5 s held ")
+    assert "% of the time over 2 Mbit/s; 2." in answer
+    assert "Mbit/s would have held it throughout; snapshots every 4 s would have lost" in answer
+
+
+def test_a_run_folder_keeps_the_document(cli: Any, trace: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "manifest.json").write_text('{"schema_version": 1}')
+    first = cli("rpo", trace, *LINK, "-o", run, "--json")
+    assert first.exit_status == 0
+    assert json.loads((run / "results" / "rpo.json").read_text()) == first.document
+    again = cli("rpo", trace, "--link", "3Mbit/s", "-o", run, "--json")
+    assert (again.exit_status, again.stdout) == (2, "")
+    assert f"{run}/results/rpo.json: the file exists (--force replaces it)" in again.stderr
+    forced = cli("rpo", trace, "--link", "3Mbit/s", "-o", run, "--force", "--json")
+    assert json.loads((run / "results" / "rpo.json").read_text()) == forced.document
+    nowhere = cli("rpo", trace, *LINK, "-o", tmp_path / "none", "--json")
+    assert nowhere.exit_status == 2
+
+
+def test_a_target_below_the_round_trip_is_answered_with_a_warning(cli: Any, trace: Path) -> None:
+    ended = cli("rpo", trace, "--link", "1Gbit/s,20ms", "--target-rpo", "5ms", "--json")
+    assert ended.exit_status == 0
+    assert "below the link's round trip" in ended.stderr
+    assert ended.document["warnings"][0] in ended.stderr
+    assert ended.document["modes"][0]["bandwidth_for_target_bps"]["100"] is None
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--link", "0Mbit/s"], '--link: expected a bandwidth above zero, got "0Mbit/s"'),
+        (["--link", "0.1bit/s"], '--link: expected a bandwidth above zero, got "0.1bit/s"'),
+        (["--link", "100"], '--link: expected a rate such as "100Mbit/s", got "100"'),
+        (["--link", "fast"], '--link: expected a rate such as "100Mbit/s", got "fast"'),
+        (["--link", "1Mbit/s,x"], '--link (round trip): expected a time such as "5s", got "x"'),
+        ([*LINK, "--target-rpo", "soon"], '--target-rpo: expected a time such as "5s"'),
+        ([*LINK, "--target-rpo", "0s"], "target-rpo: expected a time above zero, got 0"),
+        ([*LINK, "--snapshot-every", "0s"], "snapshot-every: expected a time above zero, got 0"),
+        ([*LINK, "--granularity", "3000"], "granularity: expected a power of two from 512"),
+        ([*LINK, "--compression", "1"], "compression: expected a share from 0 to below 1, got 1"),
+        ([*LINK, "--growth", "much"], '--growth: expected a share such as "40%" or 0.4'),
+        ([*LINK, "--link-efficiency", "0"], "link-efficiency: expected a share above 0"),
+    ],
+)
+def test_wrong_options_are_named(cli: Any, trace: Path, args: list[str], message: str) -> None:
+    ended = cli("rpo", trace, *args, "--json")
+    assert (ended.exit_status, ended.stdout) == (2, "")
+    assert ended.stderr.count("\n") == 1
+    assert message in ended.stderr
+
+
+def test_wrong_files_are_named(cli: Any, tmp_path: Path) -> None:
+    none = tmp_path / "none.parquet"
+    text = tmp_path / "text.parquet"
+    text.write_text("time_ns,op\n0,write\n")
+    other = tmp_path / "other.parquet"
+    pq.write_table(pa.table({"a": [1]}), other)
+    back = store(tmp_path / "back.parquet", [*ROWS[:20], (5, "d", "write", 0, 512)])
+    negative = store(tmp_path / "negative.parquet", [*ROWS[:9], (S_LAST, "d", "write", -1, 512)])
+    for path, message in (
+        (none, "no such file"),
+        (text, "expected a canonical trace"),
+        (other, "expected"),
+        (back, "row 20: time_ns: expected at least the row before, got 5"),
+        (negative, "row 9: offset_bytes: expected 0 or more, got -1"),
+    ):
+        ended = cli("rpo", path, *LINK, "--json")
+        assert (ended.exit_status, ended.stdout) == (2, "")
+        assert ended.stderr.startswith(f"vaio-bench: {path}: ")
+        assert message in ended.stderr
+        assert ended.stderr.count("\n") == 1
+
+
+S_LAST = ROWS[9][0]
+
+
+@pytest.mark.parametrize("rows", [[], [(0, "d", "write", 0, 4096)], [(0, "d", "read", 0, 512)]])
+def test_traces_without_duration_or_writes(cli: Any, tmp_path: Path, rows: Any) -> None:
+    ended = cli("rpo", store(tmp_path / "t.parquet", rows), *LINK, "--json")
+    assert ended.exit_status == 0
+    assert "spans no time" in ended.stderr
+    for mode in ended.document["modes"]:
+        assert (mode["met_time"], mode["violations"]) == (1, [])
+
+
+def test_a_trace_that_only_reads_needs_no_bandwidth(cli: Any, tmp_path: Path) -> None:
+    rows = [(i * 1000 * MS, "d", "read", 0, 4096) for i in range(100)]
+    found = cli("rpo", store(tmp_path / "t.parquet", rows), *LINK, "--json").document
+    cdp = found["modes"][0]
+    assert (cdp["bandwidth_for_target_bps"]["100"], cdp["sent_bytes"], cdp["met_time"]) == (0, 0, 1)
+    assert cdp["rpo_s"]["max"] == 2.5
+    assert cdp["exposure_s"]["max"] == 0

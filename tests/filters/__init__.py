@@ -1,0 +1,1 @@
+"""End-to-end claims of the filters: what `vaio-bench replay` shows of each."""
