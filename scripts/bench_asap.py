@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from bench_common import (
+from benchlib import (
     Goal,
     fio,
     median_interval,
@@ -34,6 +34,7 @@ from bench_common import (
 )
 
 from vaio_bench import spec
+from vaio_bench.errors import VaioBenchError
 from vaio_bench.runner import Settings, execute
 from vaio_bench.store import open_run
 
@@ -138,7 +139,10 @@ def main() -> None:
     if args.quick:
         args.ios, args.pairs = 20_000, 5
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        found = measure(Path(folder), args.ios, args.pairs)
+        try:
+            found = measure(Path(folder), args.ios, args.pairs)
+        except VaioBenchError as error:
+            raise SystemExit(f"bench_asap: {error}") from None
     rows, goals = [], []
     for kind, rates in zip(KINDS, found, strict=True):
         ratios = [a / b for a, b in zip(rates["ours"], rates["fio"], strict=True)]

@@ -24,8 +24,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from bench_common import Goal, report, spread, write_reads
-from bench_kernel_events import BioQueueEvents, NoTracefsError
+from benchlib import Goal, report, spread, write_reads
+from kernel_events import BioQueueEvents, NoTracefsError
 
 from vaio_bench import spec
 from vaio_bench.runner import Settings, execute
