@@ -1,6 +1,7 @@
 """Recorded pacing as the kernel saw it, beside a bare loop with the same deadlines.
 
-    python scripts/bench_pacing.py [--seconds 10] [--rate 5000] [--rounds 3] [--quick] [--json]
+    python scripts/bench_pacing.py [--seconds 10] [--rate 5000] [--rounds 3] [--spin-us N]
+                                    [--quick] [--json]
 
 Poisson arrivals of 4 KiB reads on a loop device. The lateness of a read is the time of its
 block_bio_queue event less its due time: neither program is asked. The bare loop
@@ -87,9 +88,9 @@ def bare_loop(program: Path, device: Path, schedule: Path) -> tuple[int, float]:
     return found["start_monotonic_ns"], found["cpu_ns"] / found["wall_ns"]
 
 
-def replay(trace: Path, device: Path, out: Path) -> tuple[int, float]:
+def replay(trace: Path, device: Path, out: Path, spin_ns: int) -> tuple[int, float]:
     """Replays the trace: its start on CLOCK_MONOTONIC, and the worker's share of a processor."""
-    settings = Settings(pace="recorded", backend="uring", direct="always")
+    settings = Settings(pace="recorded", backend="uring", direct="always", spin_ns=spin_ns)
     run = open_run(execute(trace, [spec.direct()], 1, settings, device, out, force=True))
     if run.manifest["backend"]["used"] != "uring":
         skip(run.manifest["backend"]["why"])
@@ -116,7 +117,9 @@ def lateness_ns(
     return times[ours][first[at]] - start_ns - due_ns
 
 
-def measure(folder: Path, due_ns: np.ndarray, rounds: int) -> dict[str, dict[str, list[float]]]:
+def measure(
+    folder: Path, due_ns: np.ndarray, rounds: int, spin_ns: int
+) -> dict[str, dict[str, list[float]]]:
     """Lateness (us), share of a processor and drift (us) of both, round by round."""
     offsets = np.random.default_rng(4).permutation(BLOCKS)[: len(due_ns)] * LENGTH_BYTES
     trace, schedule = folder / "t.parquet", folder / "schedule"
@@ -129,7 +132,7 @@ def measure(folder: Path, due_ns: np.ndarray, rounds: int) -> dict[str, dict[str
             for who, figures in found.items():
                 recording.clear()
                 if who == "ours":
-                    start_ns, share = replay(trace, device, folder / "run")
+                    start_ns, share = replay(trace, device, folder / "run", spin_ns)
                 else:
                     start_ns, share = bare_loop(program, device, schedule)
                 late_us = lateness_ns(recording, start_ns, due_ns, offsets) / 1e3
@@ -150,6 +153,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rate", type=float, default=5000.0)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--spin-us", type=int, default=Settings().spin_ns // 1000)
     parser.add_argument("--quick", action="store_true", help="two seconds, one round")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
@@ -167,7 +171,7 @@ def main() -> None:
     due_ns -= due_ns[0]
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         try:
-            found = measure(Path(folder), due_ns, args.rounds)
+            found = measure(Path(folder), due_ns, args.rounds, args.spin_us * 1000)
         except NoTracefsError:
             skip("needs tracefs")
     rows = []
@@ -192,6 +196,7 @@ def main() -> None:
         Goal("drift at the end", abs(mine["drift_us"]) / 1e3, 1, "ms"),
     ]
     settings = {"ios": len(due_ns), "seconds": args.seconds, "rounds": args.rounds}
+    settings["spin_us"] = args.spin_us
     report("bench_pacing", settings, rows, goals, found, as_json=args.json)
 
 
