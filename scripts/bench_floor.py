@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from bench_common import Goal, fio, need_fio, report, spread, write_iolog, write_reads
+from benchlib import Goal, fio, need_fio, report, spread, write_iolog, write_reads
 
 from vaio_bench import _core, spec
 from vaio_bench.runner import Settings, execute

@@ -80,6 +80,8 @@ pub struct Worker {
     pub(super) pace: Pace,
     pub(super) phase: Phase,
     pub(super) exhausted: bool,
+    /// The source has nothing yet: the trace is still being read.
+    pub(super) starved: bool,
     pub(super) depth: usize,
 }
 
@@ -119,6 +121,7 @@ impl Worker {
             pace: options.pace,
             phase: Phase::Trace,
             exhausted: false,
+            starved: false,
             depth: options.in_flight_max(),
             options,
             shared,
@@ -228,15 +231,19 @@ impl Worker {
     fn stage(&mut self, source: &mut dyn Source) -> Result<()> {
         // With no schedule to keep, nothing is gained by being early.
         let ahead = match self.pace {
-            Pace::Asap => (self.depth - self.in_flight).min(STAGED_MAX),
+            Pace::Asap => self.depth - self.in_flight,
             Pace::Recorded | Pace::Closed => STAGED_MAX,
         };
         let is_virtual = self.pipeline.core.clock.is_virtual();
+        self.starved = false;
         while self.staged.len() < ahead {
             let may_wait = is_virtual || (self.in_flight == 0 && self.staged.is_empty());
             match source.next(may_wait)? {
                 Step::Io(planned) => self.stage_one(&planned)?,
-                Step::NotYet => break,
+                Step::NotYet => {
+                    self.starved = true;
+                    break;
+                }
                 Step::End => {
                     self.exhausted = true;
                     break;
@@ -381,6 +388,11 @@ impl Worker {
         let now = self.pipeline.core.clock.now();
         if now >= self.next_sample_ns {
             self.sample(now);
+        }
+        let may_stage = !self.exhausted && !self.starved && self.in_flight < self.depth;
+        if may_stage && self.staged.is_empty() {
+            // More may be due already than is staged at a time.
+            return self.pipeline.kick();
         }
         let mut until = if self.in_flight < self.depth {
             self.head_due_ns().unwrap_or(Ns::MAX)

@@ -79,10 +79,10 @@ def need_fio(bench: str) -> None:
         sys.exit(0)
 
 
-def fio(iolog: Path, engine: str, depth: int, cwd: Path, *more: str) -> dict[str, Any]:
+def fio(iolog: str | Path, engine: str, depth: int, cwd: Path, *more: str) -> dict[str, Any]:
     """Replays an iolog as fast as fio can; the job's part of its JSON.
 
-    `cwd` is where logs that it writes go.
+    Several iologs, one a job, are parted by colons. `cwd` is where logs that it writes go.
     """
     command = ["fio", "--name=peer", f"--ioengine={engine}", f"--iodepth={depth}"]
     command += [f"--read_iolog={iolog}", "--replay_no_stall=1", "--output-format=json", *more]
