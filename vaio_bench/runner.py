@@ -25,6 +25,8 @@ BACKENDS = ("uring", "psync", "mem", "null", "sim")
 PACES = ("recorded", "asap", "closed")
 CLOCKS = ("wall", "virtual")
 CONFLICTS = ("order", "allow", "drop")
+# A row holds the number of its disk in 16 bits.
+DISKS_MAX = 32_767
 # Beyond this many disks, a worker drives several: threads and rings are not free.
 WORKERS_MAX = 64
 
@@ -157,6 +159,11 @@ def execute(
 
 def _chosen_disks(trace: Trace, settings: Settings) -> list[str]:
     if not settings.disks:
+        if len(trace.disks) > DISKS_MAX:
+            raise InputError(
+                f"{trace.path}: expected {DISKS_MAX} disks at most, got {len(trace.disks)}; "
+                "choose some with --disk"
+            )
         return trace.disks
     for disk in settings.disks:
         if disk not in trace.disks:
