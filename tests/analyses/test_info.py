@@ -220,7 +220,7 @@ class TestBadInput:
         with pytest.raises(vb.InputError, match=r"t\.parquet: expected a canonical trace"):
             vb.info(path)
         pl.DataFrame({"a": [1]}).write_parquet(path)
-        with pytest.raises(vb.InputError, match="expected column disk"):
+        with pytest.raises(vb.InputError, match="expected column time_ns"):
             vb.info(path)
 
     def test_damage_in_the_middle(self, tmp_path: Path) -> None:

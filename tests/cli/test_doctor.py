@@ -18,7 +18,8 @@ def test_json(cli: Callable[..., Any], tmp_path: Path) -> None:
     assert {warning["code"] for warning in found["warnings"]} <= {kind.code for kind in WarningKind}
     floor = found["harness_floor"]
     assert 0 < floor["clock_ns"] < floor["null_ns_per_io"]
-    assert floor["pass_ns_per_io"] > 0
+    # The difference of two measurements: on a noisy machine it may fall on either side of zero.
+    assert abs(floor["pass_ns_per_io"]) < floor["null_ns_per_io"]
 
 
 def test_for_people(cli: Callable[..., Any]) -> None:
