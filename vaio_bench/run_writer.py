@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from vaio_bench import schemas
 from vaio_bench.errors import InputError, WorkError
+from vaio_bench.store import open_run
 
 PART_AGE_S = 4.0
 PART_ROWS = 4 << 20
@@ -148,6 +149,8 @@ class RunWriter:
                 raise InputError(f"{path}: the folder holds something that is not a run")
             if not force:
                 raise InputError(f"{path}: holds a run already; --force replaces it")
+            # Many programs keep a manifest.json: only a folder that reads as a run goes.
+            open_run(path)
             shutil.rmtree(path)
         try:
             (path / "ios").mkdir(parents=True)
