@@ -60,5 +60,11 @@ pub fn check_filter(name: &str, params: &Value) -> Vec<ParamError> {
 
 /// A disk to check parameters with; no I/O will reach it.
 fn setting() -> Setting {
-    Setting { disk: "check".to_owned(), disk_index: 0, seed: 0, data: DataMode::Bytes }
+    Setting {
+        disk: "check".to_owned(),
+        disks: vec!["check".to_owned()],
+        disk_index: 0,
+        seed: 0,
+        data: DataMode::Bytes,
+    }
 }

@@ -13,23 +13,26 @@ use std::collections::{BinaryHeap, VecDeque};
 use crate::backends::{Backend, Completion, Request};
 use crate::clock::{Clock, Ns};
 use crate::error::Result;
-use crate::filters::{Answer, Child, ChildData, Cx, DataMode, Filter, Up};
+use crate::filters::{Answer, Child, ChildData, Cx, DataMode, Up};
 use crate::io::{OK, Op, Status, flags, row_flags};
-use crate::slab::{IoId, NONE, Slab};
+use crate::slab::{IoId, NONE, ON_DISK, Slab};
 
+mod chains;
 mod core;
 #[cfg(test)]
 mod tests;
 
+pub use self::chains::{Chains, Place};
 pub(crate) use self::core::{Action, Core};
 pub use self::core::{ENOMEM, Event};
 
 /// The chains of one worker's disks over one backend.
 pub struct Pipeline {
     pub(crate) core: Core,
-    /// By disk, then by layer: every disk has the same number of layers.
-    chains: Vec<Vec<Box<dyn Filter>>>,
+    chains: Chains,
     wants_complete: Vec<bool>,
+    /// Instances that are asked at every `poll`.
+    polled: Vec<usize>,
     filters: usize,
     backend: Box<dyn Backend>,
     backend_is_model: bool,
@@ -45,15 +48,21 @@ impl Pipeline {
         clock: Clock,
         slab: Slab,
         data: DataMode,
-        chains: Vec<Vec<Box<dyn Filter>>>,
-        backend: Box<dyn Backend>,
+        disks: usize,
+        mut chains: Chains,
+        mut backend: Box<dyn Backend>,
     ) -> Self {
         let slots = slab.capacity();
-        let filters = chains.first().map_or(0, Vec::len);
-        let wants_complete = chains
-            .first()
-            .map(|chain| chain.iter().map(|filter| filter.wants_complete()).collect())
-            .unwrap_or_default();
+        let filters = chains.layers();
+        let wants_complete =
+            (0..filters).map(|layer| chains.get(0, layer).wants_complete()).collect();
+        let mut polled = Vec::new();
+        for (index, instance) in chains.iter_mut().enumerate() {
+            if instance.filter.is_polled() {
+                instance.filter.wake_by(backend.waker());
+                polled.push(index);
+            }
+        }
         Self {
             core: Core {
                 clock,
@@ -64,9 +73,12 @@ impl Pipeline {
                 timers: BinaryHeap::new(),
                 timer_count: 0,
                 children: 0,
+                auxiliaries: chains.auxiliary_numbers(disks),
+                layers: filters,
             },
             chains,
             wants_complete,
+            polled,
             filters,
             backend_is_model: backend.is_model(),
             backend,
@@ -79,18 +91,16 @@ impl Pipeline {
     /// Opens every filter, forgetting what it learnt before: at the start and after a prefill.
     pub fn open(&mut self) {
         let slots = self.core.slab.capacity();
-        for filter in self.chains.iter_mut().flatten() {
-            filter.open(slots);
+        for instance in self.chains.iter_mut() {
+            instance.filter.open(slots);
         }
     }
 
     /// Lets every filter write back what it holds. Drive the pipeline until `is_idle`.
     pub fn close(&mut self) {
-        for disk in 0..self.chains.len() {
-            for layer in 0..self.filters {
-                let mut cx = Cx { core: &mut self.core, layer: layer as u8, disk: disk as u16 };
-                self.chains[disk][layer].close(&mut cx);
-            }
+        for instance in self.chains.iter_mut() {
+            let (disk, layer) = (instance.disk, instance.layer);
+            instance.filter.close(&mut Cx { core: &mut self.core, layer, disk });
         }
         self.run_actions();
     }
@@ -148,7 +158,20 @@ impl Pipeline {
         if !self.core.timers.is_empty() {
             self.fire_timers();
         }
+        if !self.polled.is_empty() {
+            self.ask_polled();
+        }
         Ok(())
+    }
+
+    /// Filters whose work is done elsewhere (another thread, the far end of a link).
+    fn ask_polled(&mut self) {
+        for index in &self.polled {
+            let instance = self.chains.instance_mut(*index);
+            let (disk, layer) = (instance.disk, instance.layer);
+            instance.filter.poll(&mut Cx { core: &mut self.core, layer, disk });
+        }
+        self.run_actions();
     }
 
     /// Roots that are done since the last call, in order of completion.
@@ -215,8 +238,10 @@ impl Pipeline {
     }
 
     pub fn gauges(&self, disk: usize, out: &mut Vec<(&'static str, i64)>) {
-        for filter in &self.chains[disk] {
-            filter.gauges(out);
+        for instance in self.chains.instances() {
+            if instance.disk as usize == disk {
+                instance.filter.gauges(out);
+            }
         }
     }
 
@@ -237,11 +262,15 @@ impl Pipeline {
         let io = self.core.slab.io(id);
         let (root, disk) = (io.root, io.disk);
         let mut layer = io.layer as usize;
+        if io.auxiliary != ON_DISK {
+            // Its time is that of the filter that asked for it: it enters no other layer.
+            return self.reach_backend(id, now);
+        }
         while layer < self.filters {
             self.core.enter(root, layer, now);
             self.core.slab.io_mut(id).layer = layer as u8;
             let mut cx = Cx { core: &mut self.core, layer: layer as u8, disk };
-            let answer = self.chains[disk as usize][layer].io_start(&mut cx, id);
+            let answer = self.chains.get(disk as usize, layer).io_start(&mut cx, id);
             let after = self.core.clock.now();
             self.core.book_cpu(root, layer, after - now);
             now = after;
@@ -272,7 +301,7 @@ impl Pipeline {
         io.layer = self.filters as u8;
         let request = Request {
             id,
-            disk: io.disk,
+            disk: if io.auxiliary == ON_DISK { io.disk } else { io.auxiliary },
             op: io.op,
             offset_bytes: io.offset_bytes,
             length_bytes: io.length_bytes,
@@ -288,8 +317,10 @@ impl Pipeline {
     fn backend_done(&mut self, completion: Completion) {
         let now = self.core.clock.now();
         let id = completion.id;
-        let root = self.core.slab.io(id).root;
-        self.core.exit(root, self.filters, now);
+        let (root, auxiliary) = (self.core.slab.io(id).root, self.core.slab.io(id).auxiliary);
+        if auxiliary == ON_DISK {
+            self.core.exit(root, self.filters, now);
+        }
         if completion.split && root != NONE {
             self.core.slab.io_mut(root).row_flags |= row_flags::SPLIT;
         }
@@ -311,7 +342,7 @@ impl Pipeline {
                 io.layer = layer as u8;
                 io.status = status;
                 let mut cx = Cx { core: &mut self.core, layer: layer as u8, disk: disk as u16 };
-                let up = self.chains[disk][layer].io_complete(&mut cx, id);
+                let up = self.chains.get(disk, layer).io_complete(&mut cx, id);
                 let after = self.core.clock.now();
                 self.core.book_cpu(root, layer, after - now);
                 now = after;
@@ -341,7 +372,8 @@ impl Pipeline {
             self.done.push(id);
             return;
         }
-        let (parent, floor, disk, root) = (io.parent, io.floor as usize, io.disk, io.root);
+        let (parent, floor, disk, root) = (io.parent, io.floor, io.disk, io.root);
+        let layer = io.owner as usize;
         if parent != NONE {
             self.core.slab.io_mut(parent).open_children -= 1;
         }
@@ -355,9 +387,8 @@ impl Pipeline {
                 self.ascend(parent, 0, status, now);
             };
         }
-        let layer = floor - 1;
         let mut cx = Cx { core: &mut self.core, layer: layer as u8, disk };
-        self.chains[disk as usize][layer].child_complete(&mut cx, parent, id);
+        self.chains.get(disk as usize, layer).child_complete(&mut cx, parent, id);
         let after = self.core.clock.now();
         self.core.book_cpu(root, layer, after - now);
         self.core.slab.give_back(id);
@@ -371,7 +402,7 @@ impl Pipeline {
             }
             let Some(Reverse((_, _, disk, layer, token))) = self.core.timers.pop() else { break };
             let mut cx = Cx { core: &mut self.core, layer, disk };
-            self.chains[disk as usize][layer as usize].timer(&mut cx, token);
+            self.chains.get(disk as usize, layer as usize).timer(&mut cx, token);
             self.run_actions();
         }
     }

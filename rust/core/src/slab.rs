@@ -11,6 +11,8 @@ use crate::io::{OK, Op, Status};
 /// Index of a slot.
 pub type IoId = u32;
 pub const NONE: IoId = u32::MAX;
+/// Of an I/O that is not for an auxiliary device.
+pub(crate) const ON_DISK: u16 = u16::MAX;
 
 /// Alignment of every slot's memory: enough for O_DIRECT on any device with 4 KiB sectors.
 pub const SLOT_ALIGN: usize = 4096;
@@ -44,6 +46,10 @@ pub struct Io {
     pub(crate) layer: u8,
     /// The first layer it passes: a child starts below the filter that forked it.
     pub(crate) floor: u8,
+    /// The layer that forked a child.
+    pub(crate) owner: u8,
+    /// The backend's number of the filter's own device that a child is for, or [`ON_DISK`].
+    pub(crate) auxiliary: u16,
     pub(crate) open_children: u32,
     pub(crate) submit_ns: Ns,
     pub(crate) complete_ns: Ns,
@@ -116,6 +122,8 @@ impl Slab {
             root: NONE,
             layer: 0,
             floor: 0,
+            owner: 0,
+            auxiliary: ON_DISK,
             open_children: 0,
             submit_ns: 0,
             complete_ns: 0,
@@ -171,6 +179,7 @@ impl Slab {
         io.root = id;
         io.layer = 0;
         io.floor = 0;
+        io.auxiliary = ON_DISK;
         io.open_children = 0;
         io.harness_ns = 0;
         let from = id as usize * self.stride;

@@ -1,6 +1,9 @@
 //! `mem`: the disk in memory, at once. For tests of data and for chains without a device.
 
+use std::sync::Arc;
+
 use super::store::Store;
+use super::waker::{Sleeper, Waker};
 use super::{Backend, Completion, Request};
 use crate::clock::Ns;
 use crate::error::Result;
@@ -20,12 +23,13 @@ Judging a device: there is none.
 pub struct Mem {
     store: Store,
     done: Vec<Completion>,
+    sleeper: Arc<Sleeper>,
 }
 
 impl Mem {
     #[must_use]
     pub fn new(mode: DataMode) -> Self {
-        Self { store: Store::new(mode), done: Vec::new() }
+        Self { store: Store::new(mode), done: Vec::new(), sleeper: Arc::default() }
     }
 }
 
@@ -45,8 +49,12 @@ impl Backend for Mem {
     }
 
     fn wait(&mut self, timeout_ns: u64) -> Result<()> {
-        super::sleep_model(self.done.is_empty(), timeout_ns);
+        self.sleeper.sleep(!self.done.is_empty(), timeout_ns);
         Ok(())
+    }
+
+    fn waker(&mut self) -> Waker {
+        Arc::clone(&self.sleeper) as Waker
     }
 
     fn is_model(&self) -> bool {

@@ -1,5 +1,6 @@
 //! Backends: what stands below the last filter. The trait, the list, and what they share.
 
+use self::waker::Waker;
 use crate::clock::Ns;
 use crate::error::Result;
 use crate::io::{Op, Status};
@@ -13,6 +14,7 @@ pub mod sim;
 pub mod store;
 pub mod target;
 pub mod uring;
+pub mod waker;
 
 /// An I/O on its way to the device. The bytes stay valid until its completion is reaped.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +67,9 @@ pub trait Backend: Send {
     /// Models return at once: the driver knows `next_event_ns`.
     fn wait(&mut self, timeout_ns: u64) -> Result<()>;
 
+    /// What ends this backend's `wait` from another thread. Asked only where somebody needs it.
+    fn waker(&mut self) -> Waker;
+
     /// True where `kick` and `wait` cost nothing worth booking to the I/Os.
     fn is_model(&self) -> bool {
         false
@@ -84,10 +89,3 @@ pub const BACKENDS: [(&str, &str); 5] = [
     ("null", null::PAGE),
     ("sim", sim::PAGE),
 ];
-
-/// How a model waits on the wall clock: not at all when it has something ready.
-fn sleep_model(nothing_ready: bool, timeout_ns: u64) {
-    if nothing_ready && timeout_ns > 0 {
-        std::thread::sleep(std::time::Duration::from_nanos(timeout_ns));
-    }
-}

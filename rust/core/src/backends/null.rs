@@ -1,5 +1,8 @@
 //! `null`: completes everything at once and touches no data. The harness's own cost.
 
+use std::sync::Arc;
+
+use super::waker::{Sleeper, Waker};
 use super::{Backend, Completion, Request};
 use crate::clock::Ns;
 use crate::error::Result;
@@ -18,6 +21,7 @@ Anything with `--verify`: what was written is gone.
 #[derive(Default)]
 pub struct Null {
     done: Vec<Completion>,
+    sleeper: Arc<Sleeper>,
 }
 
 impl Backend for Null {
@@ -37,8 +41,12 @@ impl Backend for Null {
     }
 
     fn wait(&mut self, timeout_ns: u64) -> Result<()> {
-        super::sleep_model(self.done.is_empty(), timeout_ns);
+        self.sleeper.sleep(!self.done.is_empty(), timeout_ns);
         Ok(())
+    }
+
+    fn waker(&mut self) -> Waker {
+        Arc::clone(&self.sleeper) as Waker
     }
 
     fn is_model(&self) -> bool {

@@ -1,17 +1,18 @@
 //! `psync`: blocking calls on a pool of threads, so that the queue depth is kept.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::align::{Bounce, is_aligned};
 use super::target::Target;
+use super::waker::{Bell, Wake, Waker};
 use super::{Backend, Completion, Request};
 use crate::clock::Ns;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::io::{OK, Op, Status};
 
 pub const PAGE: &str = "\
@@ -42,8 +43,10 @@ struct Shared {
     work: Condvar,
     done: Mutex<Vec<Completion>>,
     finished: Condvar,
-    /// Written to after each completion where a ring waits for it.
-    bell: Option<OwnedFd>,
+    /// Somebody else has work for the worker: its next wait returns.
+    woken: AtomicBool,
+    /// Rung after each completion where a ring waits for it.
+    bell: Option<Bell>,
     unaligned: AtomicU64,
 }
 
@@ -70,18 +73,7 @@ impl Pool {
         with_bell: bool,
         name: &'static str,
     ) -> Result<Self> {
-        let bell = if with_bell {
-            // SAFETY: eventfd takes two numbers and returns a new descriptor, ours to own.
-            let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-            if fd < 0 {
-                return Err(Error::failed("cannot make an event descriptor")
-                    .caused_by(std::io::Error::last_os_error()));
-            }
-            // SAFETY: `fd` was just made and belongs to nobody else.
-            Some(unsafe { OwnedFd::from_raw_fd(fd) })
-        } else {
-            None
-        };
+        let bell = if with_bell { Some(Bell::new()?) } else { None };
         Ok(Self {
             shared: Arc::new(Shared {
                 targets,
@@ -89,6 +81,7 @@ impl Pool {
                 work: Condvar::new(),
                 done: Mutex::default(),
                 finished: Condvar::new(),
+                woken: AtomicBool::new(false),
                 bell,
                 unaligned: AtomicU64::new(0),
             }),
@@ -148,8 +141,8 @@ impl Pool {
     }
 
     #[must_use]
-    pub fn bell(&self) -> Option<RawFd> {
-        self.shared.bell.as_ref().map(AsRawFd::as_raw_fd)
+    pub fn bell(&self) -> Option<&Bell> {
+        self.shared.bell.as_ref()
     }
 
     #[must_use]
@@ -160,9 +153,18 @@ impl Pool {
     fn wait(&self, timeout_ns: u64) {
         let timeout = Duration::from_nanos(timeout_ns.min(3_600_000_000_000));
         let done = lock(&self.shared.done);
-        if done.is_empty() {
+        if done.is_empty() && !self.shared.woken.swap(false, Ordering::Relaxed) {
             let _ = self.shared.finished.wait_timeout(done, timeout);
         }
+    }
+}
+
+impl Wake for Shared {
+    fn wake(&self) {
+        // Under the lock of what the worker waits on: it sees this before it sleeps.
+        let _done = lock(&self.done);
+        self.woken.store(true, Ordering::Relaxed);
+        self.finished.notify_one();
     }
 }
 
@@ -193,9 +195,7 @@ fn serve(shared: &Shared) {
         lock(&shared.done).push(completion);
         shared.finished.notify_one();
         if let Some(bell) = &shared.bell {
-            let one = 1u64;
-            // SAFETY: eight valid bytes; a full counter only means that it rings already.
-            unsafe { libc::write(bell.as_raw_fd(), (&raw const one).cast(), 8) };
+            bell.wake();
         }
         queue = lock(&shared.queue);
     }
@@ -392,6 +392,10 @@ impl Backend for Psync {
             self.pool.wait(timeout_ns);
         }
         Ok(())
+    }
+
+    fn waker(&mut self) -> Waker {
+        Arc::clone(&self.pool.shared) as Waker
     }
 
     fn unaligned(&self) -> u64 {

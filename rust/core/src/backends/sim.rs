@@ -2,8 +2,10 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 
 use super::store::Store;
+use super::waker::{Sleeper, Waker};
 use super::{Backend, Completion, Request};
 use crate::clock::Ns;
 use crate::error::Result;
@@ -62,6 +64,7 @@ pub struct Sim {
     random: u64,
     order: u64,
     running: BinaryHeap<Reverse<(Ns, u64, IoId)>>,
+    sleeper: Arc<Sleeper>,
 }
 
 impl Sim {
@@ -74,6 +77,7 @@ impl Sim {
             bus_free_ns: 0,
             order: 0,
             running: BinaryHeap::new(),
+            sleeper: Arc::default(),
             model,
         }
     }
@@ -124,8 +128,12 @@ impl Backend for Sim {
     }
 
     fn wait(&mut self, timeout_ns: u64) -> Result<()> {
-        super::sleep_model(true, timeout_ns);
+        self.sleeper.sleep(false, timeout_ns);
         Ok(())
+    }
+
+    fn waker(&mut self) -> Waker {
+        Arc::clone(&self.sleeper) as Waker
     }
 
     fn is_model(&self) -> bool {

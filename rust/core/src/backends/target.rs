@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::filters::Auxiliary;
 
 /// How to open a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,10 +83,58 @@ impl Target {
         })
     }
 
+    /// Opens a filter's own file, or makes it: a file that this tool did not make is not touched.
+    ///
+    /// # Errors
+    /// `Input` when it cannot be made or opened, is too small, or is somebody else's.
+    pub fn open_auxiliary(path: &Path, what: &Auxiliary, direct: Direct) -> Result<Self> {
+        let fail = |words: &str| {
+            Error::input(format!("the {}: {words}", what.name)).with("file", path.display())
+        };
+        let made = OpenOptions::new().read(true).write(true).create_new(true).open(path);
+        match made {
+            Ok(file) => {
+                let sized = file.set_len(what.size_bytes).and_then(|()| mark(&file));
+                if let Err(e) = sized {
+                    let _ = std::fs::remove_file(path);
+                    return Err(fail("cannot make it").caused_by(e));
+                }
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                if !is_marked(path) {
+                    return Err(fail("expected a file that vaio-bench made, or a new name"));
+                }
+            }
+            Err(e) => return Err(fail("cannot make it").caused_by(e)),
+        }
+        let target = Self::open(path, true, direct)?;
+        if target.size_bytes < what.size_bytes {
+            let (needs, has) = (what.size_bytes, target.size_bytes);
+            return Err(fail(&format!("expected {needs} bytes or more, it has {has}")));
+        }
+        Ok(target)
+    }
+
     #[must_use]
     pub fn fd(&self) -> RawFd {
         self.file.as_raw_fd()
     }
+}
+
+/// The extended attribute that says whose a file is, as on targets.
+const MARK: &std::ffi::CStr = c"user.vaio_bench";
+
+fn mark(file: &File) -> std::io::Result<()> {
+    // SAFETY: a name that ends in NUL, and one byte of value.
+    let code =
+        unsafe { libc::fsetxattr(file.as_raw_fd(), MARK.as_ptr(), c"1".as_ptr().cast(), 1, 0) };
+    if code == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+fn is_marked(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    // SAFETY: asks for the size of the value alone.
+    unsafe { libc::fgetxattr(file.as_raw_fd(), MARK.as_ptr(), std::ptr::null_mut(), 0) > 0 }
 }
 
 fn device_size(file: &File) -> std::io::Result<u64> {

@@ -12,6 +12,7 @@ use io_uring::{IoUring, opcode, squeue};
 use super::align::is_aligned;
 use super::psync::Pool;
 use super::target::Target;
+use super::waker::{Bell, Waker};
 use super::{Backend, Completion, Request};
 use crate::clock::Ns;
 use crate::error::{Error, Result};
@@ -27,8 +28,9 @@ permits it; otherwise `psync` takes its place and the manifest says so.
 Kernels before 5.11 (no timeout on a wait) and containers that forbid io_uring.
 ";
 
-/// `user_data` of the wait for the pool's bell.
+/// `user_data` of the wait for the pool's bell, and for the waker's.
 const BELL: u64 = u64::MAX;
+const WAKE: u64 = u64::MAX - 1;
 const POOL_THREADS: usize = 8;
 const ENTRIES_MAX: usize = 4096;
 
@@ -39,6 +41,10 @@ pub struct Uring {
     requests: Vec<Option<(Request, u64)>>,
     pool: Pool,
     bell_armed: bool,
+    /// Rung by whoever has the waker.
+    wake: Arc<Bell>,
+    wake_given: bool,
+    wake_armed: bool,
     zero_range_refused: bool,
     done: Vec<Completion>,
 }
@@ -77,6 +83,9 @@ impl Uring {
             targets,
             requests: vec![None; slots],
             bell_armed: false,
+            wake: Arc::new(Bell::new()?),
+            wake_given: false,
+            wake_armed: false,
             zero_range_refused: false,
             done: Vec::new(),
         })
@@ -175,9 +184,7 @@ impl Uring {
     fn hear_bell(&mut self) {
         self.bell_armed = false;
         if let Some(bell) = self.pool.bell() {
-            let mut rung = 0u64;
-            // SAFETY: eight valid bytes; the descriptor does not block.
-            unsafe { libc::read(bell, (&raw mut rung).cast(), 8) };
+            bell.clear();
         }
         self.pool.reap(&mut self.done);
         self.rearm();
@@ -187,7 +194,7 @@ impl Uring {
     fn rearm(&mut self) {
         if self.pool.in_flight() > 0
             && !self.bell_armed
-            && let Some(bell) = self.pool.bell()
+            && let Some(bell) = self.pool.bell().map(Bell::fd)
         {
             self.bell_armed = true;
             let entry = opcode::PollAdd::new(Fd(bell), libc::POLLIN as u32).build();
@@ -221,6 +228,9 @@ impl Backend for Uring {
             let Some(entry) = self.ring.completion().next() else { break };
             if entry.user_data() == BELL {
                 self.hear_bell();
+            } else if entry.user_data() == WAKE {
+                self.wake.clear();
+                self.wake_armed = false;
             } else {
                 self.finish(entry.user_data() as u32, entry.result());
             }
@@ -230,6 +240,11 @@ impl Backend for Uring {
     }
 
     fn wait(&mut self, timeout_ns: u64) -> Result<()> {
+        if self.wake_given && !self.wake_armed {
+            self.wake_armed = true;
+            let entry = opcode::PollAdd::new(Fd(self.wake.fd()), libc::POLLIN as u32).build();
+            self.push(&entry.user_data(WAKE));
+        }
         let outcome = if timeout_ns == u64::MAX {
             self.ring.submit_and_wait(1)
         } else {
@@ -251,6 +266,11 @@ impl Backend for Uring {
             }
             Err(e) => Err(Error::failed("io_uring refuses to wait").caused_by(e)),
         }
+    }
+
+    fn waker(&mut self) -> Waker {
+        self.wake_given = true;
+        Arc::clone(&self.wake) as Waker
     }
 
     fn unaligned(&self) -> u64 {

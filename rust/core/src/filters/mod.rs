@@ -6,6 +6,7 @@
 
 use serde_json::Value;
 
+use crate::backends::waker::Waker;
 use crate::clock::Ns;
 use crate::io::{OK, Op, Status, row_flags};
 use crate::pipeline::{Action, Core, Event};
@@ -85,10 +86,52 @@ pub trait Filter: Send {
         let _ = cx;
     }
 
+    /// Devices of the filter's own beside the disk (a cache file, a journal), in the order of the
+    /// numbers that [`Cx::child_on`] takes. Asked once, before the run.
+    fn auxiliaries(&self) -> Vec<Auxiliary> {
+        Vec::new()
+    }
+
+    /// True for a filter whose work is done elsewhere: [`Filter::poll`] is called whenever the
+    /// worker looks for completions, and the waker of [`Filter::wake_by`] ends its sleep.
+    fn is_polled(&self) -> bool {
+        false
+    }
+
+    /// Given once, before `open`, to a filter that is polled.
+    fn wake_by(&mut self, waker: Waker) {
+        let _ = waker;
+    }
+
+    /// Takes in what has been done elsewhere.
+    fn poll(&mut self, cx: &mut Cx<'_>) {
+        let _ = cx;
+    }
+
     /// Figures of the moment for the timeline: `("dirty_bytes", 4096)`.
     fn gauges(&self, out: &mut Vec<(&'static str, i64)>) {
         let _ = out;
     }
+}
+
+/// A device of a filter's own: a file on the wall clock, a modelled store otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Auxiliary {
+    /// What it is for, in messages: `cache file`.
+    pub name: &'static str,
+    /// Where its file is, or is made. `None` only where no file is needed (a model).
+    pub path: Option<std::path::PathBuf>,
+    pub size_bytes: u64,
+}
+
+/// Whose I/Os one instance of a filter sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Those of one disk.
+    Disk,
+    /// Those of all disks of the run, which then share one worker.
+    Group,
 }
 
 /// What a filter says of itself; the law suite tests what follows from it.
@@ -111,6 +154,7 @@ pub struct Properties {
     pub background_ios: u32,
     /// The longest I/O of its own, 0 for no longer than the I/O passing it (or a unit more).
     pub child_bytes: u64,
+    pub scope: Scope,
 }
 
 impl Properties {
@@ -127,6 +171,7 @@ impl Properties {
         children_per_io: 0,
         background_ios: 0,
         child_bytes: 0,
+        scope: Scope::Disk,
     };
 }
 
@@ -161,6 +206,8 @@ impl ParamError {
 #[derive(Debug, Clone)]
 pub struct Setting {
     pub disk: String,
+    /// All disks of the run, in the order of their numbers: what an instance for a group sees.
+    pub disks: Vec<String>,
     /// Index of the disk among the run's, and the run's seed: the filter's randomness.
     pub disk_index: u16,
     pub seed: u64,
@@ -310,6 +357,28 @@ impl Cx<'_> {
     /// An I/O of the filter's own that no I/O waits for; its buffer is its own.
     pub fn background(&mut self, child: Child) -> Option<IoId> {
         self.core.fork(NONE, self.layer, self.disk, child)
+    }
+
+    /// As [`Cx::child`], for the `device`-th auxiliary device of the filter: it passes no layer,
+    /// and its time is the filter's own.
+    pub fn child_on(&mut self, device: u8, parent: IoId, child: Child) -> Option<IoId> {
+        self.core.fork_auxiliary(parent, self.layer, self.disk, device, child)
+    }
+
+    /// As [`Cx::background`], for the `device`-th auxiliary device of the filter.
+    pub fn background_on(&mut self, device: u8, child: Child) -> Option<IoId> {
+        self.core.fork_auxiliary(NONE, self.layer, self.disk, device, child)
+    }
+
+    /// As [`Cx::background`], for another disk of the filter's group.
+    pub fn background_of(&mut self, disk: u16, child: Child) -> Option<IoId> {
+        self.core.fork(NONE, self.layer, disk, child)
+    }
+
+    /// The worker's number of the disk whose I/O this is: an instance for a group sees several.
+    #[must_use]
+    pub const fn disk(&self) -> u16 {
+        self.disk
     }
 
     /// Lets an I/O deferred on its way down go on to the next layer.

@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 
 use super::{DataMode, Properties, SECTOR_BYTES, Setting, find};
+use crate::backends::waker::{Sleeper, Waker};
 use crate::backends::{Backend, Completion, Request};
 use crate::clock::{Clock, Ns};
 use crate::error::Result;
 use crate::int_map::IntMap;
 use crate::io::{OK, Op, Status};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Chains, Pipeline};
 use crate::rangelock::RangeLock;
 use crate::slab::{IoId, Slab};
 
@@ -102,6 +103,10 @@ impl Backend for TestBackend {
         Ok(())
     }
 
+    fn waker(&mut self) -> Waker {
+        Arc::new(Sleeper::default())
+    }
+
     fn is_model(&self) -> bool {
         true
     }
@@ -140,7 +145,7 @@ pub struct Rig {
 }
 
 pub fn setting(mode: DataMode) -> Setting {
-    Setting { disk: "disk".into(), disk_index: 0, seed: 7, data: mode }
+    Setting { disk: "disk".into(), disks: vec!["disk".into()], disk_index: 0, seed: 7, data: mode }
 }
 
 /// The longest I/O of a test.
@@ -173,7 +178,8 @@ impl Rig {
         let slab = Slab::new(slots, slot_bytes, built.len() + 1).unwrap();
         let filters = built.into_iter().map(|(filter, _)| filter).collect();
         let clock = Clock::Virtual(0);
-        let mut pipeline = Pipeline::new(clock, slab, mode, vec![filters], Box::new(backend));
+        let mut pipeline =
+            Pipeline::new(clock, slab, mode, 1, Chains::single(filters), Box::new(backend));
         pipeline.open();
         Self {
             pipeline,

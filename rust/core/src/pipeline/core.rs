@@ -46,6 +46,9 @@ pub(crate) struct Core {
     pub timer_count: u64,
     /// Children and background I/Os that are not done.
     pub children: usize,
+    /// By disk, then by layer: the backend's number of a filter's first auxiliary device.
+    pub auxiliaries: Vec<u16>,
+    pub layers: usize,
 }
 
 impl Core {
@@ -64,6 +67,25 @@ impl Core {
         child: Child,
     ) -> Option<IoId> {
         let id = self.bear(parent, layer, disk, child)?;
+        self.actions.push_back(Action::Start { io: id });
+        Some(id)
+    }
+
+    /// A child for an auxiliary device of the filter: it passes no layer on its way.
+    pub(crate) fn fork_auxiliary(
+        &mut self,
+        parent: IoId,
+        layer: u8,
+        disk: u16,
+        device: u8,
+        child: Child,
+    ) -> Option<IoId> {
+        let id = self.bear(parent, layer, disk, child)?;
+        let first = self.auxiliaries[disk as usize * self.layers + layer as usize];
+        let io = self.slab.io_mut(id);
+        io.auxiliary = first + u16::from(device);
+        io.floor = self.layers as u8;
+        io.layer = self.layers as u8;
         self.actions.push_back(Action::Start { io: id });
         Some(id)
     }
@@ -103,6 +125,7 @@ impl Core {
         io.parent = parent;
         io.root = root;
         io.seq = seq;
+        io.owner = layer;
         io.floor = layer + 1;
         io.layer = layer + 1;
         if let Some(data) = shared {

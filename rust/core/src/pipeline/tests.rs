@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::backends::mem::Mem;
-use crate::filters::SECTOR_BYTES;
+use crate::filters::{Auxiliary, Filter, SECTOR_BYTES};
 
 const EIO: Status = libc::EIO;
 
@@ -105,7 +105,8 @@ impl Rig {
             .collect();
         let slab = Slab::new(32, 1 << 16, scripts.len() + 1).unwrap();
         let mem = Box::new(Mem::new(DataMode::Bytes));
-        let pipeline = Pipeline::new(Clock::Virtual(0), slab, DataMode::Bytes, vec![chain], mem);
+        let pipeline =
+            Pipeline::new(Clock::Virtual(0), slab, DataMode::Bytes, 1, Chains::single(chain), mem);
         Self { pipeline, log }
     }
 
@@ -238,4 +239,97 @@ fn a_filter_that_forks_too_much_gets_no_child() {
     let id = rig.submit(Op::Write, 0, flags::PREFLUSH);
     assert_eq!(rig.run(), [id]);
     assert_eq!(rig.pipeline.core.slab.io(id).status, ENOMEM);
+}
+
+/// Writes each write to its second auxiliary device first, then lets it go on; reads pass.
+struct Logging {
+    seen: Arc<Mutex<Vec<u16>>>,
+}
+
+impl Filter for Logging {
+    fn auxiliaries(&self) -> Vec<Auxiliary> {
+        ["unused", "log"].map(|name| Auxiliary { name, path: None, size_bytes: 1 << 20 }).to_vec()
+    }
+
+    fn io_start(&mut self, cx: &mut Cx<'_>, io: IoId) -> Answer {
+        self.seen.lock().unwrap().push(cx.disk());
+        let (op, offset_bytes, length_bytes) = {
+            let io = cx.io(io);
+            (io.op, io.offset_bytes, io.length_bytes)
+        };
+        if op != Op::Write {
+            return Answer::Pass;
+        }
+        let data = ChildData::Share { from_bytes: 0 };
+        let child = Child { op, offset_bytes, length_bytes, flags: 0, data, tag: 0 };
+        assert!(cx.child_on(1, io, child).is_some());
+        Answer::Defer
+    }
+
+    fn child_complete(&mut self, cx: &mut Cx<'_>, parent: IoId, _child: IoId) {
+        cx.resume(parent);
+    }
+}
+
+/// A backend that keeps what devices it was asked for.
+struct Asked(Mem, Arc<Mutex<Vec<(u16, Op)>>>);
+
+impl Backend for Asked {
+    fn submit(&mut self, request: Request, now: Ns) {
+        self.1.lock().unwrap().push((request.disk, request.op));
+        self.0.submit(request, now);
+    }
+
+    fn reap(&mut self, now: Ns, out: &mut Vec<Completion>) -> Result<()> {
+        self.0.reap(now, out)
+    }
+
+    fn wait(&mut self, timeout_ns: u64) -> Result<()> {
+        self.0.wait(timeout_ns)
+    }
+
+    fn waker(&mut self) -> crate::backends::waker::Waker {
+        self.0.waker()
+    }
+}
+
+#[test]
+fn an_instance_for_a_group_sees_every_disk_and_its_own_devices_follow_the_disks() {
+    let (seen, asked) = (Arc::default(), Arc::default());
+    let below = Arc::default();
+    let pass = || {
+        let filter =
+            Scripted { name: 1, script: Script::Pass, log: Arc::clone(&below), children: 0 };
+        Place::Own(Box::new(filter))
+    };
+    let mut chains = Chains::new(2);
+    chains.add_disk(vec![Place::Own(Box::new(Logging { seen: Arc::clone(&seen) })), pass()]);
+    chains.add_disk(vec![Place::Shared, pass()]);
+    let slab = Slab::new(32, 1 << 16, 3).unwrap();
+    let backend = Asked(Mem::new(DataMode::Bytes), Arc::clone(&asked));
+    let mut pipeline =
+        Pipeline::new(Clock::Virtual(0), slab, DataMode::Bytes, 2, chains, Box::new(backend));
+    pipeline.open();
+    for (disk, op) in [(0, Op::Write), (1, Op::Write), (1, Op::Read)] {
+        let id = pipeline.core.slab.take(op, 4096).unwrap();
+        let io = pipeline.core.slab.io_mut(id);
+        (io.disk, io.offset_bytes, io.length_bytes, io.seq) = (disk, 0, 4096, 0);
+        pipeline.submit(id);
+        for _ in 0..3 {
+            pipeline.poll().unwrap();
+        }
+        let mut done = Vec::new();
+        pipeline.take_done(&mut done);
+        assert_eq!(done, [id]);
+        assert_eq!(pipeline.core.slab.io(id).status, OK);
+        pipeline.core.slab.give_back(id);
+    }
+    assert_eq!(*seen.lock().unwrap(), [0, 1, 1]);
+    // Two disks, then the filter's two devices: the log is number 3.
+    let expected = [(3, Op::Write), (0, Op::Write), (3, Op::Write), (1, Op::Write), (1, Op::Read)];
+    assert_eq!(*asked.lock().unwrap(), expected);
+    // The log's I/Os passed no layer below, and came back to nobody but their owner.
+    let downs = below.lock().unwrap().iter().filter(|entry| entry.1 == "down").count();
+    assert_eq!((downs, below.lock().unwrap().len()), (3, 6));
+    assert!(pipeline.is_idle());
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+use super::chain;
 use super::options::{BackendKind, ClockKind, Options, Pace};
 use super::oracle::Oracle;
 use super::plan::{Batches, PrefillSource, SweepSource, TraceSource};
@@ -17,9 +18,9 @@ use crate::backends::target::Target;
 use crate::backends::{Backend, mem::Mem, null::Null, psync::Psync, sim::Sim, uring::Uring};
 use crate::clock::{Clock, Ns, WallClock};
 use crate::error::{Error, ErrorKind, Result};
-use crate::filters::{self, DataMode, Filter, Properties, SECTOR_BYTES, Setting};
+use crate::filters::{DataMode, Properties, SECTOR_BYTES};
 use crate::payload::Knobs;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Chains, Pipeline};
 use crate::slab::Slab;
 
 /// The longest prefill write and sweep read.
@@ -28,7 +29,7 @@ const PREFILL_BYTES: u64 = 256 << 10;
 /// What one worker is made of, checked before its thread starts.
 pub(super) struct Kit {
     disks: Vec<(u16, DiskScan)>,
-    chains: Vec<Vec<Box<dyn Filter>>>,
+    chains: Chains,
     targets: Arc<Vec<Target>>,
     data: DataMode,
     lock_align: u64,
@@ -38,19 +39,18 @@ pub(super) struct Kit {
 
 impl Kit {
     pub fn prepare(options: &Options, disks: Vec<(u16, DiskScan)>) -> Result<Self> {
-        let (_, properties) = build_chain(options, 0, DataMode::Bytes)?;
+        let properties = chain::declared(options)?;
         let whole_sectors = disks.iter().all(|(_, found)| found.align_bytes() >= SECTOR_BYTES);
         let data = data_mode(options, &properties, whole_sectors)?;
-        let mut chains = Vec::new();
-        for (disk, _) in &disks {
-            chains.push(build_chain(options, *disk, data)?.0);
-        }
+        let numbers: Vec<u16> = disks.iter().map(|(disk, _)| *disk).collect();
+        let chains = chain::chains(options, &numbers, data, &properties)?;
         let mut targets = Vec::new();
         if options.backend.has_targets() {
             for (disk, found) in &disks {
                 targets.push(open_target(options, *disk as usize, found)?);
             }
         }
+        targets.extend(chain::auxiliary_targets(options, &chains)?);
         let align = targets.iter().map(|target| target.offset_align).max().unwrap_or(1);
         let unit = properties.iter().map(|p| p.unit_bytes).max().unwrap_or(1).max(1);
         let longest = disks.iter().map(|(_, found)| found.length_max_bytes).max().unwrap_or(0);
@@ -77,7 +77,10 @@ impl Kit {
             slots: kits.iter().map(|kit| kit.slots).sum(),
             slot_bytes: kits.iter().map(|kit| kit.slot_bytes).max().unwrap_or(0),
             lock_align_bytes: kits.iter().map(|kit| kit.lock_align).max().unwrap_or(1),
-            direct: kits.iter().flat_map(|k| k.targets.iter().map(|t| t.direct)).collect(),
+            direct: kits
+                .iter()
+                .flat_map(|k| k.targets.iter().take(k.disks.len()).map(|t| t.direct))
+                .collect(),
             workers,
         }
     }
@@ -176,7 +179,8 @@ impl Kit {
         }
         let slab = Slab::new(self.slots, self.slot_bytes, options.filters.len() + 1)?;
         let backend = make_backend(&options, Arc::clone(&self.targets), self.slots, self.data)?;
-        let pipeline = Pipeline::new(clock, slab, self.data, self.chains, backend);
+        let pipeline =
+            Pipeline::new(clock, slab, self.data, self.disks.len(), self.chains, backend);
         let disks = self.disks.iter().map(|(disk, _)| *disk).collect();
         Ok(Worker::new(options, shared, disks, oracles, pipeline, out, self.lock_align))
     }
@@ -233,31 +237,6 @@ fn sweep_runs(oracles: &[Oracle]) -> Vec<(u16, u64, u64)> {
         }
     }
     runs
-}
-
-type Chain = (Vec<Box<dyn Filter>>, Vec<Properties>);
-
-fn build_chain(options: &Options, disk: u16, data: DataMode) -> Result<Chain> {
-    let setting = Setting {
-        disk: options.window.disks[disk as usize].clone(),
-        disk_index: disk,
-        seed: options.seed,
-        data,
-    };
-    let mut chain = Vec::new();
-    let mut properties = Vec::new();
-    for (i, spec) in options.filters.iter().enumerate() {
-        let kind = filters::find(&spec.name)
-            .ok_or_else(|| Error::input(format!("filter[{i}].use: no filter {}", spec.name)))?;
-        let (filter, declared) = (kind.build)(&spec.params, &setting).map_err(|errors| {
-            let first =
-                errors.first().map_or(String::new(), |e| format!("{}: {}", e.path, e.message));
-            Error::input(format!("filter[{i}].{first}"))
-        })?;
-        chain.push(filter);
-        properties.push(declared);
-    }
-    Ok((chain, properties))
 }
 
 /// Tokens stand for whole sectors: a trace that touches parts of them needs the bytes.

@@ -4,6 +4,7 @@
 //! phases (prefill, the trace itself, the final sweep), [`worker`] drives the pipeline of its
 //! disks through them, [`run`] starts the workers and collects what they send.
 
+mod chain;
 pub mod feed;
 pub mod fit;
 pub mod floor;

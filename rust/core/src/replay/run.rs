@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::chain;
 use super::feed::{Feed, Numbered};
 use super::kit::Kit;
 use super::options::{ClockKind, Options};
@@ -16,6 +17,7 @@ use super::scan::{DiskScan, Scan};
 use super::totals::{Progress, Totals};
 use crate::clock::{Ns, monotonic_ns};
 use crate::error::{Error, ErrorKind, Result};
+use crate::filters::Scope;
 use crate::pipeline::Event;
 use crate::record::Chunk;
 
@@ -95,8 +97,13 @@ impl Run {
     pub fn start(options: Options, scan: Scan, feed: Feed) -> Result<(Self, Settled)> {
         let options = Arc::new(options);
         let disks = options.window.disks.len();
-        let workers =
-            if options.clock == ClockKind::Virtual { 1 } else { options.workers.clamp(1, disks) };
+        // What sees several disks is one worker's.
+        let grouped = chain::declared(&options)?.iter().any(|p| p.scope == Scope::Group);
+        let workers = if options.clock == ClockKind::Virtual || grouped {
+            1
+        } else {
+            options.workers.clamp(1, disks)
+        };
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
             progress: Progress::new(disks),

@@ -1,0 +1,88 @@
+//! Builds the chains of a worker from the policy, and opens what its filters need beside the disk.
+
+use super::options::Options;
+use crate::backends::target::Target;
+use crate::error::{Error, Result};
+use crate::filters::{self, DataMode, Filter, Properties, Scope, Setting};
+use crate::pipeline::{Chains, Place};
+
+/// What each filter of the policy declares of itself.
+///
+/// # Errors
+/// `Input` with the first wrong parameter.
+pub(super) fn declared(options: &Options) -> Result<Vec<Properties>> {
+    (0..options.filters.len())
+        .map(|layer| build(options, layer, 0, DataMode::Bytes).map(|(_, declared)| declared))
+        .collect()
+}
+
+/// The chains of these disks (numbers of the run), an instance a disk or one for all.
+///
+/// # Errors
+/// As [`declared`].
+pub(super) fn chains(
+    options: &Options,
+    disks: &[u16],
+    data: DataMode,
+    declared: &[Properties],
+) -> Result<Chains> {
+    let mut chains = Chains::new(options.filters.len());
+    for (local, disk) in disks.iter().enumerate() {
+        let mut places = Vec::new();
+        for (layer, properties) in declared.iter().enumerate() {
+            places.push(if local > 0 && properties.scope == Scope::Group {
+                Place::Shared
+            } else {
+                Place::Own(build(options, layer, *disk, data)?.0)
+            });
+        }
+        chains.add_disk(places);
+    }
+    Ok(chains)
+}
+
+/// The files of the filters' auxiliary devices, in the order of their numbers.
+///
+/// # Errors
+/// `Input` when one cannot be made or opened, or is somebody else's.
+pub(super) fn auxiliary_targets(options: &Options, chains: &Chains) -> Result<Vec<Target>> {
+    if !options.backend.has_targets() {
+        return Ok(Vec::new());
+    }
+    let mut targets: Vec<Target> = Vec::new();
+    for auxiliary in chains.auxiliaries() {
+        let Some(path) = &auxiliary.path else {
+            return Err(Error::input(format!("the {} needs a file", auxiliary.name)));
+        };
+        let target = Target::open_auxiliary(path, &auxiliary, options.direct)?;
+        let is_same = |other: &Target| other.path == target.path;
+        if targets.iter().any(is_same) || options.targets.iter().any(|t| *path == **t) {
+            return Err(Error::input(format!("the {} is used twice", auxiliary.name))
+                .with("file", path.display()));
+        }
+        targets.push(target);
+    }
+    Ok(targets)
+}
+
+fn build(
+    options: &Options,
+    layer: usize,
+    disk: u16,
+    data: DataMode,
+) -> Result<(Box<dyn Filter>, Properties)> {
+    let setting = Setting {
+        disk: options.window.disks[disk as usize].clone(),
+        disks: options.window.disks.clone(),
+        disk_index: disk,
+        seed: options.seed,
+        data,
+    };
+    let spec = &options.filters[layer];
+    let kind = filters::find(&spec.name)
+        .ok_or_else(|| Error::input(format!("filter[{layer}].use: no filter {}", spec.name)))?;
+    (kind.build)(&spec.params, &setting).map_err(|errors| {
+        let first = errors.first().map_or(String::new(), |e| format!("{}: {}", e.path, e.message));
+        Error::input(format!("filter[{layer}].{first}"))
+    })
+}
