@@ -50,6 +50,9 @@ _ENCODING: dict[str, Any] = {
     "store_schema": True,
 }
 
+# Few rows, of names that repeat.
+GAUGES_ENCODING: dict[str, Any] = {"compression": "zstd", "store_schema": True}
+
 
 def write_json(path: Path, document: Any) -> None:
     """Writes a JSON document aside, then renames it into place.
@@ -69,16 +72,19 @@ def write_json(path: Path, document: Any) -> None:
 class PartWriter:
     """The parts of one round: `part-0.parquet`, `part-1.parquet`, ... in `folder`."""
 
-    def __init__(self, folder: Path, *, by_age: bool) -> None:
-        """`by_age` closes a part after some seconds; without it, by its rows alone."""
+    def __init__(self, folder: Path, *, by_age: bool, encoding: dict[str, Any] = _ENCODING) -> None:
+        """`by_age` closes a part after some seconds; without it, by its rows alone.
+
+        The folder is made with the first part; `encoding` are arguments of `pq.ParquetWriter`.
+        """
         self.folder = folder
         self.by_age = by_age
+        self._encoding = encoding
         self.rows = 0
         self._parts = 0
         self._writer: pq.ParquetWriter | None = None
         self._part_rows = 0
         self._opened = 0.0
-        folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Appends a batch.
@@ -88,7 +94,8 @@ class PartWriter:
         """
         try:
             if self._writer is None:
-                self._writer = pq.ParquetWriter(self._aside(), batch.schema, **_ENCODING)
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._writer = pq.ParquetWriter(self._aside(), batch.schema, **self._encoding)
                 self._opened = time.monotonic()
             self._writer.write_batch(batch, row_group_size=ROW_GROUP_ROWS)
             self.rows += batch.num_rows

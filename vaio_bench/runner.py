@@ -287,6 +287,7 @@ def _run_rounds(
                 {
                     "trace": str(job.trace.path),
                     "folder": str(part_folder(writer.path, name, number)),
+                    "gauges_folder": str(part_folder(writer.path, name, number, "gauges")),
                     "options": engine,
                 },
                 show,

@@ -56,7 +56,9 @@ IOS = pa.schema(
 
 # RUN/timeline.parquet: one row an interval, policy, round and disk. An I/O belongs to the
 # interval in which it completed. Quantiles are nearest-rank, null where nothing completed.
-# dirty_bytes, backlog_bytes, lag_ns and mode come from filters that report them, else null.
+# dirty_bytes, backlog_bytes and lag_ns are the gauges of these names that stood when the interval
+# ended (as read last: up to 100 ms before), over the layers their sum, of lag_ns the largest; mode
+# is that of the last event of kind `mode`. All are null where no filter tells them.
 TIMELINE = pa.schema(
     [
         pa.field("policy", pa.string(), nullable=False),
@@ -89,8 +91,26 @@ TIMELINE = pa.schema(
     ]
 )
 
+# RUN/gauges/<policy>/<round>/part-N.parquet: what filters tell of the moment, read every 100 ms, at
+# the trace's end and when the filters were closed. A row is a value that changed: it stands until
+# the next row of the same disk, layer and gauge. `layer_index` tells apart two layers of one name.
+# Gauges have any name, with its unit; three have columns in the timeline.
+GAUGES = pa.schema(
+    [
+        pa.field("policy", _NAME, nullable=False),
+        pa.field("round", pa.int32(), nullable=False),
+        pa.field("disk", _NAME, nullable=False),
+        pa.field("time_ns", pa.int64(), nullable=False),
+        pa.field("layer", _NAME, nullable=False),
+        pa.field("layer_index", pa.int32(), nullable=False),
+        pa.field("gauge", _NAME, nullable=False),
+        pa.field("value", pa.int64(), nullable=False),
+    ]
+)
+
 # RUN/events.parquet: restore points, link state, mode changes, faults, crashes, stuns.
-# `kind` names the event, `detail` is a JSON object with what belongs to it.
+# `kind` names the event, `detail` is a JSON object with what belongs to it: of kind `mode`, the key
+# `mode` is the way in which the layer works from then on.
 EVENTS = pa.schema(
     [
         pa.field("policy", pa.string(), nullable=False),

@@ -26,11 +26,14 @@ BASELINE_AGAIN = "direct-again"
 _PARQUET_MAGIC = b"PAR1"
 
 
-def part_folder(run: Path, policy: str, round_: int) -> Path:
-    """The folder of the parts of one round; a policy's name is percent-encoded in it."""
+def part_folder(run: Path, policy: str, round_: int, what: str = "ios") -> Path:
+    """The folder of the parts of one round, of rows (`ios`) or of `gauges`.
+
+    A policy's name is percent-encoded in it.
+    """
     # quote() leaves dots alone, and "..", as a folder, would lead out of the run.
     name = quote(policy, safe=" ")
-    return run / "ios" / (name.replace(".", "%2E") if name.strip(".") == "" else name) / str(round_)
+    return run / what / (name.replace(".", "%2E") if name.strip(".") == "" else name) / str(round_)
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,24 @@ class Run:
     def events(self) -> pl.DataFrame:
         """`events.parquet` (columns of `schemas.EVENTS`); no rows where it is absent."""
         return self._table("events.parquet", schemas.EVENTS)
+
+    def gauges(self, policy: str, round_: int) -> pl.LazyFrame:
+        """What the filters of one round told of each moment (columns of `schemas.GAUGES`).
+
+        A value stands until the next row of its disk, layer and gauge; no rows where the filters
+        tell nothing.
+        """
+        folder = part_folder(self.path, policy, round_, "gauges")
+        parts = [
+            part
+            for part in sorted(folder.glob("part-*.parquet"), key=_part_order)
+            if _has_footer(part)
+        ]
+        if not parts:
+            empty = pl.from_arrow(schemas.GAUGES.empty_table())
+            assert isinstance(empty, pl.DataFrame)
+            return empty.lazy()
+        return pl.scan_parquet(parts)
 
     def results(self) -> dict[str, Any]:
         """The documents of `results/<verb>.json`, by verb."""

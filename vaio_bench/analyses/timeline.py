@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from vaio_bench import schemas
 from vaio_bench.analyses import quantiles
+from vaio_bench.analyses.told import Told
 from vaio_bench.store import Run, open_run
 
 INTERVAL_NS = 100_000_000
@@ -45,6 +46,7 @@ def round_timeline(
     run.scan_ios(policy, round_)  # raises for a round without rows
     parts = [_range_of(path) for path in run.parts_of[policy, round_]]
     parts = [part for part in parts if part.last_ns >= part.first_ns]
+    told = Told(run, policy, round_)
     starts = sorted({part.first_ns // interval_ns * interval_ns for part in parts})
     last = max((part.last_ns for part in parts), default=-1)
     for start, end in zip(starts, [*starts[1:], last + 1], strict=True):
@@ -52,9 +54,9 @@ def round_timeline(
         rows = pl.scan_parquet(reaching).filter(
             pl.col("complete_ns").is_between(start, end, closed="left")
         )
-        gathered = _gather(rows, policy, round_, interval_ns)
-        if gathered.num_rows:
-            yield gathered
+        gathered = told.beside(_gather(rows, policy, round_, interval_ns))
+        if not gathered.is_empty():
+            yield gathered.select(schemas.TIMELINE.names).to_arrow().cast(schemas.TIMELINE)
 
 
 def append_round(
@@ -105,7 +107,7 @@ def _range_of(path: Path) -> _Part:
     return _Part(path, first, last) if first is not None else _Part(path, 0, -1)
 
 
-def _gather(rows: pl.LazyFrame, policy: str, round_: int, interval_ns: int) -> pa.Table:
+def _gather(rows: pl.LazyFrame, policy: str, round_: int, interval_ns: int) -> pl.DataFrame:
     op = pl.col("op").cast(pl.String)
     done = pl.col("status") == 0
     read, write = done & (op == "read"), done & op.is_in(["write", "write_zeroes"])
@@ -115,7 +117,7 @@ def _gather(rows: pl.LazyFrame, policy: str, round_: int, interval_ns: int) -> p
         "response": quantiles.RESPONSE_NS.filter(done),
     }
     ladder = {"p50": 0.5, "p99": 0.99, "max": 1.0}
-    gathered = (
+    return (
         rows.filter(quantiles.issued())
         .group_by(
             pl.col("disk").cast(pl.String),
@@ -144,13 +146,7 @@ def _gather(rows: pl.LazyFrame, policy: str, round_: int, interval_ns: int) -> p
             pl.lit(interval_ns).alias("interval_ns"),
             (pl.col("ios") / seconds).alias("iops"),
             ((pl.col("read_bytes") + pl.col("write_bytes")) / seconds).alias("bytes_per_s"),
-            *[pl.lit(None).alias(name) for name in _FROM_FILTERS],
         )
         .sort("start_ns", "disk")
         .collect(engine="streaming")
     )
-    return gathered.select(schemas.TIMELINE.names).to_arrow().cast(schemas.TIMELINE)
-
-
-# What only filters know; the rows of the I/Os do not say.
-_FROM_FILTERS = ("dirty_bytes", "backlog_bytes", "lag_ns", "mode")

@@ -12,6 +12,7 @@ pub mod error;
 pub mod eviction;
 pub mod filters;
 pub mod formats;
+pub mod gauges;
 pub mod int_map;
 pub mod io;
 pub mod payload;

@@ -237,10 +237,13 @@ impl Pipeline {
         self.backend.unaligned()
     }
 
-    pub fn gauges(&self, disk: usize, out: &mut Vec<(&'static str, i64)>) {
+    /// What the filters of a disk tell of the moment, with their layers.
+    pub fn gauges(&self, disk: usize, out: &mut Vec<(u8, &'static str, i64)>) {
+        let mut own = Vec::new();
         for instance in self.chains.instances() {
             if instance.disk as usize == disk {
-                instance.filter.gauges(out);
+                instance.filter.gauges(&mut own);
+                out.extend(own.drain(..).map(|(name, value)| (instance.layer, name, value)));
             }
         }
     }

@@ -8,6 +8,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use vaio_bench_core::backends::uring;
 use vaio_bench_core::error::Error;
+use vaio_bench_core::gauges::GaugeSchema;
 use vaio_bench_core::record::RowSchema;
 use vaio_bench_core::replay::feed::{Feed, Window};
 use vaio_bench_core::replay::floor;
@@ -84,6 +85,7 @@ impl Scan {
 pub struct Round {
     run: Mutex<Option<Run>>,
     rows: RowSchema,
+    gauges: GaugeSchema,
     settled: String,
 }
 
@@ -94,6 +96,9 @@ impl Round {
     fn new(options: &str, scan: &mut Scan, reader: &Bound<'_, PyAny>) -> PyResult<Self> {
         let options: Options = parse(options)?;
         let rows = RowSchema::new(&options.policy, options.round, &options.window.disks);
+        let layers: Vec<_> = options.filters.iter().map(|filter| filter.name.clone()).collect();
+        let gauges =
+            GaugeSchema::new(&options.policy, options.round, &options.window.disks, &layers);
         let feed = Feed::new(Box::new(stream_from_py(reader)?), options.window.clone());
         scan.scan()?;
         let Some(scan) = scan.0.take() else {
@@ -102,7 +107,7 @@ impl Round {
         let (run, settled) = Run::start(options, scan, feed).map_err(|e| to_py(&e))?;
         let settled =
             serde_json::to_string(&settled).map_err(|e| PyRuntimeError::new_err(e.to_string()))?;
-        Ok(Self { run: Mutex::new(Some(run)), rows, settled })
+        Ok(Self { run: Mutex::new(Some(run)), rows, gauges, settled })
     }
 
     /// JSON: what the engine settled on.
@@ -111,7 +116,7 @@ impl Round {
         &self.settled
     }
 
-    /// The next output within `timeout_s`: `("rows", Batch)`, `("sample", json)`,
+    /// The next output within `timeout_s`: `("rows", Batch)`, `("gauges", Batch)`,
     /// `("events", json)`, `("none", None)` when nothing came, `("end", None)` at the end.
     fn next<'py>(
         &self,
@@ -128,15 +133,8 @@ impl Round {
                 Some(Some(Output::Rows(chunk))) => {
                     self.rows.batch(&chunk).map(|batch| Some(Taken::Rows(batch)))
                 }
-                Some(Some(Output::Sample { at_ns, disk, gauges })) => {
-                    let gauges: serde_json::Map<_, _> = gauges
-                        .into_iter()
-                        .map(|(name, value)| (name.to_owned(), value.into()))
-                        .collect();
-                    let sample = serde_json::json!({
-                        "time_ns": at_ns, "disk": disk, "gauges": gauges
-                    });
-                    Ok(Some(Taken::Sample(sample.to_string())))
+                Some(Some(Output::Gauges(readings))) => {
+                    self.gauges.batch(&readings).map(|batch| Some(Taken::Gauges(batch)))
                 }
                 Some(Some(Output::Events(events))) => {
                     let events: Vec<_> = events
@@ -156,7 +154,9 @@ impl Round {
             None => ("none", None),
             Some(Taken::End) => ("end", None),
             Some(Taken::Rows(batch)) => ("rows", Some(Bound::new(py, Batch(batch))?.into_any())),
-            Some(Taken::Sample(json)) => ("sample", Some(json.into_pyobject(py)?.into_any())),
+            Some(Taken::Gauges(batch)) => {
+                ("gauges", Some(Bound::new(py, Batch(batch))?.into_any()))
+            }
             Some(Taken::Events(json)) => ("events", Some(json.into_pyobject(py)?.into_any())),
         })
     }
@@ -188,7 +188,7 @@ impl Round {
 
 enum Taken {
     Rows(arrow_array::RecordBatch),
-    Sample(String),
+    Gauges(arrow_array::RecordBatch),
     Events(String),
     End,
 }

@@ -108,7 +108,8 @@ pub trait Filter: Send {
         let _ = cx;
     }
 
-    /// Figures of the moment for the timeline: `("dirty_bytes", 4096)`.
+    /// Figures of the moment: `("dirty_bytes", 4096)`. All are kept (`RUN/gauges`); the timeline
+    /// has columns for `dirty_bytes`, `backlog_bytes` and `lag_ns`.
     fn gauges(&self, out: &mut Vec<(&'static str, i64)>) {
         let _ = out;
     }
@@ -396,7 +397,8 @@ impl Cx<'_> {
         self.core.set_timer(at_ns, self.disk, self.layer, token);
     }
 
-    /// A row of events.parquet.
+    /// A row of events.parquet; `detail` is a JSON object. A filter that changes how it works says
+    /// so by kind `mode` and `{"mode": "..."}`, and the timeline shows it.
     pub fn event(&mut self, kind: &'static str, detail: String) {
         let event = Event { at_ns: self.now(), disk: self.disk, layer: self.layer, kind, detail };
         self.core.events.push(event);

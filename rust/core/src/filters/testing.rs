@@ -238,7 +238,7 @@ impl Rig {
     pub fn gauge(&self, name: &str) -> i64 {
         let mut gauges = Vec::new();
         self.pipeline.gauges(0, &mut gauges);
-        gauges.iter().find(|(n, _)| *n == name).map(|(_, v)| *v).unwrap()
+        gauges.iter().find(|(_, n, _)| *n == name).map(|(.., v)| *v).unwrap()
     }
 
     pub fn reopen(&mut self) {

@@ -126,7 +126,9 @@ impl Kit {
         let mut trace = TraceSource::new(batches, locals, fits, options.pace, options.speed);
         worker.run_phase(Phase::Trace, &mut trace, start_ns)?;
         drop(trace);
+        worker.read_gauges(clock_now(&worker));
         worker.close_filters()?;
+        worker.read_gauges(clock_now(&worker));
         worker.totals.note_usage(before, thread_usage());
         if options.verify && !shared.stop.load(Relaxed) {
             let mut sweep = SweepSource { runs: sweep_runs(&worker.oracles).into_iter() };

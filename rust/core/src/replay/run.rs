@@ -18,6 +18,7 @@ use super::totals::{Progress, Totals};
 use crate::clock::{Ns, monotonic_ns};
 use crate::error::{Error, ErrorKind, Result};
 use crate::filters::Scope;
+use crate::gauges::Reading;
 use crate::pipeline::Event;
 use crate::record::Chunk;
 
@@ -30,7 +31,7 @@ const COUNTDOWN_NS: u64 = 2_000_000;
 /// What workers send while they run.
 pub enum Output {
     Rows(Chunk),
-    Sample { at_ns: Ns, disk: u16, gauges: Vec<(&'static str, i64)> },
+    Gauges(Vec<Reading>),
     Events(Vec<Event>),
 }
 

@@ -17,6 +17,7 @@ use super::totals::Totals;
 use crate::clock::{Ns, monotonic_ns};
 use crate::error::{Error, Result};
 use crate::filters::DataMode;
+use crate::gauges::Gauges;
 use crate::io::{Op, row_flags};
 use crate::payload::Version;
 use crate::pipeline::Pipeline;
@@ -64,6 +65,9 @@ pub struct Worker {
     pub totals: Totals,
     pub(super) lock: RangeLock,
     pub(super) recorder: Recorder,
+    gauges: Gauges,
+    /// What the filters of one disk tell, while it is taken in.
+    told: Vec<(u8, &'static str, i64)>,
     pub(super) out: Sender<Output>,
     pub(super) slots: Vec<Slot>,
     pub(super) staged: VecDeque<IoId>,
@@ -104,6 +108,8 @@ impl Worker {
             totals: Totals::default(),
             lock: RangeLock::new(slots, lock_align),
             recorder: Recorder::new(layers),
+            gauges: Gauges::default(),
+            told: Vec::new(),
             slots: vec![blank; slots],
             staged: VecDeque::with_capacity(STAGED_MAX),
             in_flight: 0,
@@ -196,7 +202,25 @@ impl Worker {
         }
         self.totals.recorder_stalled_ns = self.recorder.stalled_ns;
         self.totals.unaligned = self.pipeline.unaligned();
+        self.send_gauges(now, 0);
         self.send_events();
+    }
+
+    /// Notes what the filters tell of this moment.
+    pub fn read_gauges(&mut self, now: Ns) {
+        let mut told = std::mem::take(&mut self.told);
+        for local in 0..self.disks.len() {
+            told.clear();
+            self.pipeline.gauges(local, &mut told);
+            self.gauges.read(now - self.start_ns, local, self.disks[local], &told);
+        }
+        self.told = told;
+    }
+
+    fn send_gauges(&mut self, now: Ns, age_ns: u64) {
+        if let Some(readings) = self.gauges.take_if_due(now - self.start_ns, age_ns) {
+            self.send(Output::Gauges(readings));
+        }
     }
 
     pub(super) fn send(&self, output: Output) {
@@ -437,14 +461,9 @@ impl Worker {
         if self.phase != Phase::Trace {
             return;
         }
-        for local in 0..self.disks.len() {
-            let mut gauges = Vec::new();
-            self.pipeline.gauges(local, &mut gauges);
-            if !gauges.is_empty() {
-                let at_ns = now - self.start_ns;
-                self.send(Output::Sample { at_ns, disk: self.disks[local], gauges });
-            }
-        }
+        self.read_gauges(now);
+        let age_ns = if self.pipeline.core.clock.is_virtual() { u64::MAX } else { CHUNK_AGE_NS };
+        self.send_gauges(now, age_ns);
         self.send_events();
         // In virtual time, chunks must not depend on anything but their rows.
         if !self.pipeline.core.clock.is_virtual()

@@ -1,0 +1,89 @@
+"""What only filters know (the rows of the I/Os do not say): laid beside the timeline's intervals.
+
+Gauges are read window by window, with what stood before the window carried along: memory does not
+depend on the length of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import polars as pl
+
+from vaio_bench.store import Run
+
+
+def _sum(columns: list[str]) -> pl.Expr:
+    none = pl.all_horizontal(pl.col(columns).is_null())
+    return pl.when(~none).then(pl.sum_horizontal(columns))
+
+
+def _max(columns: list[str]) -> pl.Expr:
+    return pl.max_horizontal(columns)
+
+
+# The gauges that the timeline has columns for, and what is told of several layers.
+_ACROSS_LAYERS: dict[str, Callable[[list[str]], pl.Expr]] = {
+    "dirty_bytes": _sum,
+    "backlog_bytes": _sum,
+    "lag_ns": _max,
+}
+_GAUGE = ("disk", "layer_index", "gauge")
+
+
+class Told:
+    """Gauges and modes of one round, to be laid beside intervals in ascending order of time."""
+
+    def __init__(self, run: Run, policy: str, round_: int) -> None:
+        self._gauges = (
+            run.gauges(policy, round_)
+            .with_columns(pl.col("disk", "gauge").cast(pl.String))
+            .filter(pl.col("gauge").is_in(list(_ACROSS_LAYERS)))
+            .select(*_GAUGE, "time_ns", "value")
+        )
+        self._modes = (
+            run.events()
+            .filter(
+                (pl.col("policy") == policy)
+                & (pl.col("round") == round_)
+                & (pl.col("kind") == "mode")
+            )
+            .select("disk", "time_ns", pl.col("detail").str.json_path_match("$.mode").alias("mode"))
+            .sort("time_ns")
+        )
+        self._standing = self._gauges.clear().collect()
+        self._read_to_ns = -1
+
+    def beside(self, lines: pl.DataFrame) -> pl.DataFrame:
+        """`lines` (columns `disk`, `start_ns`, `interval_ns`) with what stood at each one's end.
+
+        Adds dirty_bytes, backlog_bytes, lag_ns and mode, null where nothing was told.
+        """
+        lines = lines.with_columns(
+            (pl.col("start_ns") + pl.col("interval_ns") - 1).alias("_at_ns")
+        ).sort("_at_ns", maintain_order=True)
+        ends: list[int] = lines["_at_ns"].to_list()
+        known = self._read_to(ends[-1] if ends else self._read_to_ns)
+        for gauge, across in _ACROSS_LAYERS.items():
+            layers = known.filter(pl.col("gauge") == gauge).partition_by("layer_index")
+            names = [f"_{gauge}_{number}" for number in range(len(layers))]
+            for name, layer in zip(names, layers, strict=True):
+                lines = _as_of(lines, layer.select("disk", "time_ns", pl.col("value").alias(name)))
+            told = across(names) if names else pl.lit(None, dtype=pl.Int64)
+            lines = lines.with_columns(told.alias(gauge)).drop(names)
+        return _as_of(lines, self._modes).drop("_at_ns")
+
+    def _read_to(self, last_ns: int) -> pl.DataFrame:
+        fresh = self._gauges.filter(
+            pl.col("time_ns").is_between(self._read_to_ns, last_ns, closed="right")
+        )
+        known = pl.concat([self._standing, fresh.collect()]).sort("time_ns", maintain_order=True)
+        self._standing = known.group_by(_GAUGE, maintain_order=True).last()
+        self._read_to_ns = last_ns
+        return known
+
+
+def _as_of(lines: pl.DataFrame, told: pl.DataFrame) -> pl.DataFrame:
+    return lines.join_asof(
+        told, left_on="_at_ns", right_on="time_ns", by="disk", check_sortedness=False
+    ).drop("time_ns", strict=False)
