@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vaio_bench.analyses.layers import layers
     from vaio_bench.analyses.overhead import overhead
     from vaio_bench.analyses.rpo import rpo
+    from vaio_bench.analyses.run_rpo import run_rpo
     from vaio_bench.analyses.summary import summary
     from vaio_bench.comparing import compare
     from vaio_bench.demonstration import demo
@@ -51,6 +52,7 @@ __all__ = [
     "replay",
     "report",
     "rpo",
+    "run_rpo",
     "summary",
     "synth",
 ]
@@ -76,6 +78,7 @@ _LAZY = {
     "replay": "vaio_bench.replaying",
     "report": "vaio_bench.reporting",
     "rpo": "vaio_bench.analyses.rpo",
+    "run_rpo": "vaio_bench.analyses.run_rpo",
     "summary": "vaio_bench.analyses.summary",
     "synth": "vaio_bench.synthetic.run",
 }

@@ -66,6 +66,7 @@ impl Pipeline {
         Self {
             core: Core {
                 clock,
+                start_ns: 0,
                 slab,
                 data,
                 actions: VecDeque::with_capacity(slots),

@@ -397,8 +397,16 @@ impl Cx<'_> {
         self.core.set_timer(at_ns, self.disk, self.layer, token);
     }
 
+    /// A time of this clock as rows and events count it: since the round's start, so that times
+    /// in an event's detail and its own `time_ns` are of one kind.
+    #[must_use]
+    pub fn since_start(&self, at_ns: Ns) -> i64 {
+        at_ns as i64 - self.core.start_ns as i64
+    }
+
     /// A row of events.parquet; `detail` is a JSON object. A filter that changes how it works says
-    /// so by kind `mode` and `{"mode": "..."}`, and the timeline shows it.
+    /// so by kind `mode` and `{"mode": "..."}`, and the timeline shows it. Replication tells of
+    /// `restore_point`, `hole` and `stun` as `analyses/run_rpo.py` says.
     pub fn event(&mut self, kind: &'static str, detail: String) {
         let event = Event { at_ns: self.now(), disk: self.disk, layer: self.layer, kind, detail };
         self.core.events.push(event);

@@ -38,6 +38,8 @@ pub(crate) type Timer = (Ns, u64, u16, u8, u64);
 /// Everything but the filters: what a callback's context may touch.
 pub(crate) struct Core {
     pub clock: Clock,
+    /// When the phase that runs began: rows and events count from there.
+    pub start_ns: Ns,
     pub slab: Slab,
     pub data: DataMode,
     pub actions: VecDeque<Action>,

@@ -145,6 +145,7 @@ impl Worker {
     pub fn run_phase(&mut self, phase: Phase, source: &mut dyn Source, start_ns: Ns) -> Result<()> {
         self.phase = phase;
         self.start_ns = start_ns;
+        self.pipeline.core.start_ns = start_ns;
         self.next_sample_ns = start_ns;
         self.room_since_ns = 0;
         self.last_due_ns = start_ns;
