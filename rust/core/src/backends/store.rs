@@ -10,6 +10,7 @@ use crate::io::Op;
 const CHUNK: u64 = 1 << 20;
 
 /// The contents of the disks of one worker. What was never written reads as zeros.
+#[derive(Clone)]
 pub struct Store {
     mode: DataMode,
     chunks: HashMap<(u16, u64), Box<[u8]>>,
@@ -27,51 +28,86 @@ impl Store {
         if self.mode == DataMode::Nothing {
             return;
         }
+        let place = Place::of(request);
         match request.op {
-            Op::Read => self.read(request),
-            Op::Write => self.write(request),
-            Op::Discard | Op::WriteZeroes => self.zero(request),
+            // SAFETY: the slot's bytes, which the worker lends until the completion is reaped.
+            Op::Read => self.read(place, unsafe {
+                std::slice::from_raw_parts_mut(request.data, request.data_bytes)
+            }),
+            // SAFETY: as above.
+            Op::Write => self.write(place, unsafe {
+                std::slice::from_raw_parts(request.data, request.data_bytes)
+            }),
+            Op::Discard | Op::WriteZeroes => self.fill(place, 0),
             Op::Flush => {}
         }
     }
 
-    fn read(&self, request: &Request) {
-        // SAFETY: the slot's bytes, which the worker lends until the completion is reaped.
-        let out = unsafe { std::slice::from_raw_parts_mut(request.data, request.data_bytes) };
-        for piece in pieces(self.mode, request) {
+    /// Copies a range out; `out` is as long as the range is in memory.
+    pub fn read(&self, place: Place, out: &mut [u8]) {
+        for piece in pieces(self.mode, place) {
             let out = &mut out[piece.at..piece.at + piece.bytes];
-            match self.chunks.get(&(request.disk, piece.chunk)) {
+            match self.chunks.get(&(place.disk, piece.chunk)) {
                 Some(chunk) => out.copy_from_slice(&chunk[piece.from..piece.from + piece.bytes]),
                 None => out.fill(0),
             }
         }
     }
 
-    fn write(&mut self, request: &Request) {
-        // SAFETY: as in `read`.
-        let data = unsafe { std::slice::from_raw_parts(request.data, request.data_bytes) };
-        for piece in pieces(self.mode, request) {
-            let chunk = self
-                .chunks
-                .entry((request.disk, piece.chunk))
-                .or_insert_with(|| vec![0; self.chunk_bytes].into_boxed_slice());
-            chunk[piece.from..piece.from + piece.bytes]
+    /// Takes a range over from `data`.
+    pub fn write(&mut self, place: Place, data: &[u8]) {
+        for piece in pieces(self.mode, place) {
+            self.chunk(place.disk, piece.chunk)[piece.from..piece.from + piece.bytes]
                 .copy_from_slice(&data[piece.at..piece.at + piece.bytes]);
         }
     }
 
-    fn zero(&mut self, request: &Request) {
-        for piece in pieces(self.mode, request) {
-            if piece.bytes == self.chunk_bytes {
-                self.chunks.remove(&(request.disk, piece.chunk));
-            } else if let Some(chunk) = self.chunks.get_mut(&(request.disk, piece.chunk)) {
-                chunk[piece.from..piece.from + piece.bytes].fill(0);
+    /// Makes every byte of a range `byte`.
+    pub fn fill(&mut self, place: Place, byte: u8) {
+        for piece in pieces(self.mode, place) {
+            if byte == 0 && piece.bytes == self.chunk_bytes {
+                self.chunks.remove(&(place.disk, piece.chunk));
+            } else if byte != 0 || self.chunks.contains_key(&(place.disk, piece.chunk)) {
+                self.chunk(place.disk, piece.chunk)[piece.from..piece.from + piece.bytes]
+                    .fill(byte);
             }
+        }
+    }
+
+    /// Makes a range what it is in `from`.
+    pub fn copy(&mut self, place: Place, from: &Self) {
+        let mut data = vec![0; self.mode.size(place.length_bytes)];
+        from.read(place, &mut data);
+        self.write(place, &data);
+    }
+
+    fn chunk(&mut self, disk: u16, chunk: u64) -> &mut [u8] {
+        self.chunks
+            .entry((disk, chunk))
+            .or_insert_with(|| vec![0; self.chunk_bytes].into_boxed_slice())
+    }
+}
+
+/// A range of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub disk: u16,
+    pub offset_bytes: u64,
+    pub length_bytes: u64,
+}
+
+impl Place {
+    #[must_use]
+    pub const fn of(request: &Request) -> Self {
+        Self {
+            disk: request.disk,
+            offset_bytes: request.offset_bytes,
+            length_bytes: request.length_bytes,
         }
     }
 }
 
-/// A part of a request inside one chunk, in bytes of memory.
+/// A part of a range inside one chunk, in bytes of memory.
 struct Piece {
     chunk: u64,
     from: usize,
@@ -79,8 +115,8 @@ struct Piece {
     bytes: usize,
 }
 
-fn pieces(mode: DataMode, request: &Request) -> impl Iterator<Item = Piece> + use<> {
-    let (mut offset, end) = (request.offset_bytes, request.offset_bytes + request.length_bytes);
+fn pieces(mode: DataMode, place: Place) -> impl Iterator<Item = Piece> + use<> {
+    let (mut offset, end) = (place.offset_bytes, place.offset_bytes + place.length_bytes);
     let mut at = 0;
     std::iter::from_fn(move || {
         if offset >= end {
