@@ -32,6 +32,9 @@ any number: the delay is latency, not a queue (see `throttle` for that).
 | `exponential` | `mean` | memoryless |
 | `lognormal` | `median`, `sigma` | median times e to the power of a Gaussian of deviation `sigma` |
 
+- `spin` (true or false, default false): on the wall clock, keep the worker busy meanwhile, as a
+  filter does that computes. The time is then exact, takes CPU, and other I/Os of the worker wait.
+
 Times are drawn in order of submission from the run's seed: a run in virtual time repeats exactly.
 
 ## Example
@@ -50,7 +53,8 @@ Transparent: what is read below is read above. Errors pass up unchanged. No I/O 
 
 ## Unsuitable for
 Modelling a device's limits: a delay holds a million I/Os as long as it holds one. On the wall
-clock times below the driver's timer resolution (a few us) come out longer, never shorter.
+clock times below the driver's timer resolution (a few us) come out longer, never shorter, unless
+they are spun.
 
 ## Sources
 G. E. P. Box, M. E. Muller, 'A Note on the Generation of Random Normal Deviates', 1958 (the
@@ -66,6 +70,9 @@ struct Params {
     read: Option<Held>,
     /// How long writes, write_zeroes and discards are held.
     write: Option<Held>,
+    /// Keep the worker busy meanwhile.
+    #[serde(default)]
+    spin: bool,
 }
 
 /// A time, or a table that names a distribution.
@@ -140,7 +147,7 @@ fn build(table: &Value, setting: &Setting) -> Built {
         return Err(errors);
     }
     let seed = setting.seed ^ u64::from(setting.disk_index).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let delay = Delay { read, write, seed, random: Random(seed) };
+    let delay = Delay { read, write, spin: params.spin, seed, random: Random(seed) };
     Ok((Box::new(delay), Properties { may_defer: true, reorders: true, ..Properties::TRANSPARENT }))
 }
 
@@ -235,6 +242,7 @@ impl Random {
 struct Delay {
     read: Option<Law>,
     write: Option<Law>,
+    spin: bool,
     seed: u64,
     random: Random,
 }
@@ -250,13 +258,16 @@ impl Filter for Delay {
             Op::Write | Op::WriteZeroes | Op::Discard => self.write,
             Op::Flush => None,
         };
-        match law.map_or(0, |law| law.draw(&mut self.random)) {
-            0 => Answer::Pass,
-            held_ns => {
-                cx.timer(cx.now() + held_ns, u64::from(io));
-                Answer::Defer
-            }
+        let held_ns = law.map_or(0, |law| law.draw(&mut self.random));
+        if held_ns == 0 {
+            return Answer::Pass;
         }
+        let until_ns = cx.now() + held_ns;
+        if self.spin && cx.spin_until(until_ns) {
+            return Answer::Pass;
+        }
+        cx.timer(until_ns, u64::from(io));
+        Answer::Defer
     }
 
     fn wants_complete(&self) -> bool {
@@ -289,6 +300,14 @@ mod tests {
             let (a, b) = (direct.one(op, 8192, length), held.one(op, 8192, length));
             assert_eq!(b.response_ns(), a.response_ns() + added, "{op:?}");
         }
+    }
+
+    #[test]
+    fn in_virtual_time_a_spun_delay_is_a_delay() {
+        let mut held = rig(json!({"read": "100us"}));
+        let mut spun = rig(json!({"read": "100us", "spin": true}));
+        let (a, b) = (held.one(Op::Read, 8192, 4096), spun.one(Op::Read, 8192, 4096));
+        assert_eq!(a.response_ns(), b.response_ns());
     }
 
     #[test]

@@ -404,6 +404,19 @@ impl Cx<'_> {
         at_ns as i64 - self.core.start_ns as i64
     }
 
+    /// Keeps the worker busy until `at_ns`: a filter that computes, modelled. False in virtual time,
+    /// which charges no CPU: use a timer there.
+    #[must_use]
+    pub fn spin_until(&self, at_ns: Ns) -> bool {
+        if self.core.clock.is_virtual() {
+            return false;
+        }
+        while self.now() < at_ns {
+            std::hint::spin_loop();
+        }
+        true
+    }
+
     /// A row of events.parquet; `detail` is a JSON object. A filter that changes how it works says
     /// so by kind `mode` and `{"mode": "..."}`, and the timeline shows it. Replication tells of
     /// `restore_point`, `hole` and `stun` as `analyses/run_rpo.py` says.
