@@ -21,7 +21,12 @@ from vaio_bench import schemas
 from vaio_bench.errors import InputError
 
 BASELINE = "direct"
-BASELINE_AGAIN = "direct-again"
+
+
+def again_of(baseline: str) -> str:
+    """The name under which a baseline runs a second time: the other half of the A/A pair."""
+    return f"{baseline}-again"
+
 
 _PARQUET_MAGIC = b"PAR1"
 
@@ -58,6 +63,16 @@ class Run:
     def virtual_clock(self) -> bool:
         """Whether time was simulated: such a run charges no CPU and proves no overhead."""
         return self.manifest.get("clock") == "virtual"
+
+    @property
+    def baseline(self) -> str:
+        """The policy that the others are compared with."""
+        return str((self.manifest.get("comparison") or {}).get("baseline", BASELINE))
+
+    @property
+    def warmup_ns(self) -> int:
+        """How long after its start a round's I/Os are warm-up."""
+        return int((self.manifest.get("warmup") or {}).get("time_ns", 0))
 
     @cached_property
     def policies(self) -> list[str]:
@@ -105,6 +120,11 @@ class Run:
             known = ", ".join(self.policies) or "none"
             raise InputError(f"{self.path}: no I/O rows{asked}; policies with rows: {known}")
         return pl.scan_parquet(parts)
+
+    def measured_ios(self, policy: str | None = None) -> pl.LazyFrame:
+        """As `scan_ios`, without the I/Os that were due in the warm-up."""
+        rows = self.scan_ios(policy)
+        return rows.filter(pl.col("due_ns") >= self.warmup_ns) if self.warmup_ns else rows
 
     def timeline(self) -> pl.DataFrame:
         """`timeline.parquet` (columns of `schemas.TIMELINE`); no rows where it is absent."""

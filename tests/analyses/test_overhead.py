@@ -17,7 +17,15 @@ METRICS = {
     f"{family}_{step}_ns"
     for family in ("latency", "response")
     for step in ("p50", "p95", "p99", "p999", "max")
-} | {"iops", "bytes_per_s", "cpu_ns_per_io"}
+} | {
+    "iops",
+    "bytes_per_s",
+    "rate_achieved",
+    "cpu_ns_per_io",
+    "cpu_user_ns_per_io",
+    "cpu_system_ns_per_io",
+    "context_switches_per_io",
+}
 
 
 def constant_round(run: Path, policy: str, round_: int, latency_ns: int, ios: int = 100) -> None:

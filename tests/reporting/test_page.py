@@ -8,7 +8,7 @@ import pytest
 from run_folder import POLICIES, Policy, make_run, write_result
 
 import vaio_bench
-from vaio_bench.analyses.overhead import round_figures
+from vaio_bench.analyses.rounds import round_figures
 from vaio_bench.errors import InputError
 from vaio_bench.reporting import run_part
 from vaio_bench.reporting.page import _script_json

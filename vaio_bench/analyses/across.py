@@ -14,16 +14,16 @@ from vaio_bench.analyses.overhead import (
     check_wall_clock,
     compare_figures,
     overhead,
-    round_figures,
 )
+from vaio_bench.analyses.rounds import round_figures
 from vaio_bench.errors import InputError
-from vaio_bench.store import BASELINE, BASELINE_AGAIN, Run, open_run
+from vaio_bench.store import Run, again_of, open_run
 
 
 def overhead_of_runs(
-    runs: Sequence[Run | str | Path], *, baseline: str = BASELINE, margin: float = DEFAULT_MARGIN
+    runs: Sequence[Run | str | Path], *, baseline: str | None = None, margin: float = DEFAULT_MARGIN
 ) -> Overhead:
-    """Compare the policies of stored runs with the first run's `baseline`.
+    """Compare the policies of stored runs with the first run's `baseline` (default: its own).
 
     One run is compared within itself, paired by round. Of several runs, the policies are named
     `<run folder>:<policy>`; the interval is Welch's, as their rounds were not interleaved, and a
@@ -51,12 +51,13 @@ def overhead_of_runs(
             raise InputError(f"{run.path}: expected at least one complete round, found none")
         figures = figures.with_columns((pl.lit(f"{name}:") + pl.col("policy")).alias("policy"))
         tables.append(figures)
+    baseline = baseline or opened[0].baseline
     reference = f"{names[0]}:{baseline}"
     figures = pl.concat(tables, how="vertical_relaxed")
     found = list(dict.fromkeys(figures["policy"].to_list()))
     if reference not in found:
         raise InputError(f'{opened[0].path}: expected complete rounds of baseline "{baseline}"')
-    others = [name for name in found if name not in (reference, f"{names[0]}:{BASELINE_AGAIN}")]
+    others = [name for name in found if name not in (reference, again_of(reference))]
     note = (
         "the runs were taken one after the other, not interleaved: what changed on the machine "
         "between them is part of every ratio"

@@ -15,20 +15,23 @@ from typing import Any
 
 import polars as pl
 
-from vaio_bench.analyses import intervals, quantiles
+from vaio_bench.analyses import intervals
+from vaio_bench.analyses.rounds import round_figures
 from vaio_bench.errors import InputError
-from vaio_bench.store import BASELINE, BASELINE_AGAIN, Run, open_run
+from vaio_bench.store import Run, again_of, open_run
 
 # Metrics of which more is better; of all others less is.
-MORE_IS_BETTER = frozenset({"iops", "bytes_per_s"})
+MORE_IS_BETTER = frozenset({"iops", "bytes_per_s", "rate_achieved"})
 DEFAULT_MARGIN = 0.02
-
-_FAMILIES = {"latency": quantiles.LATENCY_NS, "response": quantiles.RESPONSE_NS}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric of one policy: geometric means over the rounds, ratio, interval and verdict."""
+    """One metric of one policy: geometric means over the rounds, ratio, interval and verdict.
+
+    `bootstrap` is the second interval of the ratio (see `intervals`); `outliers` counts rounds
+    that stand apart, which are all in the figures.
+    """
 
     baseline: float
     value: float
@@ -36,9 +39,25 @@ class Comparison:
     floor: float | None
     p_adjusted: float | None
     verdict: intervals.Verdict
+    bootstrap: tuple[float, float] | None = None
+    outliers: int = 0
+
+    @property
+    def added(self) -> float:
+        """What the policy adds to the baseline's figure, in its unit."""
+        return self.baseline * (self.interval.ratio - 1)
+
+    @property
+    def added_interval(self) -> tuple[float, float] | None:
+        """The ratio's interval in the figure's unit, over the baseline's geometric mean."""
+        if self.interval.low is None or self.interval.high is None:
+            return None
+        return self.baseline * (self.interval.low - 1), self.baseline * (self.interval.high - 1)
 
     def to_dict(self) -> dict[str, Any]:
         """The shape of a metric in `compare --json`."""
+        added_low, added_high = self.added_interval or (None, None)
+        bootstrap_low, bootstrap_high = self.bootstrap or (None, None)
         return {
             "baseline": self.baseline,
             "value": self.value,
@@ -46,9 +65,15 @@ class Comparison:
             "ci_low": self.interval.low,
             "ci_high": self.interval.high,
             "verdict": self.verdict,
+            "added": self.added,
+            "added_low": added_low,
+            "added_high": added_high,
             "p": self.interval.p,
             "p_holm": self.p_adjusted,
             "floor": self.floor,
+            "bootstrap_low": bootstrap_low,
+            "bootstrap_high": bootstrap_high,
+            "outlier_rounds": self.outliers,
         }
 
 
@@ -89,13 +114,14 @@ class Overhead:
 
 
 def overhead(
-    run: Run | str | Path, *, baseline: str = BASELINE, margin: float = DEFAULT_MARGIN
+    run: Run | str | Path, *, baseline: str | None = None, margin: float = DEFAULT_MARGIN
 ) -> Overhead:
     """Compare every policy of `run` with `baseline`, pairing rounds by their number.
 
     Args:
         run: a run folder under the wall clock.
-        baseline: the policy to compare with; a policy `direct-again` is its A/A pair.
+        baseline: the policy to compare with, by default the run's; the policy of the same name
+            with `-again` is its A/A pair.
         margin: relative difference that is called equivalent, above 0 and below 1.
 
     Raises:
@@ -105,7 +131,9 @@ def overhead(
     run = run if isinstance(run, Run) else open_run(run)
     check_margin(margin)
     check_wall_clock(run)
-    others = [name for name in run.policies if name not in (baseline, BASELINE_AGAIN)]
+    baseline = baseline or run.baseline
+    again = again_of(baseline)
+    others = [name for name in run.policies if name not in (baseline, again)]
     known = ", ".join(run.policies) or "none"
     if baseline not in run.policies:
         raise InputError(f'{run.path}: expected rows of baseline "{baseline}", found: {known}')
@@ -119,6 +147,11 @@ def overhead(
         for name in run.policies
         for number in sorted(set(run.rounds(name)) - set(run.rounds(name, complete_only=True)))
     ]
+    if run.warmup_ns:
+        notes.append(
+            f"the first {run.warmup_ns / 1e9:g} s of each round are warm-up and in no latency or "
+            "rate; CPU and context switches are of whole rounds"
+        )
     return compare_figures(figures, others, baseline, margin, notes)
 
 
@@ -137,65 +170,6 @@ def check_wall_clock(run: Run) -> None:
         )
 
 
-def round_figures(run: Run) -> pl.DataFrame:
-    """One row a complete round: `policy, round` and a column a metric (null: not known).
-
-    Quantiles are over the I/Os that succeeded. The rate is their number over the time from the
-    first due to the last completion; CPU is what the round's process used, user and system.
-    """
-    records: list[dict[str, Any]] = []
-    for policy in run.policies:
-        rounds = run.rounds(policy, complete_only=True)
-        if not rounds:
-            continue
-        rows = quantiles.completed(run.scan_ios(policy)).filter(pl.col("round").is_in(rounds))
-        ladders = {
-            family: quantiles.exact_quantiles(
-                rows, value, [*quantiles.LADDER.values(), 1.0], ["round"]
-            )
-            for family, value in _FAMILIES.items()
-        }
-        sums = _sums(rows)
-        for number in rounds:
-            record: dict[str, Any] = {"policy": policy, "round": number}
-            names = [*quantiles.LADDER, "max"]
-            for family, found in ladders.items():
-                values = found.get((number,), [None] * len(names))
-                record |= {
-                    f"{family}_{name}_ns": value for name, value in zip(names, values, strict=True)
-                }
-            records.append(record | _rates(sums.get(number), run.totals(policy, number)))
-    return pl.DataFrame(records, infer_schema_length=None)
-
-
-def _sums(rows: pl.LazyFrame) -> dict[int, dict[str, Any]]:
-    data = pl.col("op").cast(pl.String).is_in(["read", "write"])
-    sums = (
-        rows.group_by("round")
-        .agg(
-            pl.len().alias("ios"),
-            pl.col("length_bytes").filter(data).sum().alias("bytes"),
-            (pl.col("complete_ns").max() - pl.col("due_ns").min()).alias("wall_ns"),
-        )
-        .collect(engine="streaming")
-    )
-    return {row["round"]: row for row in sums.to_dicts()}
-
-
-def _rates(sums: dict[str, Any] | None, totals: dict[str, Any]) -> dict[str, float | None]:
-    if not sums or sums["wall_ns"] <= 0:
-        return {"iops": None, "bytes_per_s": None, "cpu_ns_per_io": None}
-    seconds = sums["wall_ns"] / 1e9
-    used = [totals.get("cpu_user_ns"), totals.get("cpu_system_ns")]
-    ios = totals.get("ios") or sums["ios"]
-    known = [float(part) for part in used if part is not None]
-    return {
-        "iops": sums["ios"] / seconds,
-        "bytes_per_s": sums["bytes"] / seconds,
-        "cpu_ns_per_io": sum(known) / ios if len(known) == 2 else None,
-    }
-
-
 def compare_figures(
     figures: pl.DataFrame,
     others: Sequence[str],
@@ -206,20 +180,22 @@ def compare_figures(
     paired: bool = True,
 ) -> Overhead:
     """The comparison from a table of `round_figures`; `paired` = rounds were interleaved."""
-    again = BASELINE_AGAIN if BASELINE_AGAIN in figures["policy"].to_list() else None
+    again = again_of(baseline) if again_of(baseline) in figures["policy"].to_list() else None
     metrics = [name for name in figures.columns if name not in ("policy", "round")]
     policies: dict[str, dict[str, Comparison]] = {name: {} for name in others}
     a_a: dict[str, intervals.RatioInterval] = {}
     found_notes = list(notes)
     for metric in metrics:
-        raw = {name: _interval_of(figures, metric, name, baseline, paired) for name in others}
-        known = {name: found for name, found in raw.items() if found is not None}
-        p_values = {name: found[2].p for name, found in known.items() if found[2].p is not None}
+        raw = {name: _pair_of(figures, metric, name, baseline, paired) for name in others}
+        pairs = {name: found for name, found in raw.items() if found is not None}
+        known = {name: _interval(*pair, paired=paired) for name, pair in pairs.items()}
+        p_values = {name: of.p for name, of in known.items() if of.p is not None}
         adjusted = intervals.holm(p_values)
-        if again and (pair := _interval_of(figures, metric, again, baseline, paired=True)):
-            a_a[metric] = pair[2]
+        if again and (twice := _pair_of(figures, metric, again, baseline, paired=True)):
+            a_a[metric] = intervals.paired(*twice)
         floor = _floor(figures, metric, baseline, a_a.get(metric))
-        for name, (ours, theirs, interval) in known.items():
+        for name, interval in known.items():
+            ours, theirs = pairs[name]
             word = intervals.verdict(
                 interval,
                 floor=floor,
@@ -228,7 +204,14 @@ def compare_figures(
                 more_is_better=metric in MORE_IS_BETTER,
             )
             policies[name][metric] = Comparison(
-                theirs, ours, interval, floor, adjusted.get(name), word
+                _geometric_mean(theirs),
+                _geometric_mean(ours),
+                interval,
+                floor,
+                adjusted.get(name),
+                word,
+                intervals.bootstrap(ours, theirs) if paired else None,
+                intervals.outliers(ours, theirs) if paired else 0,
             )
     found_notes += _notes(a_a, again, baseline)
     rounds = max(len(shared_rounds(figures, name, baseline)) for name in others)
@@ -262,10 +245,10 @@ def _values(
     return [float(value) for value in own[metric].drop_nulls().to_list()]
 
 
-def _interval_of(
+def _pair_of(
     figures: pl.DataFrame, metric: str, name: str, baseline: str, paired: bool
-) -> tuple[float, float, intervals.RatioInterval] | None:
-    """Geometric means of policy and baseline and their ratio; None where a figure lacks."""
+) -> tuple[list[float], list[float]] | None:
+    """The rounds' figures of policy and baseline; None where one lacks or has no logarithm."""
     rounds = shared_rounds(figures, name, baseline) if paired else None
     ours = _values(figures, metric, name, rounds)
     theirs = _values(figures, metric, baseline, rounds)
@@ -273,8 +256,11 @@ def _interval_of(
         return None
     if paired and not len(ours) == len(theirs) == len(rounds or ()):
         return None
-    interval = (intervals.paired if paired else intervals.unpaired)(ours, theirs)
-    return _geometric_mean(ours), _geometric_mean(theirs), interval
+    return ours, theirs
+
+
+def _interval(ours: list[float], theirs: list[float], *, paired: bool) -> intervals.RatioInterval:
+    return (intervals.paired if paired else intervals.unpaired)(ours, theirs)
 
 
 def _geometric_mean(values: Sequence[float]) -> float:
@@ -300,8 +286,8 @@ def _floor(
 def _notes(a_a: dict[str, intervals.RatioInterval], again: str | None, baseline: str) -> list[str]:
     if not again:
         return [
-            f'no A/A pair in the run (a second baseline stored as "{BASELINE_AGAIN}"): the noise '
-            f"floor is absent, and nothing is claimed below the scatter of the rounds of "
+            f'no A/A pair in the run (a second baseline stored as "{again_of(baseline)}"): the '
+            f"noise floor is absent, and nothing is claimed below the scatter of the rounds of "
             f'"{baseline}"'
         ]
     return [

@@ -18,7 +18,7 @@ from vaio_bench.analyses.layers import Layer
 from vaio_bench.analyses.overhead import Overhead
 from vaio_bench.analyses.quantiles import Distribution
 from vaio_bench.reporting import words
-from vaio_bench.store import BASELINE, BASELINE_AGAIN
+from vaio_bench.store import BASELINE, again_of
 
 Trace = dict[str, Any]
 
@@ -54,18 +54,19 @@ class Palette:
     """Hands each policy its colour and dash, once for the whole page."""
 
     seen: dict[str, int] = field(default_factory=dict)
+    baseline: str = BASELINE
 
     def colour(self, policy: str) -> str:
         """The CSS variable of a policy's (or a layer's) colour; the baselines are grey."""
-        if policy in (BASELINE, BASELINE_AGAIN):
+        if policy in (self.baseline, again_of(self.baseline)):
             return "var(--baseline)"
         return f"var(--policy-{self._index(policy) % _COLOURS})"
 
     def dash(self, policy: str) -> str:
         """A line's dash: solid for the first colours, another once they come round again."""
-        if policy == BASELINE_AGAIN:
+        if policy == again_of(self.baseline):
             return "dot"
-        turn = 0 if policy == BASELINE else self._index(policy) // _COLOURS
+        turn = 0 if policy == self.baseline else self._index(policy) // _COLOURS
         return _DASHES[turn % len(_DASHES)]
 
     def line(self, policy: str, width: float = 2.0) -> dict[str, Any]:

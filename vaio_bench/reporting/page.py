@@ -28,7 +28,7 @@ from vaio_bench.errors import InputError, WorkError
 from vaio_bench.reporting import overhead_part, rpo_part, run_part, words
 from vaio_bench.reporting.figures import Palette
 from vaio_bench.reporting.model import Chapter
-from vaio_bench.store import BASELINE, Run, open_run
+from vaio_bench.store import Run, open_run
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def report(
     out = Path(out)
     check_writable(out, force)
     opened = [open_run(path) for path in paths]
-    palette = Palette()
+    palette = Palette(baseline=opened[0].baseline)
     chapters, compared = [], {}
     for run in opened:
         chapter, found = chapter_of(run, palette)
@@ -119,7 +119,7 @@ def write_aside(out: Path, text: str) -> None:
 
 def chapter_of(run: Run, palette: Palette) -> tuple[Chapter, Overhead | None]:
     """Everything about one run, and its overhead where it can be told."""
-    for policy in (name for name in run.policies if name != BASELINE):
+    for policy in (name for name in run.policies if name != run.baseline):
         palette.colour(policy)
     found, why = overhead_part.found_overhead(run)
     results = run.results()

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from vaio_bench.analyses.overhead import Comparison, Overhead
+from vaio_bench.store import BASELINE
 
 _NONE = "–"  # noqa: RUF001  an en dash: nothing to tell
 _MINUS = "−"  # noqa: RUF001  the typographic minus is as wide as the plus
@@ -19,7 +20,11 @@ METRICS: dict[str, str] = {
     "latency_max_ns": "latency, longest",
     "iops": "I/Os per second",
     "bytes_per_s": "throughput",
+    "rate_achieved": "rate against the recorded one",
     "cpu_ns_per_io": "CPU per I/O",
+    "cpu_user_ns_per_io": "CPU per I/O, user",
+    "cpu_system_ns_per_io": "CPU per I/O, system",
+    "context_switches_per_io": "context switches per I/O",
     "response_p50_ns": "response, median",
     "response_p95_ns": "response, p95",
     "response_p99_ns": "response, p99",
@@ -141,8 +146,10 @@ def metric_value(metric: str, value: float | None) -> str:
     """A metric's value with its unit."""
     if value is None:
         return _NONE
-    if metric.endswith("_ns") or metric == "cpu_ns_per_io":
+    if metric.endswith(("_ns", "_ns_per_io")):
         return duration(value)
+    if metric == "rate_achieved":
+        return share(value)
     if metric == "bytes_per_s":
         return f"{size(value)}/s"
     return count(value) if value >= 100 else digits(value)
@@ -161,37 +168,45 @@ def overhead_sentence(name: str, metrics: dict[str, Comparison], found: Overhead
     if cpu is not None and cpu.verdict in ("slower", "faster"):
         more = "more" if cpu.interval.ratio > 1 else "less"
         text += (
-            f". It takes {duration(abs(cpu.value - cpu.baseline))} {more} CPU per I/O "
+            f". It takes {duration(abs(cpu.added))} {more} CPU per I/O "
             f"({change(cpu.interval.ratio)})"
         )
     return text + "."
 
 
 def _effect(of: Comparison, what: str, found: Overhead) -> str:
-    interval = f"95 % interval {span(of.interval.low, of.interval.high)}"
-    differs = f"{change(of.interval.ratio)}, {interval}"
-    if of.verdict == "slower":
-        return f"adds {duration(of.value - of.baseline)} ({differs}) to {what}"
-    if of.verdict == "faster":
-        return f"takes {duration(of.baseline - of.value)} ({differs}) off {what}"
-    if of.verdict == "equivalent":
+    differs = (
+        f"{change(of.interval.ratio)}, 95 % interval {span(of.interval.low, of.interval.high)}"
+    )
+    floor = "none" if of.floor is None else share(of.floor)
+    if of.verdict in ("slower", "faster"):
+        does, where = ("adds", "to") if of.added > 0 else ("takes", "off")
         return (
-            f"is equivalent to the direct path for {what}, within {share(found.margin)} ({differs})"
+            f"{does} {_added(of)} {where} {what} ({change(of.interval.ratio)}), above the noise "
+            f"floor of {floor}"
         )
+    if of.verdict == "equivalent":
+        against = "the direct path" if found.baseline == BASELINE else found.baseline
+        return f"is equivalent to {against} for {what}, within {share(found.margin)} ({differs})"
     if of.interval.low is None:
         return f"was measured in one round, which proves nothing about {what} ({differs})"
-    why = "" if of.floor is None else f"; the noise floor is {share(of.floor)}"
-    return f"shows no difference in {what} ({differs}{why})"
+    return f"shows no difference in {what} ({differs}; the noise floor is {floor})"
+
+
+def _added(of: Comparison) -> str:
+    """A time and its interval, without their sign: `3.10 µs [2.90, 3.40]`."""
+    assert of.added_interval is not None
+    ends = sorted(abs(end) for end in of.added_interval)
+    _, factor, name = [unit for unit in _TIMES if abs(of.added) >= unit[0]][-1]
+    low, high = (digits(end / factor) for end in ends)
+    return f"{digits(abs(of.added) / factor)} {name} [{low}, {high}]"
 
 
 def _tail(tail: Comparison, median: Comparison) -> str:
     if tail.verdict in ("slower", "faster"):
-        added = tail.value - tail.baseline
-        joined = "adds" if added > 0 else "takes off"
-        if median.verdict != tail.verdict:
-            at = f"at the 99th percentile it {joined} {duration(abs(added))}"
-            return f"{at} ({change(tail.interval.ratio)})"
-        return f"at the 99th percentile {duration(abs(added))} ({change(tail.interval.ratio)})"
+        joined = "it adds " if tail.added > 0 else "it takes off "
+        verb = "" if median.verdict == tail.verdict else joined
+        return f"at the 99th percentile {verb}{_added(tail)} ({change(tail.interval.ratio)})"
     if tail.verdict == "equivalent":
         return "the 99th percentile is equivalent"
     return "no difference is shown at the 99th percentile"

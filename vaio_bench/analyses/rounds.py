@@ -1,0 +1,95 @@
+"""The figures of each round of a run, from its rows and the totals of its process.
+
+For each round and policy: the exact quantiles of latency and response, the rate, CPU time and
+context switches. The comparison (`overhead`) is over these rows, never over I/Os.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from vaio_bench.analyses import quantiles
+from vaio_bench.store import Run
+
+_FAMILIES = {"latency": quantiles.LATENCY_NS, "response": quantiles.RESPONSE_NS}
+_PER_IO = {
+    "cpu_user_ns_per_io": "cpu_user_ns",
+    "cpu_system_ns_per_io": "cpu_system_ns",
+    "context_switches_per_io": "context_switches",
+}
+
+
+def round_figures(run: Run) -> pl.DataFrame:
+    """One row a complete round: `policy, round` and a column a metric (null: not known).
+
+    Quantiles are over the I/Os that succeeded and were due after the warm-up. The rate is their
+    number over the time from the first due to the last completion, `rate_achieved` (where the
+    pace is the recorded one) the span of due over that of submit times. CPU and context switches
+    are those of the round's workers, over all of its I/Os.
+    """
+    records: list[dict[str, Any]] = []
+    recorded = (run.manifest.get("pacing") or {}).get("mode") == "recorded"
+    for policy in run.policies:
+        rounds = run.rounds(policy, complete_only=True)
+        if not rounds:
+            continue
+        rows = quantiles.completed(run.measured_ios(policy)).filter(pl.col("round").is_in(rounds))
+        ladders = {
+            family: quantiles.exact_quantiles(
+                rows, value, [*quantiles.LADDER.values(), 1.0], ["round"]
+            )
+            for family, value in _FAMILIES.items()
+        }
+        sums = _sums(rows)
+        for number in rounds:
+            record: dict[str, Any] = {"policy": policy, "round": number}
+            names = [*quantiles.LADDER, "max"]
+            for family, found in ladders.items():
+                values = found.get((number,), [None] * len(names))
+                record |= {
+                    f"{family}_{name}_ns": value for name, value in zip(names, values, strict=True)
+                }
+            record |= _rates(sums.get(number), recorded=recorded)
+            records.append(record | _costs(run.totals(policy, number)))
+    return pl.DataFrame(records, infer_schema_length=None)
+
+
+def _sums(rows: pl.LazyFrame) -> dict[int, dict[str, Any]]:
+    data = pl.col("op").cast(pl.String).is_in(["read", "write"])
+    sums = (
+        rows.group_by("round")
+        .agg(
+            pl.len().alias("ios"),
+            pl.col("length_bytes").filter(data).sum().alias("bytes"),
+            (pl.col("complete_ns").max() - pl.col("due_ns").min()).alias("wall_ns"),
+            (pl.col("due_ns").max() - pl.col("due_ns").min()).alias("due_span_ns"),
+            (pl.col("submit_ns").max() - pl.col("submit_ns").min()).alias("submit_span_ns"),
+        )
+        .collect(engine="streaming")
+    )
+    return {row["round"]: row for row in sums.to_dicts()}
+
+
+def _rates(sums: dict[str, Any] | None, *, recorded: bool) -> dict[str, float | None]:
+    if not sums or sums["wall_ns"] <= 0:
+        return {"iops": None, "bytes_per_s": None, "rate_achieved": None}
+    seconds = sums["wall_ns"] / 1e9
+    kept = recorded and sums["submit_span_ns"] > 0
+    return {
+        "iops": sums["ios"] / seconds,
+        "bytes_per_s": sums["bytes"] / seconds,
+        "rate_achieved": sums["due_span_ns"] / sums["submit_span_ns"] if kept else None,
+    }
+
+
+def _costs(totals: dict[str, Any]) -> dict[str, float | None]:
+    ios = totals.get("ios")
+    costs: dict[str, float | None] = {}
+    for metric, key in _PER_IO.items():
+        spent = totals.get(key)
+        costs[metric] = float(spent) / ios if ios and spent is not None else None
+    user, system = costs["cpu_user_ns_per_io"], costs["cpu_system_ns_per_io"]
+    both = None if user is None or system is None else user + system
+    return {"cpu_ns_per_io": both, **costs}
