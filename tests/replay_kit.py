@@ -10,8 +10,11 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pytest
 
+from vaio_bench import round_child, round_process
 from vaio_bench import trace as traces
+from vaio_bench.errors import InputError, VaioBenchError
 from vaio_bench.store import Run
 
 OPS = ("read", "write", "flush", "discard", "write_zeroes")
@@ -119,3 +122,21 @@ def _depths(spans: Iterable[tuple[int, int]]) -> Iterable[int]:
     for _, step in sorted(moments):
         depth += step
         yield depth
+
+
+def round_here(job: dict[str, Any], progress: Any) -> round_process.Ended:
+    """A round in this process: what `round_process.run_round` does in one of its own."""
+    events: list[dict[str, Any]] = []
+
+    def hear(document: dict[str, Any]) -> None:
+        events.extend(document.get("events", []))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(round_child, "_say", hear)
+        patch.setattr(round_child, "_stop_when_told", lambda round_: None)
+        try:
+            result = round_child.run(job)
+        except VaioBenchError as error:
+            kind = type(error) if isinstance(error, InputError) else VaioBenchError
+            raise round_process.RoundError(kind, str(error)) from None
+    return round_process.Ended(result["totals"], result["settled"], events)

@@ -8,8 +8,9 @@ from typing import Any
 import vaio_bench
 from vaio_bench import comparing
 from vaio_bench.errors import InputError
+from vaio_bench.round_loop import Progress
 from vaio_bench.run_writer import write_result
-from vaio_bench.runner import Progress, Settings
+from vaio_bench.runner import Settings
 
 TRACES = Path(__file__).resolve().parent.parent / "traces"
 BUNDLED = "oltp-8s.blktrace.*.zst"

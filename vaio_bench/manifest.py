@@ -9,11 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaio_bench import _core, environment, schemas
+from vaio_bench import _core, environment, schemas, target_state
+from vaio_bench.errors import InputError
+from vaio_bench.store import Run, again_of
 from vaio_bench.warnings import RunWarning, WarningKind
 
 if TYPE_CHECKING:
-    from vaio_bench.runner import Job
+    from vaio_bench.runner import Job, Plan
     from vaio_bench.targets import Prepared
 
 
@@ -27,7 +29,8 @@ def build(
     why: str | None,
     prepared: Prepared,
     target: str | Path | None,
-    rounds: int,
+    *,
+    read_only: bool,
 ) -> dict[str, Any]:
     """The manifest of a run that is about to begin.
 
@@ -37,9 +40,11 @@ def build(
         why: why it is not the one that was asked for.
         prepared: the targets, ready.
         target: the target as it was asked for.
-        rounds: of each policy.
+        read_only: the run only reads its targets.
     """
-    settings = job.settings
+    settings, plan = job.settings, job.plan
+    fills = prepared.preconditioned and not read_only and bool(prepared.paths)
+    prefills = not read_only and bool(prepared.paths)
     found = environment.environment(target if prepared.paths else None)
     return {
         "schema_version": schemas.RUN_SCHEMA_VERSION,
@@ -53,7 +58,13 @@ def build(
             }
             for policy in job.policies
         },
-        "rounds": rounds,
+        "rounds": plan.rounds,
+        "warmup": {"rounds": plan.warmup_rounds, "time_ns": plan.warmup_ns, "totals": {}},
+        "comparison": comparison(plan),
+        "round_state": {
+            "fills": fills,
+            **target_state.description(prepared.paths, fills=fills, prefills=prefills),
+        },
         "order": [list(entry) for entry in job.order],
         "seed": settings.seed,
         "clock": settings.clock,
@@ -88,14 +99,48 @@ def build(
     }
 
 
+def comparison(plan: Plan) -> dict[str, Any] | None:
+    """What a manifest says of a comparison; None for a run that compares nothing."""
+    if plan.baseline is None:
+        return None
+    return {
+        "baseline": plan.baseline,
+        "again": again_of(plan.baseline),
+        "until": plan.until,
+        "rounds_max": plan.rounds_max,
+    }
+
+
+def check_same(run: Run, job: Job, backend: str, target: str | None) -> None:
+    """Raises InputError where a run cannot be gone on with as it was begun."""
+    known = run.manifest
+    found = environment.environment(target)
+    machine = known["environment"]
+    pairs = [
+        ("trace", known["trace"]["sha256"], _sha256(job.trace.path)),
+        ("backend", known["backend"]["used"], backend),
+        ("processor", machine["cpu"]["model"], found["cpu"]["model"]),
+        ("host", machine["host"], found["host"]),
+        ("kernel", machine["kernel"], found["kernel"]),
+    ]
+    for what, then, now in pairs:
+        if then != now:
+            raise InputError(
+                f"{run.path}: expected the {what} of the run's first rounds ({then}), found {now}"
+            )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _trace(job: Job) -> dict[str, Any]:
     path = job.trace.path
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "path": str(path),
         "size_bytes": path.stat().st_size,
-        "sha256": sha256,
+        "sha256": _sha256(path),
         "ios": job.scan["ios"],
         "duration_s": job.scan["duration_ns"] / 1e9,
         "disks": job.disks,

@@ -7,8 +7,9 @@ from typing import Any
 
 from vaio_bench import spec
 from vaio_bench.analyses.summary import summary
+from vaio_bench.round_loop import Progress
 from vaio_bench.run_writer import write_result
-from vaio_bench.runner import LATE_SHARE_MAX, Progress, Settings, execute
+from vaio_bench.runner import LATE_SHARE_MAX, Settings, execute
 from vaio_bench.store import open_run
 
 

@@ -6,10 +6,14 @@ manifest that says `running`, or why it ended.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import shutil
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,7 @@ import pyarrow.parquet as pq
 
 from vaio_bench import schemas
 from vaio_bench.errors import InputError, WorkError
-from vaio_bench.store import open_run
+from vaio_bench.store import Run, open_run, part_folder
 
 PART_AGE_S = 4.0
 PART_ROWS = 4 << 20
@@ -142,6 +146,54 @@ class RunWriter:
         self._events: list[dict[str, Any]] = []
 
     @classmethod
+    def reopen(cls, run: Run) -> RunWriter:
+        """The writer of a run that is there, to add rounds to it."""
+        writer = cls(run.path, dict(run.manifest))
+        writer._events = run.events().to_dicts()
+        return writer
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps other processes from writing this run meanwhile; a process that dies lets go.
+
+        Raises:
+            InputError: another process is writing it.
+        """
+        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"{self.path}: another process is writing this run") from None
+            except OSError as error:
+                # A file system without locks: nothing keeps two writers apart there.
+                if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+                    raise
+            yield
+        finally:
+            os.close(fd)
+
+    def forget_rounds(self, numbers: Sequence[int]) -> None:
+        """Removes what there is of some rounds, of every policy: they are to be run again."""
+        if not numbers:
+            return
+        for name in self.manifest["policies"]:
+            for number in numbers:
+                for what in ("ios", "gauges"):
+                    shutil.rmtree(part_folder(self.path, name, number, what), ignore_errors=True)
+                self.manifest["totals"].get(name, {}).pop(str(number), None)
+        self._events = [event for event in self._events if event["round"] not in numbers]
+        self._write_events()
+        path = self.path / "timeline.parquet"
+        if path.is_file():
+            kept = open_run(self.path).timeline()
+            kept = kept.filter(~kept["round"].is_in(list(numbers)))
+            aside = path.with_name("timeline.parquet.partial")
+            pq.write_table(kept.to_arrow().cast(schemas.TIMELINE), aside, compression="zstd")
+            os.replace(aside, path)
+        self.save()
+
+    @classmethod
     def create(cls, path: Path, manifest: dict[str, Any], *, force: bool) -> RunWriter:
         """Makes the folder with a manifest that says `running`.
 
@@ -181,6 +233,9 @@ class RunWriter:
         if not events and (self.path / "events.parquet").exists():
             return
         self._events += events
+        self._write_events()
+
+    def _write_events(self) -> None:
         table = pa.Table.from_pylist(self._events, schema=schemas.EVENTS)
         aside = self.path / "events.parquet.partial"
         pq.write_table(table, aside)

@@ -6,18 +6,19 @@
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from vaio_bench import _core, manifest, targets
 from vaio_bench.errors import InputError, VaioBenchError
-from vaio_bench.round_process import RoundError, run_round
+from vaio_bench.round_loop import Progress, RoundLoop, shuffled_rounds
 from vaio_bench.run_writer import RunWriter
 from vaio_bench.spec import Policy
-from vaio_bench.store import part_folder
+from vaio_bench.store import Run, open_run
 from vaio_bench.trace import Trace, open_trace
 from vaio_bench.warnings import WarningKind
 
@@ -30,8 +31,8 @@ DISKS_MAX = 32_767
 # Beyond this many disks, a worker drives several: threads and rings are not free.
 WORKERS_MAX = 64
 
-Progress = Callable[[str, int, int], None]
-"""Called with (what, done, of how many)."""
+ROUNDS_MAX = 100
+"""Rounds of each policy at most where a run goes on until its interval is narrow."""
 
 
 @dataclass(frozen=True)
@@ -97,21 +98,57 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """Which rounds a run has; the rows of warm-up go apart or are left out of every figure."""
+
+    rounds: int = 1
+    warmup_rounds: int = 0
+    """Rounds of each policy before the first that counts."""
+    warmup_ns: int = 0
+    """From the start of each round."""
+    baseline: str | None = None
+    """The policy that the others are compared with, which runs twice."""
+    until: float | None = None
+    """Add rounds until the interval of the median's ratio is as narrow, as a share to each side."""
+    rounds_max: int = ROUNDS_MAX
+
+    def check(self) -> None:
+        """Raises InputError where a number is out of its range."""
+        if self.rounds < 1:
+            raise InputError(f"--rounds: expected 1 or more, got {self.rounds}")
+        if self.warmup_rounds < 0 or self.warmup_ns < 0:
+            raise InputError("--warmup: expected a number of rounds or a time, none negative")
+        if self.until is not None and not 0 < self.until < 1:
+            raise InputError(f"--until: expected a share such as 1%, got {self.until:g}")
+        if self.until is not None and self.rounds_max < self.rounds:
+            raise InputError(
+                f"--max-rounds: expected at least the {self.rounds} of --rounds, got "
+                f"{self.rounds_max}"
+            )
+
+
+@dataclass(frozen=True)
 class Job:
     """A checked run, ready to go."""
 
     trace: Trace
     policies: Sequence[Policy]
     settings: Settings
+    plan: Plan
     disks: list[str]
     scan: dict[str, Any]
-    order: list[tuple[str, int]]
+
+    @property
+    def order(self) -> list[tuple[str, int]]:
+        """The planned rounds, in the order in which they run."""
+        names = [policy.name for policy in self.policies]
+        return shuffled_rounds(names, self.plan.rounds, self.settings.seed)
 
 
 def execute(
     trace: str | Path,
     policies: Sequence[Policy],
-    rounds: int,
+    plan: Plan | int,
     settings: Settings,
     target: str | Path | None,
     out: str | Path,
@@ -119,42 +156,144 @@ def execute(
     force: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Replays `trace` through each of `policies`, `rounds` times, into the run folder `out`.
+    """Replays `trace` through each of `policies`, round by round, into the run folder `out`.
 
-    Rounds are interleaved: each round runs every policy once, in an order shuffled by the seed.
+    Rounds are interleaved: each round runs every policy once, in an order shuffled by the seed,
+    each in a process of its own and from the same state of the targets.
+
+    Args:
+        trace: canonical trace.
+        policies: of different names.
+        plan: which rounds; a number is that many.
+        settings: of every round.
+        target: file, device or folder.
+        out: run folder to make.
+        force: replace an earlier run in `out`.
+        progress: called with (what, done, of how many).
 
     Raises:
         InputError: an option, the trace, a policy or a target is wrong; nothing was written.
         WorkError: a round failed; the run folder tells why and keeps what was recorded.
     """
-    settings.check()
-    if _core.DEBUG_BUILD and settings.clock == "wall":
-        raise InputError("this is a debug build, whose figures mean nothing: build it anew")
-    if rounds < 1:
-        raise InputError(f"--rounds: expected 1 or more, got {rounds}")
-    opened = open_trace(trace)
-    disks = _chosen_disks(opened, settings)
-    scan = _scan(opened, disks, settings)
-    order = _order([policy.name for policy in policies], rounds, settings.seed)
-    job = Job(opened, policies, settings, disks, scan, order)
+    plan = Plan(plan) if isinstance(plan, int) else plan
+    job = _job(trace, policies, plan, settings)
     backend, why = _backend(settings.backend)
     out = Path(out)
     if not force and out.is_dir() and any(out.iterdir()):
         raise InputError(f"{out}: the folder is not empty; name another, or --force for a run")
     prepared, read_only = _targets(job, backend, target, progress)
-    document = manifest.build(job, backend, why, prepared, target, rounds)
+    document = manifest.build(job, backend, why, prepared, target, read_only=read_only)
     writer = RunWriter.create(out, document, force=force)
     options = _engine_options(job, backend, prepared, read_only=read_only)
-    try:
-        _run_rounds(job, writer, options, progress)
-    except KeyboardInterrupt:
-        writer.end("interrupted")
-        raise
-    except VaioBenchError as error:
-        writer.end(f"failed: {error}")
-        raise
-    _conclude(writer, settings)
+    _run_to_its_end(RoundLoop(job, writer, options, progress))
     return out
+
+
+def resume(
+    out: str | Path,
+    *,
+    rounds: int | None = None,
+    until: float | None = None,
+    rounds_max: int | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Goes on with a run that was interrupted, or adds rounds to one that has ended.
+
+    All else is as its manifest says. A round counts when every policy has completed it; of one
+    that some have, all are run again, since rounds are compared in pairs taken close together.
+
+    Args:
+        out: the run folder.
+        rounds: how many in all; None: as planned.
+        until: as `Plan.until`; None: as planned.
+        rounds_max: as `Plan.rounds_max`; None: as planned.
+        progress: called with (what, done, of how many).
+
+    Raises:
+        InputError: it is no run, somebody writes it, or the trace, the tool or the machine is
+            another than that of its first rounds.
+        WorkError: a round failed.
+    """
+    run = open_run(out)
+    known = run.manifest
+    for key in ("settings", "round_state", "warmup"):
+        if key not in known:
+            raise InputError(f"{run.path}: its manifest has no {key}: it cannot be gone on with")
+    if known["tool_version"] != version("vaio-bench"):
+        raise InputError(
+            f"{run.path}: expected a run of version {version('vaio-bench')}, but it was begun with "
+            f"{known['tool_version']}"
+        )
+    settings = Settings(**{**known["settings"], "disks": tuple(known["settings"]["disks"])})
+    policies = [Policy.from_dict(each) for each in known["policies"].values()]
+    plan = _resumed_plan(known, rounds, until, rounds_max)
+    job = _job(known["trace"]["path"], policies, plan, settings)
+    backend, _ = _backend(settings.backend)
+    target = known["target"]["path"]
+    manifest.check_same(run, job, backend, target)
+    writer = RunWriter.reopen(run)
+    with writer.held():
+        prepared, read_only = _targets(job, backend, target, progress)
+        again = _incomplete(run)
+        writer.forget_rounds(again)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        writer.manifest.setdefault("resumed", []).append({"at": now, "rounds_run_again": again})
+        writer.manifest["rounds"] = plan.rounds
+        writer.manifest["order"] = [list(entry) for entry in job.order]
+        writer.manifest["comparison"] = manifest.comparison(plan)
+        writer.save()
+        options = _engine_options(job, backend, prepared, read_only=read_only)
+    _run_to_its_end(RoundLoop(job, writer, options, progress))
+    return run.path
+
+
+def _resumed_plan(
+    known: dict[str, Any], rounds: int | None, until: float | None, rounds_max: int | None
+) -> Plan:
+    comparison = known.get("comparison") or {}
+    planned = known["rounds"]
+    if rounds is not None and rounds < planned:
+        raise InputError(f"--rounds: expected at least the {planned} of the run, got {rounds}")
+    return Plan(
+        rounds or planned,
+        known["warmup"]["rounds"],
+        known["warmup"]["time_ns"],
+        comparison.get("baseline"),
+        until or comparison.get("until"),
+        rounds_max or comparison.get("rounds_max", ROUNDS_MAX),
+    )
+
+
+def _incomplete(run: Run) -> list[int]:
+    """Rounds that some policy has not completed."""
+    names = list(run.manifest["policies"])
+    begun = {number for name in names for number in run.rounds(name)}
+    whole = set.intersection(*(set(run.rounds(name, complete_only=True)) for name in names))
+    return sorted(begun - whole)
+
+
+def _job(trace: str | Path, policies: Sequence[Policy], plan: Plan, settings: Settings) -> Job:
+    settings.check()
+    if _core.DEBUG_BUILD and settings.clock == "wall":
+        raise InputError("this is a debug build, whose figures mean nothing: build it anew")
+    plan.check()
+    opened = open_trace(trace)
+    disks = _chosen_disks(opened, settings)
+    return Job(opened, policies, settings, plan, disks, _scan(opened, disks, settings))
+
+
+def _run_to_its_end(rounds: RoundLoop) -> None:
+    writer = rounds.writer
+    with writer.held():
+        try:
+            rounds.run()
+        except KeyboardInterrupt:
+            writer.end("interrupted")
+            raise
+        except VaioBenchError as error:
+            writer.end(f"failed: {error}")
+            raise
+        _conclude(writer, rounds.job.settings)
 
 
 def _chosen_disks(trace: Trace, settings: Settings) -> list[str]:
@@ -189,16 +328,6 @@ def _scan(trace: Trace, disks: list[str], settings: Settings) -> dict[str, Any]:
     if not found["ios"]:
         raise InputError(f"{trace.path}: no I/O is left to replay (--skip, --limit, --disk)")
     return found
-
-
-def _order(names: list[str], rounds: int, seed: int) -> list[tuple[str, int]]:
-    shuffler = random.Random(seed)
-    order = []
-    for number in range(rounds):
-        shuffled = list(names)
-        shuffler.shuffle(shuffled)
-        order += [(name, number) for name in shuffled]
-    return order
 
 
 def _backend(asked: str) -> tuple[str, str | None]:
@@ -262,90 +391,6 @@ def _engine_options(
             )
         },
     }  # fmt: skip
-
-
-def _run_rounds(
-    job: Job, writer: RunWriter, options: dict[str, Any], progress: Progress | None
-) -> None:
-    policies = {policy.name: policy for policy in job.policies}
-    for done, (name, number) in enumerate(job.order):
-        what = f"{name}, round {number + 1}" if len(job.order) > 1 else name
-
-        def show(rows: int, done: int = done, what: str = what) -> None:
-            if progress:
-                of = job.scan["ios"]
-                progress(what, done * of + min(rows, of), len(job.order) * of)
-
-        engine = {
-            **options,
-            "policy": name,
-            "round": number,
-            "filters": policies[name].engine_filters(),
-        }
-        try:
-            ended = run_round(
-                {
-                    "trace": str(job.trace.path),
-                    "folder": str(part_folder(writer.path, name, number)),
-                    "gauges_folder": str(part_folder(writer.path, name, number, "gauges")),
-                    "options": engine,
-                },
-                show,
-            )
-        except RoundError as error:
-            raise error.of(f"policy {name}, round {number}") from None
-        layers = writer.manifest["policies"][name]["layers"]
-        events = [
-            {
-                **event,
-                "policy": name,
-                "round": number,
-                "disk": job.disks[event["disk"]],
-                "layer": layers[event["layer"]],
-            }
-            for event in ended.events
-        ]
-        writer.add_events(events)
-        if ended.settled["direct"] and "direct" not in writer.manifest["target"]:
-            _note_direct(writer, ended.settled)
-        writer.manifest["engine"] = ended.settled
-        _finish_round(job, writer, name, number, ended.totals)
-        if ended.interrupted:
-            raise KeyboardInterrupt
-
-
-def _note_direct(writer: RunWriter, settled: dict[str, Any]) -> None:
-    """Whether O_DIRECT was to be had is known once the files are open."""
-    target = writer.manifest["target"]
-    target["direct"] = all(settled["direct"])
-    target["alignment"] = settled["lock_align_bytes"]
-    if not target["direct"]:
-        warning = WarningKind.PAGE_CACHE.of(target=target["path"])
-        writer.manifest["warnings"].append(manifest.stored(warning))
-
-
-def _finish_round(
-    job: Job, writer: RunWriter, name: str, number: int, totals: dict[str, Any]
-) -> None:
-    from vaio_bench.analyses import fidelity, timeline
-    from vaio_bench.store import open_run
-
-    run = open_run(writer.path)
-    if (name, number) in run.parts_of:
-        timeline.append_round(run, name, number)
-        found = fidelity.round_fidelity(run, name, number)
-        if found is not None and job.settings.clock == "wall":
-            totals["lateness"] = {
-                "p50_ns": found.issue_error_p50_ns,
-                "p99_ns": found.issue_error_p99_ns,
-                "max_ns": found.issue_error_max_ns,
-                "late_share": found.late_share,
-                "drift_ns": found.drift_ns,
-            }
-    totals["ios"] = sum(totals["ios_by_op"])
-    totals["bytes"] = sum(totals["bytes_by_op"][:2])
-    totals["wall_s"] = totals["wall_ns"] / 1e9
-    writer.add_totals(name, number, totals)
 
 
 def _conclude(writer: RunWriter, settings: Settings) -> None:

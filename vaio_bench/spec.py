@@ -102,6 +102,17 @@ class Policy:
             "filters": [use.to_dict() for use in self.filters],
         }
 
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> Policy:
+        """The policy that `to_dict` made the manifest's entry of; its warnings stay there."""
+        filters = [
+            FilterUse(each["use"], each["class"], each["placement"], each["params"])
+            for each in stored["filters"]
+        ]
+        keys = ("description", "framework", "allow_filters_before_encryption", "source")
+        head = {key: stored[key] for key in keys}
+        return cls(name=stored["name"], filters=tuple(filters), **head)
+
     def engine_filters(self) -> list[dict[str, Any]]:
         """The chain as the engine's options have it: `[{"name", "params"}]`, first filter first."""
         return [{"name": use.use, "params": use.params} for use in self.filters]

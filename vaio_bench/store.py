@@ -84,11 +84,13 @@ class Run:
     def rounds(self, policy: str, *, complete_only: bool = False) -> list[int]:
         """Rounds of `policy` that have rows; `complete_only` leaves out one cut short.
 
-        A round is complete when the manifest has its totals: they are written at its end.
+        A round is complete when the manifest has its totals, which are written at its end, and
+        it was not stopped.
         """
         rounds = sorted(number for name, number in self.parts_of if name == policy)
         if complete_only:
-            return [number for number in rounds if self.totals(policy, number)]
+            ended = {number: self.totals(policy, number) for number in rounds}
+            return [number for number, of in ended.items() if of and not of.get("stopped")]
         return rounds
 
     def totals(self, policy: str, round_: int) -> dict[str, Any]:
@@ -121,9 +123,9 @@ class Run:
             raise InputError(f"{self.path}: no I/O rows{asked}; policies with rows: {known}")
         return pl.scan_parquet(parts)
 
-    def measured_ios(self, policy: str | None = None) -> pl.LazyFrame:
+    def measured_ios(self, policy: str | None = None, round_: int | None = None) -> pl.LazyFrame:
         """As `scan_ios`, without the I/Os that were due in the warm-up."""
-        rows = self.scan_ios(policy)
+        rows = self.scan_ios(policy, round_)
         return rows.filter(pl.col("due_ns") >= self.warmup_ns) if self.warmup_ns else rows
 
     def timeline(self) -> pl.DataFrame:

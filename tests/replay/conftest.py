@@ -11,12 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Ended
-from replay_kit import Io, write_trace
+from replay_kit import Io, round_here, write_trace
 
-from vaio_bench import replay, round_child, round_process, runner
-from vaio_bench.cli import main
-from vaio_bench.errors import InputError, VaioBenchError
+from vaio_bench import replay, round_loop, runner
 from vaio_bench.runner import Settings
 from vaio_bench.store import Run, open_run
 
@@ -34,27 +31,10 @@ class Replayed:
         return self.run.totals(self.found["policy"], 0)
 
 
-def _round_here(job: dict[str, Any], progress: Any) -> round_process.Ended:
-    events: list[dict[str, Any]] = []
-
-    def hear(document: dict[str, Any]) -> None:
-        events.extend(document.get("events", []))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(round_child, "_say", hear)
-        patch.setattr(round_child, "_stop_when_told", lambda round_: None)
-        try:
-            result = round_child.run(job)
-        except VaioBenchError as error:
-            kind = type(error) if isinstance(error, InputError) else VaioBenchError
-            raise round_process.RoundError(kind, str(error)) from None
-    return round_process.Ended(result["totals"], result["settled"], events)
-
-
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Replayed]:
     """Replays I/Os (or a trace) here and now: `engine(ios, target=..., policy=..., pace=...)`."""
-    monkeypatch.setattr(runner, "run_round", _round_here)
+    monkeypatch.setattr(round_loop, "run_round", round_here)
     monkeypatch.setattr(runner._core, "harness_floor", lambda: {"null_ns": 100.0})
     count = 0
 
@@ -79,23 +59,5 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Rep
             settings=chosen,
         )
         return Replayed(open_run(tmp_path / f"run{count}"), found)
-
-    return run
-
-
-@pytest.fixture
-def here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., Ended]:
-    """As `cli`, in this process: most of a small command's time is the start of Python."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args: str | Path, **_: object) -> Ended:
-        monkeypatch.setattr("sys.argv", ["vaio-bench", *map(str, args)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        stdout, stderr = capfd.readouterr()
-        return Ended(int(ended.value.code or 0), stdout, stderr)
 
     return run

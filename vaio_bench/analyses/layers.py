@@ -42,7 +42,7 @@ def layers(run: Run | str | Path) -> list[Layer]:
     run = run if isinstance(run, Run) else open_run(run)
     found: list[Layer] = []
     for policy in run.policies:
-        rows = quantiles.completed(run.scan_ios(policy))
+        rows = quantiles.completed(run.measured_ios(policy))
         width = rows.select(pl.col("self_ns").list.len().max()).collect(engine="streaming").item()
         names = run.layers(policy)
         for position in range(width or 0):
@@ -52,6 +52,56 @@ def layers(run: Run | str | Path) -> list[Layer]:
             cpu = rows.select(_at("cpu_ns", position).mean()).collect(engine="streaming").item()
             name = names[position] if position < len(names) else f"layer {position}"
             found.append(Layer(policy, position, name, spread.n, spread.mean, p50, p99, float(cpu)))
+    return found
+
+
+@dataclass(frozen=True)
+class LayerSum:
+    """Whether the layers' self times of each I/O of one policy add up to its latency.
+
+    `tolerance_ns` is the clock's error: one reading's time for each layer's two stamps.
+    `beyond` counts I/Os whose sum is further off than that.
+    """
+
+    policy: str
+    ios: int
+    latency_mean_ns: float
+    self_mean_ns: float
+    off_max_ns: int
+    tolerance_ns: float
+    beyond: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON, with the verdict `adds_up`."""
+        return {**asdict(self), "adds_up": self.beyond == 0}
+
+
+def layer_sums(run: Run | str | Path) -> list[LayerSum]:
+    """The sum over the layers against the latency, I/O by I/O, of each policy with rows."""
+    run = run if isinstance(run, Run) else open_run(run)
+    clock_ns = float((run.manifest.get("harness") or {}).get("clock_ns") or 1.0)
+    found: list[LayerSum] = []
+    for policy in run.policies:
+        tolerance = 2 * clock_ns * max(len(run.layers(policy)), 1)
+        whole = pl.col("self_ns").list.sum()
+        off = (whole - quantiles.LATENCY_NS).abs()
+        row = (
+            quantiles.completed(run.measured_ios(policy))
+            .select(
+                pl.len().alias("ios"),
+                quantiles.LATENCY_NS.mean().alias("latency"),
+                whole.mean().alias("self"),
+                off.max().alias("off"),
+                (off > tolerance).sum().alias("beyond"),
+            )
+            .collect(engine="streaming")
+            .to_dicts()[0]
+        )
+        if row["ios"]:
+            found.append(
+                LayerSum(policy, row["ios"], row["latency"], row["self"], row["off"], tolerance,
+                         row["beyond"])
+            )  # fmt: skip
     return found
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +15,14 @@ from vaio_bench.cli import options as o
 from vaio_bench.errors import InputError
 
 # The lines of the table; the document and the report have every metric.
-_SHOWN = ("latency_p50_ns", "latency_p99_ns", "response_p50_ns", "iops", "cpu_ns_per_io")
+_SHOWN = (
+    "latency_p50_ns",
+    "latency_p99_ns",
+    "response_p50_ns",
+    "iops",
+    "cpu_ns_per_io",
+    "context_switches_per_io",
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -21,15 +31,18 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def compare(
         source: Annotated[
-            list[Path], typer.Argument(help="A trace (Parquet), or run folders to compare.")
-        ],
+            list[Path] | None, typer.Argument(help="A trace (Parquet), or run folders to compare.")
+        ] = None,
         out: Annotated[Path | None, typer.Option("-o", "--out", help="Run folder to make.")] = None,
         target: o.Target = None,
-        policy: Annotated[
-            list[str] | None, typer.Option(help="Storage policy: a file or a name; repeatable.")
-        ] = None,
-        rounds: Annotated[int, typer.Option(help="Rounds of each policy.")] = 8,
-        margin: Annotated[float, typer.Option(help="Difference called equivalent.")] = 0.02,
+        policy: o.Policies = None,
+        baseline: o.Baseline = "direct",
+        rounds: o.Rounds = None,
+        warmup: o.Warmup = "0",
+        until: o.Until = None,
+        max_rounds: o.MaxRounds = None,
+        resume: o.Resume = None,
+        margin: o.Margin = 0.02,
         pace: o.Pace = "recorded",
         speed: o.Speed = 1.0,
         depth: o.Depth = 32,
@@ -53,67 +66,117 @@ def register(app: typer.Typer) -> None:
         quiet: o.Quiet = False,
     ) -> None:
         """Paired rounds of policies and the direct path; ratios with intervals and a verdict."""
-        from vaio_bench import comparing
-        from vaio_bench.cli.run_progress import run_progress
-
-        if source[0].is_dir():
-            found = comparing.compare_stored(list(source), margin=margin)
-        else:
-            if out is None or len(source) != 1:
-                raise InputError("compare: expected one trace and -o RUN, or run folders")
-            settings = o.settings(
-                spin=spin, direct=direct, fit_to=fit_to, disk=disk, pace=pace, speed=speed,
-                depth=depth, inflight=inflight, backend=backend, conflicts=conflicts,
-                verify=verify, compressible=compressible, dedupe=dedupe, skip=skip, limit=limit,
-                seed=seed, destroy_data=destroy_data, precondition=precondition,
-            )  # fmt: skip
-            with run_progress(quiet=quiet) as progress:
-                found = comparing.compare(
-                    source[0], policies=policy or [], out=out, target=target, rounds=rounds,
-                    settings=settings, margin=margin, force=force, progress=progress,
-                )  # fmt: skip
+        found = _found(dict(locals()))
         if as_json:
             print(json.dumps(found))
         else:
             show(found)
 
 
-def show(found: dict[str, Any]) -> None:
-    """Prints the verdict table of a comparison."""
-    from rich.console import Console
-    from rich.table import Table
+def _found(given: dict[str, Any]) -> dict[str, Any]:
+    """The comparison that the options ask for: of stored runs, of a run gone on with, or new."""
+    from vaio_bench import comparing
 
-    console = Console(soft_wrap=True, highlight=False)
-    columns = (
-        "policy",
-        "metric",
-        found["baseline"],
-        "with it",
-        "ratio",
-        "95 % interval",
-        "verdict",
-    )
-    table = Table(*columns, show_edge=False)
+    source, run = given["source"] or [], given["resume"]
+    if run is not None:
+        if source or given["out"] or given["policy"]:
+            raise InputError("--resume: expected no trace, policy or -o beside it")
+        return _measured(given, run, comparing.resume, run=run, rounds=given["rounds"])
+    if source and source[0].is_dir():
+        named = None if given["baseline"] == "direct" else given["baseline"]
+        return comparing.compare_stored(source, baseline=named, margin=given["margin"])
+    if given["out"] is None or len(source) != 1:
+        raise InputError("compare: expected one trace and -o RUN, run folders, or --resume RUN")
+    return _measured(
+        given, given["out"], comparing.compare, trace=source[0], policies=given["policy"] or [],
+        rounds=given["rounds"] or comparing.DEFAULT_ROUNDS, settings=o.settings_of(given),
+        **{name: given[name] for name in ("out", "target", "baseline", "warmup", "force")},
+    )  # fmt: skip
+
+
+def _measured(
+    given: dict[str, Any], folder: Path, verb: Callable[..., dict[str, Any]], **arguments: Any
+) -> dict[str, Any]:
+    from vaio_bench.cli.run_progress import run_progress
+    from vaio_bench.comparing import parse_until
+
+    if given["until"] is not None:
+        arguments["until"] = parse_until(given["until"])
+    if given["max_rounds"] is not None:
+        arguments["rounds_max"] = given["max_rounds"]
+    with run_progress(quiet=given["quiet"]) as progress, _told_how_to_go_on(folder):
+        return verb(**arguments, margin=given["margin"], progress=progress)
+
+
+@contextmanager
+def _told_how_to_go_on(run: Path) -> Iterator[None]:
+    """After Ctrl-C, the command that goes on where it stopped."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (run / "manifest.json").is_file():
+            print(f"vaio-bench: go on with: vaio-bench compare --resume {run}", file=sys.stderr)
+        raise
+
+
+def show(found: dict[str, Any]) -> None:
+    """Prints what each policy costs, the table behind it, and what it stands on."""
+    from vaio_bench.reporting import words
+
+    for line in found["answers"]:
+        print(line)
+    print()
+    rows = [("", "", found["baseline"], "with it", "change (95 % interval)", "verdict")]
     for policy in found["policies"]:
         for metric in _SHOWN:
             line = policy["metrics"].get(metric)
             if line is None:
                 continue
-            low, high = line["ci_low"], line["ci_high"]
-            interval = "" if low is None else f"{low:.3f} to {high:.3f}"
-            table.add_row(
-                policy["name"], metric, _figure(metric, line["baseline"]),
-                _figure(metric, line["value"]), f"{line['ratio']:.3f}", interval, line["verdict"],
-            )  # fmt: skip
-    console.print(table)
+            interval = words.span(line["ci_low"], line["ci_high"])
+            rows.append(
+                (
+                    policy["name"],
+                    words.METRICS[metric],
+                    words.metric_value(metric, line["baseline"]),
+                    words.metric_value(metric, line["value"]),
+                    f"{words.change(line['ratio'])} ({interval})",
+                    line["verdict"],
+                )
+            )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+    _show_ground(found)
+
+
+def _show_ground(found: dict[str, Any]) -> None:
+    """What the figures stand on: rounds, noise, the harness, and everything to be wary of."""
+    from vaio_bench.reporting import words
+
     floors = found["noise_floor"]
-    told = ", ".join(f"{key} {floors[key]:.1%}" for key in _SHOWN if key in floors)
-    console.print(f"noise floor ({found['noise_floor_from']}): {told or 'not known'}")
+    told = ", ".join(f"{words.METRICS[m]} {words.share(floors[m])}" for m in _SHOWN if m in floors)
+    print(
+        f"\n{found['rounds']} rounds; noise floor ({found['noise_floor_from']}): {told or 'none'}"
+    )
+    harness = found.get("harness") or {}
+    if harness.get("null_ns_per_io") is not None:
+        print(
+            f"harness: {words.duration(harness['null_ns_per_io'])} per I/O, a pass filter "
+            f"{words.duration(harness['pass_ns_per_io'])} more, a clock reading "
+            f"{words.duration(harness['clock_ns'])}"
+        )
+    outlying = sum(
+        of["outlier_rounds"] for policy in found["policies"] for of in policy["metrics"].values()
+    )
+    if outlying:
+        print(f"outliers: {outlying} figures of rounds stand apart; all are kept")
+    for each in found.get("layer_sums", ()):
+        if not each["adds_up"]:
+            print(f"note: {each['policy']}: self times do not add up in {each['beyond']} I/Os")
+    until = found.get("until")
+    if until and not until["reached"]:
+        width = "no interval" if until["half_width"] is None else words.share(until["half_width"])
+        print(f"note: --until {words.share(until['asked'])} was not reached: ±{width}")
     for note in found["notes"]:
-        console.print(f"note: {note}", markup=False)
-
-
-def _figure(metric: str, value: float) -> str:
-    from vaio_bench.units import format_time
-
-    return format_time(value) if "_ns" in metric else f"{value:,.0f}"
+        print(f"note: {note}")

@@ -46,10 +46,41 @@ Precondition = Annotated[
     bool | None,
     typer.Option(help="Write every block of a new target once; by default up to 8 GiB."),
 ]
+Policies = Annotated[
+    list[str] | None, typer.Option("--policy", help="Storage policy: a file or a name; repeatable.")
+]
+Baseline = Annotated[str, typer.Option(help="The policy that the others are compared with.")]
+Rounds = Annotated[int | None, typer.Option(help="Rounds of each policy; 8 by default.")]
+Warmup = Annotated[str, typer.Option(help="Rounds that do not count, or a time in each (10s).")]
+Until = Annotated[
+    str | None, typer.Option(help="Add rounds until the median's interval is as narrow: 1%.")
+]
+MaxRounds = Annotated[int | None, typer.Option(help="Rounds at most with --until; 100 by default.")]
+Resume = Annotated[
+    Path | None, typer.Option(help="Go on with this run; --rounds and --until may ask for more.")
+]
+Margin = Annotated[float, typer.Option(help="Difference that is called equivalent, a share.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Fail when the pace was not kept.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an earlier run in the folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
+
+
+# What `settings_of` takes from a verb's options.
+_SETTINGS = (
+    "spin", "direct", "fit_to", "disk", "pace", "speed", "depth", "inflight", "backend",
+    "conflicts", "verify", "compressible", "dedupe", "skip", "limit", "seed", "destroy_data",
+    "precondition",
+)  # fmt: skip
+
+
+def settings_of(given: dict[str, Any]) -> Settings:
+    """The settings of a run from all options of a verb, by name.
+
+    Raises:
+        InputError: an option cannot be read.
+    """
+    return settings(**{name: given[name] for name in _SETTINGS})
 
 
 def settings(

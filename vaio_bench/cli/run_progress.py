@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vaio_bench.runner import Progress
+from vaio_bench.round_loop import Progress
 
 
 @contextmanager

@@ -404,8 +404,8 @@ impl Cx<'_> {
         at_ns as i64 - self.core.start_ns as i64
     }
 
-    /// Keeps the worker busy until `at_ns`: a filter that computes, modelled. False in virtual time,
-    /// which charges no CPU: use a timer there.
+    /// Keeps the worker busy until `at_ns`: a filter that computes, modelled. False in virtual
+    /// time, which charges no CPU: use a timer there.
     #[must_use]
     pub fn spin_until(&self, at_ns: Ns) -> bool {
         if self.core.clock.is_virtual() {

@@ -1,0 +1,129 @@
+"""A comparison that was interrupted goes on where it stopped, and comes to the same rounds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from comparing.conftest import reads
+from conftest import Ended
+from replay_kit import round_here, write_trace
+
+from vaio_bench import comparing, round_loop
+from vaio_bench.errors import InputError
+from vaio_bench.run_writer import RunWriter
+from vaio_bench.store import open_run
+
+Compare = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[tuple[str, int]]]:
+    """Ctrl-C in the n-th round from now on; the list of rounds as they are run."""
+
+    def after(count: int) -> list[tuple[str, int]]:
+        ran: list[tuple[str, int]] = []
+
+        def run(job: dict[str, Any], progress: Any) -> Any:
+            ran.append((job["options"]["policy"], job["options"]["round"]))
+            ended = round_here(job, progress)
+            ended.interrupted = len(ran) == count
+            return ended
+
+        monkeypatch.setattr(round_loop, "run_round", run)
+        return ran
+
+    return after
+
+
+def test_the_rounds_are_those_of_a_run_left_alone(
+    compare: Compare, interrupt: Callable[..., Any], tmp_path: Path
+) -> None:
+    whole = compare(reads(), out="whole", rounds=4)
+    ran = interrupt(5)
+    with pytest.raises(KeyboardInterrupt):
+        compare(reads(), rounds=4)
+    path = tmp_path / "run"
+    assert open_run(path).exit == "interrupted"
+    assert len(ran) == 5
+    again = interrupt(0)
+    found = comparing.resume(path)
+    run = open_run(path)
+    assert run.exit == "ok"
+    # Three arms: round 0 was whole, of round 1 one arm had ended and one was stopped.
+    assert {number for _, number in again} == {1, 2, 3}
+    assert run.manifest["resumed"][0]["rounds_run_again"] == [1]
+    order = [tuple(entry) for entry in run.manifest["order"]]
+    assert ran[:3] + again == order
+    assert order == [tuple(e) for e in open_run(tmp_path / "whole").manifest["order"]]
+    for policy in run.policies:
+        assert run.rounds(policy, complete_only=True) == [0, 1, 2, 3]
+        assert run.scan_ios(policy).collect().height == 4 * 200
+    timeline = run.timeline()
+    assert timeline["ios"].sum() == 3 * 4 * 200
+    assert found["rounds"] == whole["rounds"] == 4
+
+
+def test_a_round_that_was_stopped_is_in_no_figure(
+    compare: Compare, interrupt: Callable[..., Any], tmp_path: Path
+) -> None:
+    interrupt(7)
+    with pytest.raises(KeyboardInterrupt):
+        compare(reads(), rounds=4)
+    found = comparing.compare_stored([tmp_path / "run"])
+    assert found["rounds"] == 2
+    assert any("cut short" in note for note in found["notes"])
+
+
+def test_rounds_are_added_to_a_run_that_has_ended(compare: Compare, tmp_path: Path) -> None:
+    compare(reads(), rounds=2, warmup="1")
+    found = comparing.resume(tmp_path / "run", rounds=4)
+    run = open_run(tmp_path / "run")
+    assert found["rounds"] == 4
+    order = [tuple(entry) for entry in run.manifest["order"]]
+    assert order == round_loop.shuffled_rounds(list(run.manifest["policies"]), 4, 0)
+    assert set(run.manifest["warmup"]["totals"]["pass"]) == {"0"}
+
+
+def test_what_cannot_be_gone_on_with_is_refused(compare: Compare, tmp_path: Path) -> None:
+    compare(reads(), rounds=2)
+    path = tmp_path / "run"
+    with pytest.raises(InputError, match="at least the 2 of the run"):
+        comparing.resume(path, rounds=1)
+    with (
+        RunWriter.reopen(open_run(path)).held(),
+        pytest.raises(InputError, match="another process is writing"),
+    ):
+        comparing.resume(path, rounds=3)
+    (tmp_path / "run.parquet").unlink()
+    write_trace(tmp_path / "run.parquet", reads(199))
+    with pytest.raises(InputError, match="expected the trace of the run's first rounds"):
+        comparing.resume(path, rounds=3)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["tool_version"] = "0.0.1"
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"begun with 0\.0\.1"):
+        comparing.resume(path, rounds=3)
+    manifest["comparison"] = None
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="found one of a replay"):
+        comparing.resume(path)
+
+
+def test_the_command_says_how_to_go_on(
+    compare: Compare, here: Callable[..., Ended], interrupt: Callable[..., Any], tmp_path: Path
+) -> None:
+    write_trace(tmp_path / "t.parquet", reads())
+    interrupt(2)
+    options = ["--policy", "pass", "--rounds", "2", "--backend", "mem", "--pace", "asap"]
+    ended = here("compare", "t.parquet", *options, "-o", "r", "--quiet")
+    assert ended.exit_status == 130
+    assert "go on with: vaio-bench compare --resume r" in ended.stderr
+    interrupt(0)
+    ended = here("compare", "--resume", "r", "--quiet")
+    assert ended.exit_status == 0, ended.stderr
+    assert ended.stdout.startswith("pass ")
+    assert "2 rounds; noise floor (a/a pair)" in ended.stdout

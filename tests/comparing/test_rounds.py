@@ -1,0 +1,159 @@
+"""The rounds of a comparison: warm-up, baseline, until, and the state that each starts from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from comparing.conftest import reads
+from replay_kit import Io, filters, policy_file, round_here
+
+from vaio_bench import comparing, round_loop
+from vaio_bench.errors import InputError
+from vaio_bench.store import open_run
+
+Compare = Callable[..., dict[str, Any]]
+
+
+def test_the_document_has_every_part(compare: Compare, tmp_path: Path) -> None:
+    found = compare(reads(), policies=["pass", "crypt"])
+    assert [policy["name"] for policy in found["policies"]] == ["pass", "crypt"]
+    assert len(found["answers"]) == 2
+    assert found["answers"][0].startswith("pass ")
+    assert {layer["layer"] for layer in found["layers"] if layer["policy"] == "crypt"} == {
+        "crypt",
+        "mem",
+    }
+    assert [each["policy"] for each in found["layer_sums"]] == [
+        "direct",
+        "direct-again",
+        "pass",
+        "crypt",
+    ]
+    for each in found["layer_sums"]:
+        assert each["adds_up"]
+        assert each["off_max_ns"] == 0
+        assert each["self_mean_ns"] == pytest.approx(each["latency_mean_ns"])
+    assert found["harness"]["null_ns_per_io"] == 100.0
+    assert open_run(tmp_path / "run").results()["compare"] == found
+
+
+def test_warm_up_rounds_are_kept_apart(compare: Compare, tmp_path: Path) -> None:
+    found = compare(reads(), warmup="2", rounds=3)
+    run = open_run(tmp_path / "run")
+    assert run.rounds("pass") == [0, 1, 2]
+    assert found["rounds"] == 3
+    assert run.scan_ios("pass").collect().height == 3 * 200
+    parts = sorted((tmp_path / "run" / "warmup" / "ios" / "pass").rglob("part-*.parquet"))
+    assert [part.parent.name for part in parts] == ["0", "1"]
+    totals = found["warmup"]["totals"]["pass"]
+    assert [totals[number]["ios"] for number in ("0", "1")] == [200, 200]
+
+
+def test_a_warm_up_of_time_is_in_no_figure(compare: Compare, tmp_path: Path) -> None:
+    # The first half of the trace is slow: what is measured is the second.
+    ios = [Io(i * 100_000, "read" if i >= 100 else "write", 0, 4096) for i in range(200)]
+    slow = policy_file(tmp_path, filters({"use": "delay", "write": "5ms"}), "slow")
+    given = {"policies": [str(slow)], "rounds": 2, "settings": {"pace": "recorded"}}
+    cold = compare(ios, out="cold", **given)
+    warm = compare(ios, out="warm", warmup="10ms", **given)
+    assert cold["policies"][0]["metrics"]["latency_p95_ns"]["value"] > 5e6
+    assert warm["policies"][0]["metrics"]["latency_p95_ns"]["value"] < 5e6
+    assert warm["warmup"]["time_ns"] == 10_000_000
+    assert any("are warm-up" in note for note in warm["notes"])
+
+
+def test_any_policy_can_be_the_baseline(compare: Compare, tmp_path: Path) -> None:
+    found = compare(reads(), baseline="crypt", policies=["pass", "direct"])
+    assert found["baseline"] == "crypt"
+    assert [policy["name"] for policy in found["policies"]] == ["pass", "direct"]
+    assert found["noise_floor_from"] == "a/a pair"
+    assert open_run(tmp_path / "run").policies == ["crypt", "crypt-again", "pass", "direct"]
+
+
+def test_rounds_are_added_until_the_interval_is_narrow(compare: Compare, tmp_path: Path) -> None:
+    found = compare(reads(), until=0.99, rounds=2, rounds_max=40)
+    assert found["until"]["reached"] is True
+    found = compare(reads(), out="never", policies=["crypt"], until=1e-9, rounds=2, rounds_max=4)
+    assert found["until"]["reached"] is False
+    run = open_run(tmp_path / "never")
+    assert run.rounds("crypt") == [0, 1, 2, 3]
+    assert run.manifest["rounds"] == 4
+    order = [tuple(entry) for entry in run.manifest["order"]]
+    assert order == round_loop.shuffled_rounds(list(run.manifest["policies"]), 4, 0)
+
+
+def test_every_round_starts_from_the_same_state(
+    compare: Compare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "disk.img"
+    seen = []
+
+    def look(job: dict[str, Any], progress: Any) -> Any:
+        fd = os.open(target, os.O_RDONLY)
+        size = os.fstat(fd).st_size
+        seen.append((os.lseek(fd, 0, os.SEEK_HOLE) == size, os.pread(fd, 4096, 0)))
+        os.close(fd)
+        return round_here(job, progress)
+
+    monkeypatch.setattr(round_loop, "run_round", look)
+    ios = [
+        Io(0, "write", 0, 65536),
+        Io(1_000, "discard", 0, 65536),
+        Io(2_000, "write_zeroes", 131_072, 65536),
+        Io(3_000, "read", 262_144, 4096),
+    ]
+    found = compare(ios, target=target, rounds=2, settings={"backend": "psync"})
+    # No holes, so no write pays for allocation that another round did not.
+    assert all(whole for whole, _ in seen), seen
+    state = found["round_state"]
+    assert state["fills"] is True
+    assert any("discarded" in done for done in state["before_each_round"])
+    totals = open_run(tmp_path / "run").manifest["totals"]
+    filled = [each["refilled_bytes"] for of in totals.values() for each in of.values()]
+    # The very first round found a file that was just made.
+    assert sorted(filled)[0] == 0
+    assert sorted(filled)[1] >= 65536
+
+
+def test_a_file_of_the_users_is_not_filled(compare: Compare, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.img"
+    with mine.open("wb") as file:
+        file.truncate(1 << 20)
+    found = compare(reads(), target=mine, rounds=2, settings={"backend": "psync"})
+    assert found["round_state"]["fills"] is False
+    assert mine.stat().st_blocks == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"rounds": 1}, "--rounds: expected 2 or more"),
+        ({"policies": []}, "expected at least one to compare with direct"),
+        ({"policies": ["direct"]}, "the baseline runs by itself"),
+        ({"warmup": "soon"}, "--warmup: expected a number of rounds or a time"),
+        ({"until": 2.0}, "--until: expected a share"),
+        ({"until": 0.1, "rounds_max": 2}, "--max-rounds: expected at least the 3"),
+        ({"settings": {"clock": "virtual"}}, "no overhead can be told"),
+    ],
+)
+def test_what_is_wrong_is_told(
+    compare: Compare, given: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        compare(reads(), **given)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("text", ["1%", "±1%", "+-1 %", "0.01"])
+def test_until_is_read_in_every_spelling(text: str) -> None:
+    assert comparing.parse_until(text) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("text", ["narrow", "0", "100%", "-1%"])
+def test_until_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="--until"):
+        comparing.parse_until(text)

@@ -1,0 +1,212 @@
+"""The rounds of a run, one process after the other: warm-up, the planned ones, and any more."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from vaio_bench import manifest, target_state
+from vaio_bench.round_process import Ended, RoundError, run_round
+from vaio_bench.store import open_run, part_folder
+from vaio_bench.warnings import WarningKind
+
+if TYPE_CHECKING:
+    from vaio_bench.run_writer import RunWriter
+    from vaio_bench.runner import Job
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what, done, of how many)."""
+
+WARMUP = "warmup"
+"""Folder of the run, beside `ios`, that the rows of warm-up rounds are in."""
+
+
+def shuffled_rounds(names: Sequence[str], rounds: int, seed: int | str) -> list[tuple[str, int]]:
+    """Every policy once a round, in an order drawn anew for each; more rounds only add to it."""
+    shuffler = random.Random(seed)
+    order = []
+    for number in range(rounds):
+        shuffled = list(names)
+        shuffler.shuffle(shuffled)
+        order += [(name, number) for name in shuffled]
+    return order
+
+
+class RoundLoop:
+    """Runs the rounds of one job that its run folder does not hold yet."""
+
+    def __init__(
+        self, job: Job, writer: RunWriter, options: dict[str, Any], progress: Progress | None
+    ) -> None:
+        self.job = job
+        self.writer = writer
+        self.options = options
+        self.progress = progress
+        self.names = [policy.name for policy in job.policies]
+        self.policies = {policy.name: policy for policy in job.policies}
+        self._done = 0
+        self._planned = 0
+
+    def run(self) -> None:
+        """Runs what is missing.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C, once the round under way has kept what it has.
+            VaioBenchError: a round failed.
+        """
+        plan, seed = self.job.plan, self.job.settings.seed
+        warmup = self._missing(
+            shuffled_rounds(self.names, plan.warmup_rounds, f"warm-up {seed}"),
+            self.writer.manifest["warmup"]["totals"],
+        )
+        totals = self.writer.manifest["totals"]
+        planned = self._missing(shuffled_rounds(self.names, plan.rounds, seed), totals)
+        self._planned = len(warmup) + len(planned)
+        for name, number in warmup:
+            self._one(name, number, warmup=True)
+        for name, number in planned:
+            self._one(name, number)
+        while plan.until is not None and self.writer.manifest["rounds"] < plan.rounds_max:
+            if self._is_narrow(plan.until):
+                break
+            self._one_more(seed)
+
+    def _missing(
+        self, order: list[tuple[str, int]], totals: dict[str, Any]
+    ) -> list[tuple[str, int]]:
+        held = {(name, int(n)) for name, of in totals.items() for n, each in of.items()
+                if not each.get("stopped")}  # fmt: skip
+        return [entry for entry in order if entry not in held]
+
+    def _one_more(self, seed: int) -> None:
+        number = self.writer.manifest["rounds"]
+        added = shuffled_rounds(self.names, number + 1, seed)[-len(self.names) :]
+        self.writer.manifest["rounds"] = number + 1
+        self.writer.manifest["order"] += [list(entry) for entry in added]
+        self._planned += len(added)
+        for name, _ in added:
+            self._one(name, number)
+
+    def _is_narrow(self, until: float) -> bool:
+        """Whether the median's interval of every policy, the A/A pair's too, is that narrow."""
+        from vaio_bench.analyses.intervals import paired
+
+        totals = self.writer.manifest["totals"]
+        baseline = self.writer.manifest["comparison"]["baseline"]
+        of = {
+            name: [each.get("latency_p50_ns") or 0 for _, each in sorted(
+                totals[name].items(), key=lambda item: int(item[0]))]
+            for name in self.names
+        }  # fmt: skip
+        widths = []
+        for name in self.names:
+            if name == baseline:
+                continue
+            if min(*of[name], *of[baseline]) <= 0:
+                return False
+            widths.append(paired(of[name], of[baseline]).half_width)
+        found = max((width for width in widths if width is not None), default=None)
+        self.writer.manifest["comparison"]["half_width"] = found
+        return found is not None and found <= until
+
+    def _one(self, name: str, number: int, *, warmup: bool = False) -> None:
+        what = f"{name}, {'warm-up ' if warmup else ''}round {number + 1}"
+        ios = self.job.scan["ios"]
+
+        def show(rows: int) -> None:
+            if self.progress:
+                of = self._planned * ios
+                self.progress(what, self._done * ios + min(rows, ios), of)
+
+        show(0)
+        filled = target_state.restore(
+            self.options["targets"], fills=self.writer.manifest["round_state"]["fills"]
+        )
+        # Rows of a warm-up go apart: no analysis of the run's rounds reads them.
+        inside = f"{WARMUP}{os.sep}" if warmup else ""
+        job = {
+            "trace": str(self.job.trace.path),
+            "folder": str(part_folder(self.writer.path, name, number, f"{inside}ios")),
+            "gauges_folder": str(part_folder(self.writer.path, name, number, f"{inside}gauges")),
+            "options": {
+                **self.options,
+                "policy": name,
+                "round": number,
+                "filters": self.policies[name].engine_filters(),
+            },
+        }
+        try:
+            ended = run_round(job, show)
+        except RoundError as error:
+            raise error.of(f"policy {name}, round {number}") from None
+        ended.totals["refilled_bytes"] = filled
+        self._keep(name, number, ended, warmup=warmup)
+        self._done += 1
+        if ended.interrupted:
+            raise KeyboardInterrupt
+
+    def _keep(self, name: str, number: int, ended: Ended, *, warmup: bool) -> None:
+        writer = self.writer
+        if ended.settled["direct"] and "direct" not in writer.manifest["target"]:
+            _note_direct(writer, ended.settled)
+        writer.manifest["engine"] = ended.settled
+        totals = ended.totals
+        totals["ios"] = sum(totals["ios_by_op"])
+        totals["bytes"] = sum(totals["bytes_by_op"][:2])
+        totals["wall_s"] = totals["wall_ns"] / 1e9
+        if ended.interrupted:
+            totals["stopped"] = True
+        if warmup:
+            if not ended.interrupted:
+                kept = writer.manifest["warmup"]["totals"]
+                kept.setdefault(name, {})[str(number)] = totals
+                writer.save()
+            return
+        layers = writer.manifest["policies"][name]["layers"]
+        writer.add_events(
+            [
+                {
+                    **event,
+                    "policy": name,
+                    "round": number,
+                    "disk": self.job.disks[event["disk"]],
+                    "layer": layers[event["layer"]],
+                }
+                for event in ended.events
+            ]
+        )
+        self._sum_up(name, number, totals)
+        writer.add_totals(name, number, totals)
+
+    def _sum_up(self, name: str, number: int, totals: dict[str, Any]) -> None:
+        """The round's timeline, and what of its rows the manifest keeps."""
+        from vaio_bench.analyses import fidelity, quantiles, timeline
+
+        run = open_run(self.writer.path)
+        if (name, number) not in run.parts_of:
+            return
+        timeline.append_round(run, name, number)
+        rows = quantiles.completed(run.measured_ios(name, number))
+        median = quantiles.exact_quantiles(rows, quantiles.LATENCY_NS, [0.5])
+        totals["latency_p50_ns"] = median[()][0] if median else None
+        found = fidelity.round_fidelity(run, name, number)
+        if found is not None and self.job.settings.clock == "wall":
+            totals["lateness"] = {
+                "p50_ns": found.issue_error_p50_ns,
+                "p99_ns": found.issue_error_p99_ns,
+                "max_ns": found.issue_error_max_ns,
+                "late_share": found.late_share,
+                "drift_ns": found.drift_ns,
+            }
+
+
+def _note_direct(writer: RunWriter, settled: dict[str, Any]) -> None:
+    """Whether O_DIRECT was to be had is known once the files are open."""
+    target = writer.manifest["target"]
+    target["direct"] = all(settled["direct"])
+    target["alignment"] = settled["lock_align_bytes"]
+    if not target["direct"]:
+        warning = WarningKind.PAGE_CACHE.of(target=target["path"])
+        writer.manifest["warnings"].append(manifest.stored(warning))
