@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::backends::BACKENDS;
-use crate::eviction::POLICIES;
+use crate::eviction::{OFFLINE, POLICIES};
 use crate::filters::{Class, DataMode, FILTERS, Kind, ParamError, Properties, Setting, find};
 use crate::formats::FORMATS;
 
@@ -30,7 +30,9 @@ pub fn entries() -> Vec<Entry> {
     let backends = BACKENDS.iter().map(|(name, page)| page_of("backend", name, page));
     let formats = FORMATS.iter().map(|format| page_of("format", format.name(), format.page()));
     let policies = POLICIES.iter().map(|policy| page_of("eviction", policy.name, policy.page));
-    FILTERS.iter().map(filter_entry).chain(backends).chain(formats).chain(policies).collect()
+    let offline = [page_of("eviction", OFFLINE.0, OFFLINE.1)];
+    let filters = FILTERS.iter().map(filter_entry);
+    filters.chain(backends).chain(formats).chain(policies).chain(offline).collect()
 }
 
 /// An entry of a kind without parameters of its own.

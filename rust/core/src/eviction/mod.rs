@@ -4,9 +4,28 @@
 //! hits on the same requests. A policy keeps no data and knows no time: it sees a row of block
 //! numbers and answers with slots. One file a policy.
 
-use crate::int_map::IntMap;
+mod ghosts;
+mod index;
+mod nodes;
+mod queue;
+mod segments;
 
+pub mod arc;
+pub mod belady;
+pub mod clock;
+pub mod fifo;
+pub mod lfu;
+pub mod lirs;
 pub mod lru;
+pub mod lru_k;
+pub mod random;
+pub mod s3_fifo;
+pub mod sieve;
+pub mod slru;
+pub mod twoq;
+pub mod w_tinylfu;
+
+pub use index::{BlockIndex, Index};
 
 /// Place of a resident block, from 0 to the capacity less one.
 pub type Slot = u32;
@@ -33,6 +52,9 @@ pub trait Eviction: Send {
     /// miss. `None` when it was not resident.
     fn remove(&mut self, block: u64) -> Option<Slot>;
 
+    /// The slot of `block` if it is resident. No request: nothing changes.
+    fn resident(&self, block: u64) -> Option<Slot>;
+
     /// Blocks resident now.
     fn len(&self) -> usize;
 
@@ -42,91 +64,117 @@ pub trait Eviction: Send {
 
     /// Back to the state it was built in.
     fn clear(&mut self);
+
+    /// A hint: `near` is asked for soon, and `far` after it. Nothing changes.
+    fn prefetch(&self, _far: u64, _near: u64) {}
+
+    /// Many requests in a row, of block numbers below 2^31: of a [`Request`] the bit of its
+    /// position in `hits`, 64 a word, becomes 1 for a hit and 0 for a miss.
+    ///
+    /// One call for many, so that a policy behind a pointer is as fast as one that is not.
+    fn access_all(&mut self, requests: &[Request], inserts: Inserts, hits: &mut [u64]) {
+        for (word, at) in hits.iter_mut().zip((0..requests.len()).step_by(64)) {
+            let mut bits = 0;
+            let end = requests.len().min(at + 64);
+            for i in at..end {
+                let [far, near] = [FAR, NEAR].map(|ahead| requests.get(i + ahead));
+                if let (Some(far), Some(near)) = (far, near) {
+                    self.prefetch(far.block(), near.block());
+                }
+                let request = requests[i];
+                let passes = inserts == Inserts::Reads && request.is_write();
+                let is_hit = if passes && self.resident(request.block()).is_none() {
+                    false
+                } else {
+                    matches!(self.access(request.block()), Access::Hit(_))
+                };
+                bits |= u64::from(is_hit) << (i - at);
+            }
+            *word = bits;
+        }
+    }
+}
+
+/// How many requests ahead the index is asked for, and then what it points to.
+const FAR: usize = 24;
+const NEAR: usize = 12;
+
+/// A request of a simulation: a dense block number and whether it is a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request(u32);
+
+impl Request {
+    /// Block numbers end below this.
+    pub const BLOCKS_MAX: usize = 1 << 31;
+
+    #[inline]
+    #[must_use]
+    pub const fn new(block: u32, is_write: bool) -> Self {
+        Self(block << 1 | is_write as u32)
+    }
+
+    #[inline]
+    #[must_use]
+    pub const fn block(self) -> u64 {
+        (self.0 >> 1) as u64
+    }
+
+    #[inline]
+    #[must_use]
+    pub const fn is_write(self) -> bool {
+        self.0 & 1 == 1
+    }
+}
+
+/// Which requests bring their block into the cache when it is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inserts {
+    All,
+    /// Writes pass a cache that does not have their block (write-around).
+    Reads,
 }
 
 /// A policy as the catalogue lists it.
 pub struct Kind {
     pub name: &'static str,
     pub page: &'static str,
-    /// Builds it for `capacity` blocks (at least 1, at most [`CAPACITY_MAX`]).
-    pub build: fn(capacity: usize, index: Index) -> Box<dyn Eviction>,
+    /// Builds it for `capacity` blocks (at least 1, at most [`CAPACITY_MAX`]). The seed is for
+    /// policies that draw.
+    pub build: fn(capacity: usize, index: Index, seed: u64) -> Box<dyn Eviction>,
 }
 
-/// Slots are 32-bit numbers, one of which stands for none.
-pub const CAPACITY_MAX: usize = u32::MAX as usize - 1;
+/// Slots are 31-bit numbers: the other half of 32 bits is for blocks that left.
+pub const CAPACITY_MAX: usize = (1 << 31) - 16;
 
-/// THE list.
-pub static POLICIES: &[Kind] = &[lru::KIND];
+/// THE list of the policies that a cache can run.
+pub static POLICIES: &[Kind] = &[
+    fifo::KIND,
+    lru::KIND,
+    clock::KIND,
+    lfu::KIND,
+    twoq::KIND,
+    arc::KIND,
+    lirs::KIND,
+    s3_fifo::KIND,
+    sieve::KIND,
+    w_tinylfu::KIND,
+    slru::KIND,
+    lru_k::KIND,
+    random::KIND,
+];
+
+/// The policy that only a simulation can know.
+pub const OFFLINE: (&str, &str) = ("belady", belady::PAGE);
 
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Kind> {
     POLICIES.iter().find(|kind| kind.name == name)
 }
 
-/// Names for messages: `lru, ...`.
+/// Names for messages: `fifo, lru, ...`.
 #[must_use]
 pub fn names() -> String {
     POLICIES.iter().map(|kind| kind.name).collect::<Vec<_>>().join(", ")
-}
-
-/// No slot.
-pub(crate) const NONE: Slot = Slot::MAX;
-
-/// From a block's number to a number of the policy's own (a slot, a ghost entry).
-pub enum Index {
-    /// Numbers up to a known end, as a simulator gives them: one load a look-up.
-    Dense(Vec<u32>),
-    /// Any numbers.
-    Hashed(IntMap<u32>),
-}
-
-impl Index {
-    /// For block numbers from 0 to `blocks` less one.
-    #[must_use]
-    pub fn dense(blocks: usize) -> Self {
-        Self::Dense(vec![NONE; blocks])
-    }
-
-    #[must_use]
-    pub fn hashed() -> Self {
-        Self::Hashed(IntMap::default())
-    }
-
-    #[inline]
-    #[must_use]
-    pub fn get(&self, block: u64) -> Option<u32> {
-        match self {
-            Self::Dense(table) => Some(table[block as usize]).filter(|entry| *entry != NONE),
-            Self::Hashed(map) => map.get(&block).copied(),
-        }
-    }
-
-    #[inline]
-    pub fn insert(&mut self, block: u64, entry: u32) {
-        match self {
-            Self::Dense(table) => table[block as usize] = entry,
-            Self::Hashed(map) => {
-                map.insert(block, entry);
-            }
-        }
-    }
-
-    #[inline]
-    pub fn remove(&mut self, block: u64) -> Option<u32> {
-        match self {
-            Self::Dense(table) => {
-                Some(std::mem::replace(&mut table[block as usize], NONE)).filter(|e| *e != NONE)
-            }
-            Self::Hashed(map) => map.remove(&block),
-        }
-    }
-
-    pub fn clear(&mut self) {
-        match self {
-            Self::Dense(table) => table.fill(NONE),
-            Self::Hashed(map) => map.clear(),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -144,7 +192,7 @@ mod tests {
         ) {
             for kind in POLICIES {
                 for index in [Index::dense(60), Index::hashed()] {
-                    let mut policy = (kind.build)(capacity, index);
+                    let mut policy = (kind.build)(capacity, index, 7);
                     keeps_its_promises(kind.name, policy.as_mut(), capacity, &requests)?;
                     policy.clear();
                     prop_assert_eq!(policy.len(), 0);
@@ -163,6 +211,8 @@ mod tests {
         let mut slots: Vec<Option<u64>> = vec![None; capacity];
         for &(block, action) in requests {
             let place = slots.iter().position(|b| *b == Some(block));
+            prop_assert_eq!(policy.resident(block).map(|s| s as usize), place, "{}", name);
+            policy.prefetch(block + 1, block);
             if action == 0 {
                 prop_assert_eq!(policy.remove(block).map(|s| s as usize), place, "{}", name);
                 if let Some(place) = place {
@@ -183,5 +233,30 @@ mod tests {
             prop_assert_eq!(policy.len(), slots.iter().flatten().count(), "{}", name);
         }
         Ok(())
+    }
+
+    /// `access_all` is `access`, request by request.
+    #[test]
+    fn many_requests_count_as_one_by_one() {
+        let requests: Vec<Request> = (0..1000_u32)
+            .map(|i| Request::new(i.wrapping_mul(2_654_435_761) >> 26, i % 3 == 0))
+            .collect();
+        for kind in POLICIES {
+            for inserts in [Inserts::All, Inserts::Reads] {
+                let mut one = (kind.build)(20, Index::dense(64), 1);
+                let mut all = (kind.build)(20, Index::dense(1), 1);
+                let mut hits = vec![u64::MAX; requests.len().div_ceil(64)];
+                all.access_all(&requests, inserts, &mut hits);
+                for (i, request) in requests.iter().enumerate() {
+                    let is_here = one.resident(request.block()).is_some();
+                    if is_here || inserts == Inserts::All || !request.is_write() {
+                        one.access(request.block());
+                    }
+                    assert_eq!(hits[i / 64] >> (i % 64) & 1 == 1, is_here, "{} {i}", kind.name);
+                }
+                assert_eq!(hits[15] >> 40, 0, "no bit beyond the last request");
+                assert_eq!(one.len(), all.len());
+            }
+        }
     }
 }

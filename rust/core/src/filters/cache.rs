@@ -130,7 +130,7 @@ fn build(table: &Value, setting: &Setting) -> Built {
         return Err(errors);
     };
     let cache = Cache {
-        policy: (policy.build)(blocks as usize, Index::hashed()),
+        policy: (policy.build)(blocks as usize, Index::hashed(), setting.seed),
         store: Store::new(setting.data, block),
         mode: setting.data,
         block,

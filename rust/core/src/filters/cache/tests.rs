@@ -4,7 +4,6 @@ use serde_json::json;
 use super::super::find;
 use super::super::testing::{EIO, Rig, Row, setting};
 use super::*;
-use crate::eviction::lru::Lru;
 
 const DISK: u64 = 4 << 20;
 
@@ -185,7 +184,7 @@ fn wrong_parameters_are_all_named() {
     assert_eq!(got[1].1, "missing: expected a size such as \"512MiB\"");
     assert_eq!(got[2].1, format!("expected one of {}, got \"best\"", eviction::names()));
     let got = errors(json!({"capacity": "1KiB"}));
-    assert!(got[0].1.starts_with("expected 1 to 4294967294 blocks of 4096 bytes, got 1024"));
+    assert!(got[0].1.starts_with("expected 1 to 2147483632 blocks of 4096 bytes, got 1024"));
 }
 
 proptest! {
@@ -237,7 +236,7 @@ proptest! {
         capacity in 1u64..24,
     ) {
         let mut rig = rig(capacity * 4096, 4096, DataMode::Tokens);
-        let mut policy = Lru::new(capacity as usize, Index::hashed());
+        let mut policy = (eviction::lru::KIND.build)(capacity as usize, Index::hashed(), 0);
         for (place, length, action) in plan {
             let (from, to) = (place * 1536, place * 1536 + length * 512);
             let op = [Op::Read, Op::Write, Op::WriteZeroes, Op::Discard][action as usize / 3];
