@@ -42,10 +42,13 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     options = job["options"]
     trace = open_trace(job["trace"])
     scan = _core.Scan(
-        trace.reader(_COLUMNS), json.dumps(options["window"]), options["fit_to_bytes"]
+        trace.reader(_COLUMNS),
+        str(trace.path),
+        json.dumps(options["window"]),
+        options["fit_to_bytes"],
     )
     began = time.monotonic_ns()
-    round_ = _core.Round(json.dumps(options), scan, trace.reader(_COLUMNS))
+    round_ = _core.Round(json.dumps(options), scan, trace.reader(_COLUMNS), str(trace.path))
     threading.Thread(target=_stop_when_told, args=(round_,), daemon=True).start()
     by_age = options["clock"] == "wall"
     rows = PartWriter(Path(job["folder"]), by_age=by_age)

@@ -318,12 +318,7 @@ def _window(job_disks: list[str], settings: Settings) -> dict[str, Any]:
 def _scan(trace: Trace, disks: list[str], settings: Settings) -> dict[str, Any]:
     columns = ["time_ns", "disk", "op", "offset_bytes", "length_bytes", "latency_ns", "flags"]
     window = json.dumps(_window(disks, settings))
-    try:
-        scan = _core.Scan(trace.reader(columns), window, settings.fit_to_bytes)
-    except InputError as error:
-        # A damaged page is told with the file's name, a wrong row without.
-        text = str(error)
-        raise InputError(text if str(trace.path) in text else f"{trace.path}: {text}") from None
+    scan = _core.Scan(trace.reader(columns), str(trace.path), window, settings.fit_to_bytes)
     found: dict[str, Any] = json.loads(scan.to_json())
     if not found["ios"]:
         raise InputError(f"{trace.path}: no I/O is left to replay (--skip, --limit, --disk)")

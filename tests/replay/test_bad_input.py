@@ -96,7 +96,7 @@ ODD = {
     "time goes back": ({"time_ns": [5, 4]}, ["time_ns", "row 1"]),
     "negative offset": ({"offset_bytes": [0, -512]}, ["offset_bytes", "row 1"]),
     "negative length": ({"length_bytes": [-1, 512]}, ["length_bytes", "row 0"]),
-    "unknown op": ({"op": ["read", "erase"]}, ["column op", "erase"]),
+    "unknown op": ({"op": ["read", "erase"]}, ["row 1: op", "erase"]),
     "past the end of numbers": (
         {"offset_bytes": [0, (1 << 63) - 512], "length_bytes": [512, (1 << 63) - 512]},
         ["row 1"],

@@ -33,6 +33,12 @@ impl<R: RecordBatchReader + Send> ArrowTrace<R> {
         Self { reader, file: file.into(), disks, by_name, rows: 0, pending: None }
     }
 
+    /// The file that errors name.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
     /// The next Arrow batch as it comes, whatever its size.
     ///
     /// # Errors

@@ -29,18 +29,19 @@ pub struct Scan(Option<CoreScan>);
 
 #[pymethods]
 impl Scan {
-    /// Reads `reader` (an Arrow stream of a canonical trace); `window` is JSON.
+    /// Reads `reader`, an Arrow stream of the canonical trace `file`; `window` is JSON.
     #[new]
-    #[pyo3(signature = (reader, window, fit_to_bytes=None))]
+    #[pyo3(signature = (reader, file, window, fit_to_bytes=None))]
     fn new(
         py: Python<'_>,
         reader: &Bound<'_, PyAny>,
+        file: &str,
         window: &str,
         fit_to_bytes: Option<u64>,
     ) -> PyResult<Self> {
         let window: Window = parse(window)?;
         let disks = window.disks.len();
-        let feed = Feed::new(Box::new(stream_from_py(reader)?), window);
+        let feed = Feed::new(Box::new(stream_from_py(reader)?), file, window);
         let scan = py.detach(|| CoreScan::run(feed, disks, fit_to_bytes));
         scan.map(|scan| Self(Some(scan))).map_err(|e| to_py(&e))
     }
@@ -93,13 +94,18 @@ pub struct Round {
 impl Round {
     /// Starts the round; takes the scan over. `options` is JSON.
     #[new]
-    fn new(options: &str, scan: &mut Scan, reader: &Bound<'_, PyAny>) -> PyResult<Self> {
+    fn new(
+        options: &str,
+        scan: &mut Scan,
+        reader: &Bound<'_, PyAny>,
+        file: &str,
+    ) -> PyResult<Self> {
         let options: Options = parse(options)?;
         let rows = RowSchema::new(&options.policy, options.round, &options.window.disks);
         let layers: Vec<_> = options.filters.iter().map(|filter| filter.name.clone()).collect();
         let gauges =
             GaugeSchema::new(&options.policy, options.round, &options.window.disks, &layers);
-        let feed = Feed::new(Box::new(stream_from_py(reader)?), options.window.clone());
+        let feed = Feed::new(Box::new(stream_from_py(reader)?), file, options.window.clone());
         scan.scan()?;
         let Some(scan) = scan.0.take() else {
             return Err(PyRuntimeError::new_err("this scan was given to a round"));

@@ -1,12 +1,10 @@
 //! From Arrow batches of a canonical trace to I/Os: the disk filter, the window, the time base.
 
-use arrow_array::cast::AsArray;
-use arrow_array::types::{Int64Type, UInt32Type};
-use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchReader};
+use arrow_array::RecordBatchReader;
 
 use crate::error::{Error, Result};
-use crate::io::Op;
-use crate::trace::{NO_LATENCY, NO_STREAM, TraceIo};
+use crate::trace::{TraceBatch, TraceIo, TraceSource};
+use crate::trace_arrow::ArrowTrace;
 
 /// The longest read or write: 1 GiB.
 const DATA_BYTES_MAX: i64 = 1 << 30;
@@ -35,8 +33,10 @@ pub struct Numbered {
 
 /// The I/Os of a trace, one by one; times start at 0 with the first that is replayed.
 pub struct Feed {
-    reader: Box<dyn RecordBatchReader + Send>,
+    trace: ArrowTrace<Box<dyn RecordBatchReader + Send>>,
     window: Window,
+    /// By the trace's number of a disk: the window's, or none.
+    wanted: Vec<Option<u32>>,
     rows: std::vec::IntoIter<Numbered>,
     next_seq: u64,
     selected: u64,
@@ -45,11 +45,17 @@ pub struct Feed {
 }
 
 impl Feed {
+    /// `file` is named in errors.
     #[must_use]
-    pub fn new(reader: Box<dyn RecordBatchReader + Send>, window: Window) -> Self {
+    pub fn new(
+        reader: Box<dyn RecordBatchReader + Send>,
+        file: impl Into<String>,
+        window: Window,
+    ) -> Self {
         Self {
-            reader,
+            trace: ArrowTrace::new(reader, file),
             window,
+            wanted: Vec::new(),
             rows: Vec::new().into_iter(),
             next_seq: 0,
             selected: 0,
@@ -70,19 +76,23 @@ impl Feed {
             if self.window.limit.is_some_and(|limit| self.selected >= self.window.skip + limit) {
                 return Ok(None);
             }
-            let Some(batch) = self.reader.next() else { return Ok(None) };
-            let batch = batch.map_err(|e| Error::input(format!("the trace is damaged: {e}")))?;
+            let Some(batch) = self.trace.next_as_stored()? else { return Ok(None) };
             self.rows = self.select(&batch)?.into_iter();
         }
     }
 
-    fn select(&mut self, batch: &RecordBatch) -> Result<Vec<Numbered>> {
-        let columns = TraceColumns::of(batch, &self.window.disks)?;
-        let mut rows = Vec::with_capacity(batch.num_rows());
-        for row in 0..batch.num_rows() {
+    fn select(&mut self, batch: &TraceBatch) -> Result<Vec<Numbered>> {
+        for name in &self.trace.disks()[self.wanted.len()..] {
+            let place = self.window.disks.iter().position(|wanted| wanted == name);
+            self.wanted.push(place.map(|i| i as u32));
+        }
+        let mut rows = Vec::with_capacity(batch.len());
+        for i in 0..batch.len() {
             let seq = self.next_seq;
             self.next_seq += 1;
-            let Some(mut io) = columns.io(row) else { continue };
+            let mut io = batch.get(i);
+            let Some(disk) = self.wanted[io.disk as usize] else { continue };
+            io.disk = disk;
             self.selected += 1;
             if self.selected <= self.window.skip {
                 continue;
@@ -93,20 +103,26 @@ impl Feed {
             let origin = *self.origin_ns.get_or_insert(io.time_ns);
             io.time_ns -= origin;
             if io.time_ns < self.last_ns {
-                return Err(Error::input(format!(
-                    "time_ns goes back, from {} to {}; import the trace again to sort it",
-                    self.last_ns + origin,
-                    io.time_ns + origin
-                ))
-                .with("row", seq));
+                return Err(self.fault_at(
+                    seq,
+                    format!(
+                        "time_ns goes back, from {} to {}; import the trace again to sort it",
+                        self.last_ns + origin,
+                        io.time_ns + origin
+                    ),
+                ));
             }
             if let Some(fault) = fault_of(&io) {
-                return Err(Error::input(fault).with("row", seq));
+                return Err(self.fault_at(seq, fault));
             }
             self.last_ns = io.time_ns;
             rows.push(Numbered { seq, io });
         }
         Ok(rows)
+    }
+
+    fn fault_at(&self, seq: u64, fault: String) -> Error {
+        Error::input(fault).with("file", self.trace.file()).with("row", seq)
     }
 }
 
@@ -125,104 +141,4 @@ fn fault_of(io: &TraceIo) -> Option<String> {
     (offset > REACH_BYTES_MAX - length).then(|| {
         format!("offset_bytes: expected an end of at most {REACH_BYTES_MAX}, got {offset}")
     })
-}
-
-/// The columns of a batch, dictionaries resolved once.
-struct TraceColumns<'a> {
-    time_ns: &'a [i64],
-    disk_keys: Vec<usize>,
-    /// By dictionary value: the run's disk, or none.
-    disks: Vec<Option<u32>>,
-    op_keys: Vec<usize>,
-    ops: Vec<Op>,
-    offset_bytes: &'a [i64],
-    length_bytes: &'a [i64],
-    latency: Option<&'a arrow_array::Int64Array>,
-    flags: Option<&'a [u32]>,
-}
-
-impl<'a> TraceColumns<'a> {
-    fn of(batch: &'a RecordBatch, wanted: &[String]) -> Result<Self> {
-        let column = |name: &str| {
-            batch
-                .column_by_name(name)
-                .ok_or_else(|| Error::input(format!("not a canonical trace: no column {name}")))
-        };
-        let long = |name: &str| -> Result<&'a [i64]> {
-            let array = column(name)?;
-            let array = array.as_primitive_opt::<Int64Type>().ok_or_else(|| {
-                Error::input(format!("column {name}: expected int64, got {}", array.data_type()))
-            })?;
-            Ok(array.values())
-        };
-        let (disk_keys, disk_names) = dictionary("disk", column("disk")?)?;
-        let (op_keys, op_names) = dictionary("op", column("op")?)?;
-        let ops = op_names
-            .iter()
-            .map(|name| {
-                Op::from_name(name).ok_or_else(|| {
-                    Error::input(format!("column op: expected one of {:?}, got {name}", Op::NAMES))
-                })
-            })
-            .collect::<Result<_>>()?;
-        Ok(Self {
-            time_ns: long("time_ns")?,
-            disks: disk_names
-                .iter()
-                .map(|name| wanted.iter().position(|w| w == name).map(|i| i as u32))
-                .collect(),
-            disk_keys,
-            op_keys,
-            ops,
-            offset_bytes: long("offset_bytes")?,
-            length_bytes: long("length_bytes")?,
-            latency: batch
-                .column_by_name("latency_ns")
-                .and_then(|array| array.as_primitive_opt::<Int64Type>()),
-            flags: batch
-                .column_by_name("flags")
-                .and_then(|array| array.as_primitive_opt::<UInt32Type>())
-                .map(|array| &array.values()[..]),
-        })
-    }
-
-    fn io(&self, row: usize) -> Option<TraceIo> {
-        let disk = self.disks[self.disk_keys[row]]?;
-        Some(TraceIo {
-            time_ns: self.time_ns[row],
-            disk,
-            op: self.ops[self.op_keys[row]],
-            offset_bytes: self.offset_bytes[row],
-            length_bytes: self.length_bytes[row],
-            latency_ns: match self.latency {
-                Some(latency) if latency.is_valid(row) => latency.value(row),
-                _ => NO_LATENCY,
-            },
-            flags: self.flags.map_or(0, |flags| flags[row]),
-            stream: NO_STREAM,
-        })
-    }
-}
-
-fn dictionary(name: &str, array: &ArrayRef) -> Result<(Vec<usize>, Vec<String>)> {
-    let wrong = || {
-        Error::input(format!(
-            "column {name}: expected a dictionary of strings without nulls, got {}",
-            array.data_type()
-        ))
-    };
-    let dictionary = array.as_any_dictionary_opt().ok_or_else(wrong)?;
-    if dictionary.keys().null_count() > 0 {
-        return Err(wrong());
-    }
-    let values = dictionary.values();
-    let names: Vec<String> = if let Some(values) = values.as_string_opt::<i32>() {
-        values.iter().map(|v| v.unwrap_or_default().to_owned()).collect()
-    } else if let Some(values) = values.as_string_opt::<i64>() {
-        values.iter().map(|v| v.unwrap_or_default().to_owned()).collect()
-    } else {
-        return Err(wrong());
-    };
-    let keys = if names.is_empty() { Vec::new() } else { dictionary.normalized_keys() };
-    Ok((keys, names))
 }

@@ -111,7 +111,7 @@ fn feed(ios: u64) -> Feed {
     let schema = batch(0, 1).map_or_else(|_| Arc::new(Schema::empty()), |b| b.schema());
     let batches =
         (0..ios).step_by(BATCH).map(move |from| batch(from, (ios - from).min(BATCH as u64)));
-    Feed::new(Box::new(RecordBatchIterator::new(batches, schema)), window())
+    Feed::new(Box::new(RecordBatchIterator::new(batches, schema)), DISK, window())
 }
 
 fn batch(from: u64, rows: u64) -> std::result::Result<RecordBatch, ArrowError> {
