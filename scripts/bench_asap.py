@@ -1,6 +1,7 @@
 """Replay as fast as possible on a real file, beside fio replaying the same I/Os on it.
 
     python scripts/bench_asap.py [--folder DIR] [--pairs 15] [--ios 150000] [--quick] [--json]
+                                 [--kind "uring, depth 32"]
 
 4 KiB random reads on a file of 1 GiB with O_DIRECT: io_uring at depth 32, psync at depth 1, and
 psync at depth 32. fio's psync has one I/O in flight whatever --iodepth says, so that at depth 32
@@ -101,14 +102,14 @@ def peer(iologs: list[Path], kind: Kind, work: Path) -> float:
     return float(read["total_ios"] / read["runtime"] * 1e3)
 
 
-def measure(folder: Path, ios: int, pairs: int) -> list[dict[str, list[float]]]:
-    """I/Os per second of both, for each of `KINDS`."""
+def measure(folder: Path, ios: int, pairs: int, kinds: list[Kind]) -> list[dict[str, list[float]]]:
+    """I/Os per second of both, for each of `kinds`."""
     target = folder / "target.img"
     make_file(target)
     offsets = np.random.default_rng(1).integers(0, FILE_BYTES // LENGTH_BYTES, ios) * LENGTH_BYTES
     found = []
     order = random.Random(3)
-    for kind in KINDS:
+    for kind in kinds:
         chosen = offsets[: int(ios * kind.share)]
         trace = folder / "t.parquet"
         write_reads(trace, np.arange(len(chosen)), chosen, LENGTH_BYTES)
@@ -132,19 +133,21 @@ def main() -> None:
     parser.add_argument("--folder", default="/var/tmp", help="where the file is made")
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--ios", type=int, default=150_000)
+    parser.add_argument("--kind", choices=[kind.name for kind in KINDS], help="this one alone")
     parser.add_argument("--quick", action="store_true", help="20,000 I/Os, five pairs")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     need_fio("bench_asap")
     if args.quick:
         args.ios, args.pairs = 20_000, 5
+    kinds = [kind for kind in KINDS if args.kind in (None, kind.name)]
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         try:
-            found = measure(Path(folder), args.ios, args.pairs)
+            found = measure(Path(folder), args.ios, args.pairs, kinds)
         except VaioBenchError as error:
             raise SystemExit(f"bench_asap: {error}") from None
     rows, goals = [], []
-    for kind, rates in zip(KINDS, found, strict=True):
+    for kind, rates in zip(kinds, found, strict=True):
         ratios = [a / b for a, b in zip(rates["ours"], rates["fio"], strict=True)]
         low, high = median_interval(ratios)
         middle = statistics.median(ratios)
@@ -159,7 +162,7 @@ def main() -> None:
                 Goal(f"{kind.name}: median ratio", middle, 0.98, "", at_least=True),
                 Goal(f"{kind.name}: lower bound of 95 %", low, 0.95, "", at_least=True),
             ]
-    figures = {kind.name: rates for kind, rates in zip(KINDS, found, strict=True)}
+    figures = {kind.name: rates for kind, rates in zip(kinds, found, strict=True)}
     settings = {"ios": args.ios, "pairs": args.pairs}
     report("bench_asap", settings, rows, goals, figures, as_json=args.json)
 

@@ -237,19 +237,19 @@ fn unsafe_fdatasync(fd: RawFd) -> i32 {
 fn transfer(fd: RawFd, request: &Request, split: &mut bool) -> Result<(), Status> {
     let mut at = 0u64;
     while at < request.length_bytes {
-        let vector = libc::iovec {
-            // SAFETY: within the request's bytes.
-            iov_base: unsafe { request.data.add(at as usize) }.cast(),
-            iov_len: (request.length_bytes - at) as usize,
-        };
+        // SAFETY: within the request's bytes.
+        let data = unsafe { request.data.add(at as usize) }.cast();
+        let length = (request.length_bytes - at) as usize;
         let offset = (request.offset_bytes + at) as libc::off_t;
-        // SAFETY: the vector describes bytes that the slot lends until the completion is reaped.
+        let vector = libc::iovec { iov_base: data, iov_len: length };
+        // SAFETY: these are bytes that the slot lends until the completion is reaped.
         let moved = unsafe {
-            if request.op == Op::Read {
-                libc::preadv2(fd, &raw const vector, 1, offset, 0)
-            } else {
-                let flags = if request.fua { libc::RWF_DSYNC } else { 0 };
-                libc::pwritev2(fd, &raw const vector, 1, offset, flags)
+            match request.op {
+                Op::Read => libc::pread(fd, data, length, offset),
+                _ if request.fua => {
+                    libc::pwritev2(fd, &raw const vector, 1, offset, libc::RWF_DSYNC)
+                }
+                _ => libc::pwrite(fd, data, length, offset),
             }
         };
         match moved {

@@ -73,7 +73,7 @@ impl Uring {
     pub fn new(targets: Arc<Vec<Target>>, slots: usize, polled: bool) -> Result<Self> {
         let entries = slots.next_power_of_two().clamp(8, ENTRIES_MAX) as u32;
         let mut deferred = IoUring::builder();
-        deferred.setup_single_issuer().setup_defer_taskrun();
+        deferred.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
         let ring = if polled { Err(std::io::Error::other("")) } else { deferred.build(entries) }
             .or_else(|_| IoUring::new(entries))
             .map_err(|e| Error::failed("cannot make an io_uring").caused_by(e))?;
