@@ -10,7 +10,7 @@ use super::chain;
 use super::options::{BackendKind, ClockKind, Options, Pace};
 use super::oracle::Oracle;
 use super::plan::{Batches, PrefillSource, SweepSource, TraceSource};
-use super::run::{Output, Settled, Shared};
+use super::run::{Gate, Output, Settled, Shared};
 use super::scan::DiskScan;
 use super::totals::{Totals, thread_usage};
 use super::worker::{Phase, STAGED_MAX, Worker};
@@ -94,7 +94,8 @@ impl Kit {
         batches: Batches,
     ) -> Result<Totals> {
         end_sleeps_in_time();
-        let mut late = Latecomer { shared: &shared, arrived: false };
+        let mut late = Latecomer::at(&shared.gate, shared.origin_ns);
+        let mut late_to_sweep = Latecomer::at(&shared.sweep_gate, shared.origin_ns);
         let prefills: Vec<(u16, u64, u64)> = self.prefill_runs(&options);
         let locals = self.locals(options.window.disks.len());
         let fits = self.disks.iter().map(|(_, found)| found.fit.clone()).collect();
@@ -131,6 +132,8 @@ impl Kit {
         worker.read_gauges(clock_now(&worker));
         worker.totals.note_usage(before, thread_usage());
         if options.verify && !shared.stop.load(Relaxed) {
+            // Another's failure is told by the other; what is here is looked at all the same.
+            let _ = late_to_sweep.arrive();
             let mut sweep = SweepSource { runs: sweep_runs(&worker.oracles).into_iter() };
             let now = clock_now(&worker);
             worker.run_phase(Phase::Sweep, &mut sweep, now)?;
@@ -196,23 +199,28 @@ fn end_sleeps_in_time() {
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, slack_ns) };
 }
 
-/// Arrives at the gate as failed when the worker leaves before it could.
+/// Arrives at a gate as failed when the worker leaves before it could.
 struct Latecomer<'a> {
-    shared: &'a Shared,
+    gate: &'a Gate,
+    origin_ns: u64,
     arrived: bool,
 }
 
-impl Latecomer<'_> {
+impl<'a> Latecomer<'a> {
+    const fn at(gate: &'a Gate, origin_ns: u64) -> Self {
+        Self { gate, origin_ns, arrived: false }
+    }
+
     fn arrive(&mut self) -> Option<Ns> {
         self.arrived = true;
-        self.shared.gate.arrive(true, self.shared.origin_ns)
+        self.gate.arrive(true, self.origin_ns)
     }
 }
 
 impl Drop for Latecomer<'_> {
     fn drop(&mut self) {
         if !self.arrived {
-            self.shared.gate.arrive(false, self.shared.origin_ns);
+            self.gate.arrive(false, self.origin_ns);
         }
     }
 }

@@ -42,9 +42,11 @@ pub struct Shared {
     pub disk_names: Vec<String>,
     pub(super) origin_ns: u64,
     pub(super) gate: Gate,
+    /// Nothing is swept before all have written: a disk may hold what another one's worker wrote.
+    pub(super) sweep_gate: Gate,
 }
 
-/// The starting line: nobody's clock starts before everybody is ready.
+/// A line that nobody crosses before everybody is there.
 pub(super) struct Gate {
     state: Mutex<GateState>,
     moved: Condvar,
@@ -57,6 +59,11 @@ struct GateState {
 }
 
 impl Gate {
+    fn new(workers: usize) -> Self {
+        let state = GateState { missing: workers, failed: false, start_ns: 0 };
+        Self { state: Mutex::new(state), moved: Condvar::new() }
+    }
+
     /// Waits for the others; the start time, or `None` when one of them failed.
     pub fn arrive(&self, ready: bool, origin_ns: u64) -> Option<Ns> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -110,10 +117,8 @@ impl Run {
             progress: Progress::new(disks),
             disk_names: options.window.disks.clone(),
             origin_ns: monotonic_ns(),
-            gate: Gate {
-                state: Mutex::new(GateState { missing: workers, failed: false, start_ns: 0 }),
-                moved: Condvar::new(),
-            },
+            gate: Gate::new(workers),
+            sweep_gate: Gate::new(workers),
         });
         let mut shares: Vec<Vec<(u16, DiskScan)>> = (0..workers).map(|_| Vec::new()).collect();
         for (disk, found) in scan.disks.into_iter().enumerate() {
