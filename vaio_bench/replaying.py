@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from vaio_bench import spec
+from vaio_bench.analyses.fidelity import LATE_SHARE_MAX
 from vaio_bench.analyses.summary import summary
 from vaio_bench.round_loop import Progress
 from vaio_bench.run_writer import write_result
-from vaio_bench.runner import LATE_SHARE_MAX, Settings, execute
+from vaio_bench.runner import Settings, execute
 from vaio_bench.store import open_run
 
 

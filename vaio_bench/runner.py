@@ -390,6 +390,8 @@ def _engine_options(
 
 def _conclude(writer: RunWriter, settings: Settings) -> None:
     """The warnings that only the rounds can tell, and how the run ended."""
+    from vaio_bench.analyses.fidelity import LATE_SHARE_MAX
+
     rounds = [totals for policy in writer.manifest["totals"].values() for totals in policy.values()]
     late = max((r["lateness"]["late_share"] for r in rounds if "lateness" in r), default=0.0)
     if settings.pace == "recorded" and settings.clock == "wall" and late > LATE_SHARE_MAX:
@@ -402,7 +404,3 @@ def _conclude(writer: RunWriter, settings: Settings) -> None:
         writer.end(f"failed: {errors} I/O errors, {mismatches} mismatches")
     else:
         writer.end("ok")
-
-
-# More late I/Os than this, and the recorded pace was not kept.
-LATE_SHARE_MAX = 0.01

@@ -18,6 +18,7 @@ VERBS: tuple[str, ...] = (
     "info",
     "replay",
     "compare",
+    "fidelity",
     "rpo",
     "report",
     "explain",
