@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vaio_bench.reporting import report
     from vaio_bench.spec import direct, load_policies, load_policy
     from vaio_bench.store import open_run
+    from vaio_bench.sweeping import sweep
     from vaio_bench.synthetic.run import synth
     from vaio_bench.trace import open_trace
 
@@ -54,6 +55,7 @@ __all__ = [
     "rpo",
     "run_rpo",
     "summary",
+    "sweep",
     "synth",
 ]
 
@@ -80,6 +82,7 @@ _LAZY = {
     "rpo": "vaio_bench.analyses.rpo",
     "run_rpo": "vaio_bench.analyses.run_rpo",
     "summary": "vaio_bench.analyses.summary",
+    "sweep": "vaio_bench.sweeping",
     "synth": "vaio_bench.synthetic.run",
 }
 

@@ -18,6 +18,7 @@ VERBS: tuple[str, ...] = (
     "info",
     "replay",
     "compare",
+    "sweep",
     "fidelity",
     "rpo",
     "report",

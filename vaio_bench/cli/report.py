@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run or sweep folders.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")],
     force: Annotated[bool, typer.Option("--force", help="Write over a file.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,

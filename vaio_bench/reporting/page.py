@@ -24,8 +24,9 @@ from vaio_bench.analyses.across import overhead_of_runs
 from vaio_bench.analyses.fidelity import fidelity
 from vaio_bench.analyses.hits import hits
 from vaio_bench.analyses.overhead import Overhead
+from vaio_bench.analyses.sweep import is_sweep
 from vaio_bench.errors import InputError, WorkError
-from vaio_bench.reporting import overhead_part, rpo_part, run_part, words
+from vaio_bench.reporting import overhead_part, rpo_part, run_part, sweep_part, words
 from vaio_bench.reporting.figures import Palette
 from vaio_bench.reporting.model import Chapter
 from vaio_bench.store import Run, open_run
@@ -57,10 +58,10 @@ class Report:
 def report(
     runs: Sequence[str | Path] | str | Path, out: str | Path, *, force: bool = False
 ) -> Report:
-    """Write one HTML page about run folders; reads nothing but the folders.
+    """Write one HTML page about run and sweep folders; reads nothing but the folders.
 
     Args:
-        runs: one or more run folders; of several, each is a chapter.
+        runs: one or more folders; of several, each is a chapter.
         out: the page to write, aside first and then renamed.
         force: write over a file that is there.
 
@@ -72,24 +73,26 @@ def report(
         raise InputError("expected at least one run folder")
     out = Path(out)
     check_writable(out, force)
-    opened = [open_run(path) for path in paths]
-    palette = Palette(baseline=opened[0].baseline)
-    chapters, compared = [], {}
-    for run in opened:
-        chapter, found = chapter_of(run, palette)
-        chapters.append(chapter)
+    opened = {str(path): open_run(path) for path in paths if not is_sweep(path)}
+    runs_read = list(opened.values())
+    palette = Palette(baseline=runs_read[0].baseline) if runs_read else Palette()
+    chapters, compared = {}, {}
+    for path in map(str, paths):
+        if path not in opened:
+            chapters[path] = sweep_part.chapter(Path(path), palette)
+            continue
+        chapters[path], found = chapter_of(opened[path], palette)
         if found:
-            compared[str(run.path)] = found.to_dict()
-    if len(opened) > 1:
-        chapters.insert(0, _across(opened, palette))
-    html, figures = render(chapters)
+            compared[path] = found.to_dict()
+    across = [_across(runs_read, palette)] if len(runs_read) > 1 else []
+    html, figures = render([*across, *chapters.values()])
     write_aside(out, html)
     answers = {
-        str(run.path): {
+        path: {
             given.question: [line.text for line in given.lines] or [given.absent]
             for given in chapter.answers
         }
-        for run, chapter in zip(opened, chapters[-len(opened) :], strict=True)
+        for path, chapter in chapters.items()
     }
     return Report(out, out.stat().st_size, figures, answers, compared)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
+from vaio_bench.analyses.intervals import Verdict
 from vaio_bench.analyses.overhead import Comparison, Overhead
+from vaio_bench.analyses.sweep import Swept
 from vaio_bench.store import BASELINE
 
 _NONE = "–"  # noqa: RUF001  an en dash: nothing to tell
@@ -210,6 +213,34 @@ def _tail(tail: Comparison, median: Comparison) -> str:
     if tail.verdict == "equivalent":
         return "the 99th percentile is equivalent"
     return "no difference is shown at the 99th percentile"
+
+
+def sweep_sentences(found: Swept) -> list[str]:
+    """What each policy costs over the cells of a sweep, a sentence each."""
+    return [_sweep_sentence(found, name) for name in found.policies]
+
+
+def _sweep_sentence(found: Swept, name: str) -> str:
+    metric = "latency_p50_ns"
+    own = [(cell, cell.found.policies[name][metric]) for cell in found.cells
+           if metric in cell.found.policies.get(name, {})]  # fmt: skip
+    if not own:
+        return f"{name}: there is no latency to compare."
+    counts = Counter(of.verdict for _, of in own)
+    told = ", ".join(f"{word} in {counts[word]}" for word in _VERDICTS if counts[word])
+    low, high = (pick(of.interval.ratio for _, of in own) for pick in (min, max))
+    text = (
+        f"{name}: the median I/O takes {change(low)} to {change(high)} over {len(own)} cells "
+        f"({told})"
+    )
+    slower = [(cell, of) for cell, of in own if of.verdict == "slower"]
+    if slower:
+        cell, worst = max(slower, key=lambda each: each[1].interval.ratio)
+        text += f"; most at {cell.id}, where it adds {_added(worst)}"
+    return text + "."
+
+
+_VERDICTS: tuple[Verdict, ...] = ("slower", "faster", "equivalent", "no difference shown")
 
 
 def mode_name(mode: dict[str, Any]) -> str:

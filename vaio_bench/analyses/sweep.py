@@ -1,0 +1,143 @@
+"""A sweep's cells side by side: what each policy costs over disks, depth and block size.
+
+Each cell is a comparison of its own (`overhead`). Cells are many tests of one question, so for each
+metric p values are adjusted (Holm) over all cells and policies before anything is called slower or
+faster.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vaio_bench.analyses import intervals
+from vaio_bench.analyses.overhead import MORE_IS_BETTER, Comparison, Overhead, overhead
+from vaio_bench.errors import InputError
+from vaio_bench.store import open_run
+
+SWEEP_FILE = "sweep.json"
+SWEEP_SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class SweptCell:
+    """A cell: where it lies on each axis, its run folder, and its comparison."""
+
+    id: str
+    at: dict[str, Any]
+    run: Path
+    found: Overhead
+
+
+@dataclass(frozen=True)
+class Swept:
+    """The cells of a sweep that have something to compare, and the ids of those that do not."""
+
+    name: str
+    description: str
+    axes: dict[str, list[Any]]
+    cells: list[SweptCell]
+    missing: list[str]
+
+    @property
+    def policies(self) -> list[str]:
+        """Every policy that is compared in some cell, in the order of the experiment."""
+        return list(dict.fromkeys(name for cell in self.cells for name in cell.found.policies))
+
+
+def is_sweep(path: str | Path) -> bool:
+    """Whether a folder is a sweep's."""
+    return (Path(path) / SWEEP_FILE).is_file()
+
+
+def open_sweep(path: str | Path) -> dict[str, Any]:
+    """The document `sweep.json` of a sweep folder.
+
+    Raises:
+        InputError: it is none.
+    """
+    file = Path(path) / SWEEP_FILE
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise InputError(f"{path}: expected a sweep folder, with a {SWEEP_FILE} in it") from None
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if version != SWEEP_SCHEMA_VERSION:
+        raise InputError(f"{file}: expected schema_version {SWEEP_SCHEMA_VERSION}, got {version}")
+    return dict(document)
+
+
+def swept(path: str | Path) -> Swept:
+    """Reads the cells of a sweep and adjusts their verdicts for being many.
+
+    Raises:
+        InputError: it is no sweep, or no cell has rounds to compare.
+    """
+    document = open_sweep(path)
+    cells, missing = [], []
+    for each in document["cells"]:
+        run = Path(path) / "cells" / each["id"]
+        try:
+            found = overhead(open_run(run), margin=document["margin"])
+        except InputError:
+            missing.append(each["id"])
+            continue
+        cells.append(SweptCell(each["id"], each["at"], run, found))
+    if not cells:
+        raise InputError(f"{path}: no cell of the sweep has a round to compare yet")
+    axes: dict[str, list[Any]] = {}
+    for each in document["cells"]:
+        for axis, value in each["at"].items():
+            if value not in axes.setdefault(axis, []):
+                axes[axis].append(value)
+    head = document["experiment"]["experiment"]
+    return Swept(head["name"], head["description"], axes, _adjusted(cells), missing)
+
+
+def sweep_document(path: str | Path) -> dict[str, Any]:
+    """The document of `sweep --json`."""
+    found = swept(path)
+    return {
+        "sweep": str(path),
+        "name": found.name,
+        "axes": found.axes,
+        "policies": found.policies,
+        "missing": found.missing,
+        "cells": [
+            {"id": cell.id, "at": cell.at, "run": str(cell.run), **cell.found.to_dict()}
+            for cell in found.cells
+        ],
+    }
+
+
+def _each(cells: list[SweptCell]) -> Iterator[tuple[int, str, str, Comparison]]:
+    for number, cell in enumerate(cells):
+        for policy, metrics in cell.found.policies.items():
+            for metric, of in metrics.items():
+                yield number, policy, metric, of
+
+
+def _adjusted(cells: list[SweptCell]) -> list[SweptCell]:
+    p_values: dict[str, dict[str, float]] = {}
+    for number, policy, metric, of in _each(cells):
+        if of.interval.p is not None:
+            p_values.setdefault(metric, {})[f"{number} {policy}"] = of.interval.p
+    adjusted = {metric: intervals.holm(of) for metric, of in p_values.items()}
+    made = [{name: dict(of) for name, of in cell.found.policies.items()} for cell in cells]
+    for number, policy, metric, of in _each(cells):
+        p = adjusted.get(metric, {}).get(f"{number} {policy}")
+        word = intervals.verdict(
+            of.interval,
+            floor=of.floor,
+            margin=cells[number].found.margin,
+            p_adjusted=p,
+            more_is_better=metric in MORE_IS_BETTER,
+        )
+        made[number][policy][metric] = replace(of, p_adjusted=p, verdict=word)
+    return [
+        replace(cell, found=replace(cell.found, policies=policies))
+        for cell, policies in zip(cells, made, strict=True)
+    ]

@@ -1,0 +1,228 @@
+"""`sweep` as a function: an experiment's cells, each a comparison with a run folder of its own.
+
+A sweep folder holds `sweep.json` (the experiment as resolved, and how each cell ended),
+`traces/`, `cells/<cell>/` (a run folder each) and `results/sweep.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from vaio_bench import comparing, experiment, spec
+from vaio_bench.analyses.overhead import DEFAULT_MARGIN, check_margin
+from vaio_bench.analyses.sweep import SWEEP_FILE, SWEEP_SCHEMA_VERSION, open_sweep, sweep_document
+from vaio_bench.errors import InputError, VaioBenchError
+from vaio_bench.experiment import Cell, Experiment
+from vaio_bench.round_loop import Progress
+from vaio_bench.run_writer import write_json, write_result
+from vaio_bench.runner import Settings
+from vaio_bench.store import open_run
+from vaio_bench.synthetic.run import synth
+
+_FLOOR = "pass"
+# A trace needs times; with --pace asap they say the order alone.
+_RATE = 1000.0
+_PATTERNS = {"random": "uniform", "sequential": "sequential"}
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """What every cell needs."""
+
+    folder: Path
+    experiment: Experiment
+    policies: Sequence[str]
+    baseline: str
+    target: Path | None
+    margin: float
+    destroy_data: bool
+
+
+def sweep(
+    source: str | Path,
+    *,
+    out: str | Path,
+    target: str | Path | None = None,
+    margin: float = DEFAULT_MARGIN,
+    destroy_data: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Runs every cell of an experiment.
+
+    Args:
+        source: an experiment, a TOML file or the name of one that is shipped.
+        out: the sweep folder to make.
+        target: a folder for the disks, or a file or device where no cell has several disks.
+        margin: relative difference that is called equivalent.
+        destroy_data: what existing targets hold may be overwritten.
+        progress: called with (what, done, of how many).
+
+    Returns:
+        The document of `sweep --json`, which is also kept in the folder.
+
+    Raises:
+        InputError: the experiment or something else given is wrong.
+        WorkError: a cell failed; the folder keeps what there is, for `resume`.
+    """
+    check_margin(margin)
+    found, path = experiment.load_experiment(source)
+    policies = _policies(found, path)
+    baseline = _policy_of(found.experiment.baseline, path)
+    # What is wrong with a policy is told before the first cell.
+    comparing.arms(spec.load_policy(baseline), spec.load_policies(list(policies)))
+    comparing.parse_warmup(found.experiment.warmup)
+    _check_target(found, target)
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: expected a new folder for the sweep (or --resume {out})")
+    out.mkdir(parents=True, exist_ok=True)
+    document = {
+        "schema_version": SWEEP_SCHEMA_VERSION,
+        "tool_version": version("vaio-bench"),
+        "source": str(path),
+        "experiment": found.to_dict(),
+        "policies": list(policies),
+        "baseline": baseline,
+        "target": None if target is None else str(target),
+        "destroy_data": destroy_data,
+        "margin": margin,
+        "cells": [{"id": cell.id, "at": cell.at} for cell in found.cells()],
+        "exit": "running",
+    }
+    write_json(out / SWEEP_FILE, document)
+    return _run(out, document, progress)
+
+
+def resume(folder: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Goes on with a sweep: cells that have ended stay, one cut short goes on, others are run.
+
+    Raises:
+        InputError: it is no sweep, or begun by another version.
+        WorkError: a cell failed.
+    """
+    document = open_sweep(folder)
+    if document["tool_version"] != version("vaio-bench"):
+        raise InputError(
+            f"{folder}: expected a sweep of version {version('vaio-bench')}, but it was begun "
+            f"with {document['tool_version']}"
+        )
+    return _run(Path(folder), document, progress)
+
+
+def _policies(found: Experiment, path: Path) -> list[str]:
+    named = [_policy_of(name, path) for name in found.experiment.policies]
+    floor = found.experiment.floor and found.experiment.baseline != _FLOOR
+    return named if not floor or _FLOOR in named else [_FLOOR, *named]
+
+
+def _policy_of(name: str, path: Path) -> str:
+    """A policy's file beside the experiment, where there is one; else what `--policy` takes."""
+    beside = path.parent / name
+    return str(beside) if beside.is_file() else name
+
+
+def _check_target(found: Experiment, target: str | Path | None) -> None:
+    if found.target.backend not in ("uring", "psync"):
+        return
+    if target is None:
+        raise InputError(
+            f"--target: expected a folder for the disks for backend {found.target.backend}"
+        )
+    several = found.workload.trace is None and max(found.grid.disks) > 1
+    if several and Path(target).exists() and not Path(target).is_dir():
+        raise InputError(f"{target}: expected a folder, as cells have several disks")
+
+
+def _run(folder: Path, document: dict[str, Any], progress: Progress | None) -> dict[str, Any]:
+    found = experiment.parse_experiment(document["experiment"], str(folder / SWEEP_FILE))
+    target = None if document["target"] is None else Path(document["target"])
+    if target is not None and not target.exists() and not target.suffix:
+        target.mkdir(parents=True)
+    whole = _Sweep(
+        folder, found, document["policies"], document["baseline"], target, document["margin"],
+        document["destroy_data"],
+    )  # fmt: skip
+    cells = found.cells()
+    try:
+        for number, cell in enumerate(cells):
+            _one(whole, cell, _told(progress, f"cell {number + 1} of {len(cells)}, {cell.id}"))
+            document["cells"][number]["exit"] = "ok"
+            write_json(folder / SWEEP_FILE, document)
+    except KeyboardInterrupt:
+        write_json(folder / SWEEP_FILE, {**document, "exit": "interrupted"})
+        raise
+    except VaioBenchError as error:
+        write_json(folder / SWEEP_FILE, {**document, "exit": f"failed: {error}"})
+        raise
+    write_json(folder / SWEEP_FILE, {**document, "exit": "ok"})
+    result = sweep_document(folder)
+    write_result(folder, "sweep", result)
+    return result
+
+
+def _told(progress: Progress | None, where: str) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda what, done, of: progress(f"{where}: {what}", done, of)
+
+
+def _one(whole: _Sweep, cell: Cell, progress: Progress | None) -> None:
+    """Runs a cell that has not ended."""
+    run = whole.folder / "cells" / cell.id
+    if (run / "manifest.json").is_file():
+        if open_run(run).exit != "ok":
+            comparing.resume(run, margin=whole.margin, progress=progress)
+        return
+    head = whole.experiment.experiment
+    comparing.compare(
+        _trace(whole, cell),
+        policies=whole.policies,
+        out=run,
+        target=whole.target,
+        baseline=whole.baseline,
+        rounds=head.rounds,
+        warmup=head.warmup,
+        settings=Settings(
+            pace="asap",
+            depth=cell.at["depth"],
+            seed=head.seed,
+            backend=whole.experiment.target.backend,
+            direct={None: "auto", True: "always", False: "never"}[whole.experiment.target.direct],
+            destroy_data=whole.destroy_data,
+        ),
+        margin=whole.margin,
+        progress=progress,
+    )
+
+
+def _trace(whole: _Sweep, cell: Cell) -> Path:
+    """The trace of a cell: the experiment's, or one made for its disks, blocks and pattern."""
+    work, at = whole.experiment.workload, cell.at
+    if work.trace is not None:
+        return Path(work.trace)
+    path = whole.folder / "traces" / f"{cell.workload_id}.parquet"
+    if path.is_file():
+        return path
+    path.parent.mkdir(exist_ok=True)
+    block = at["block"]
+    ios = max(1, min(work.ios, work.bytes // block)) * at["disks"]
+    size = {"read": block, "write": block}
+    made = {
+        "seed": whole.experiment.experiment.seed,
+        "ios": ios,
+        "disks": at["disks"],
+        "arrival": {"process": "constant", "rate": _RATE},
+        "address": {
+            "pattern": _PATTERNS[at["pattern"]],
+            "footprint": work.size // block * block,
+            "block": block,
+        },
+        "mix": {"read": at["read"]},
+        "size": size,
+    }
+    synth(made, path)
+    return path
