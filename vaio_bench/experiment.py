@@ -137,8 +137,11 @@ class Experiment(_Table):
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """The experiment with every default filled in, as JSON."""
-        return self.model_dump(mode="json")
+        """The experiment with every default filled in, as JSON: itself a valid experiment."""
+        document = self.model_dump(mode="json")
+        if self.workload.trace is not None:
+            document["grid"] = {"depth": self.grid.depth}
+        return document
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from vaio_bench.run_writer import write_json, write_result
 from vaio_bench.runner import Settings
 from vaio_bench.store import open_run
 from vaio_bench.synthetic.run import synth
+from vaio_bench.trace import open_trace
 
 _FLOOR = "pass"
 # A trace needs times; with --pace asap they say the order alone.
@@ -71,7 +72,11 @@ def sweep(
     check_margin(margin)
     found, path = experiment.load_experiment(source)
     policies = _policies(found, path)
-    baseline = _policy_of(found.experiment.baseline, path)
+    baseline = _beside(found.experiment.baseline, path)
+    resolved = found.to_dict()
+    if found.workload.trace is not None:
+        resolved["workload"]["trace"] = _beside(found.workload.trace, path)
+        open_trace(resolved["workload"]["trace"])
     # What is wrong with a policy is told before the first cell.
     comparing.arms(spec.load_policy(baseline), spec.load_policies(list(policies)))
     comparing.parse_warmup(found.experiment.warmup)
@@ -84,7 +89,7 @@ def sweep(
         "schema_version": SWEEP_SCHEMA_VERSION,
         "tool_version": version("vaio-bench"),
         "source": str(path),
-        "experiment": found.to_dict(),
+        "experiment": resolved,
         "policies": list(policies),
         "baseline": baseline,
         "target": None if target is None else str(target),
@@ -114,13 +119,13 @@ def resume(folder: str | Path, *, progress: Progress | None = None) -> dict[str,
 
 
 def _policies(found: Experiment, path: Path) -> list[str]:
-    named = [_policy_of(name, path) for name in found.experiment.policies]
+    named = [_beside(name, path) for name in found.experiment.policies]
     floor = found.experiment.floor and found.experiment.baseline != _FLOOR
     return named if not floor or _FLOOR in named else [_FLOOR, *named]
 
 
-def _policy_of(name: str, path: Path) -> str:
-    """A policy's file beside the experiment, where there is one; else what `--policy` takes."""
+def _beside(name: str, path: Path) -> str:
+    """A file beside the experiment, where there is one; else the name as it is."""
     beside = path.parent / name
     return str(beside) if beside.is_file() else name
 

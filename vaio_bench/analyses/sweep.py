@@ -16,6 +16,7 @@ from typing import Any
 from vaio_bench.analyses import intervals
 from vaio_bench.analyses.overhead import MORE_IS_BETTER, Comparison, Overhead, overhead
 from vaio_bench.errors import InputError
+from vaio_bench.experiment import shown
 from vaio_bench.store import open_run
 
 SWEEP_FILE = "sweep.json"
@@ -46,6 +47,21 @@ class Swept:
     def policies(self) -> list[str]:
         """Every policy that is compared in some cell, in the order of the experiment."""
         return list(dict.fromkeys(name for cell in self.cells for name in cell.found.policies))
+
+    def place(self, at: dict[str, Any], without: str | None = None) -> str:
+        """Where a cell lies, by the axes that vary: `2 disks, depth 8, 64KiB`."""
+        parts = []
+        for axis, values in self.axes.items():
+            if axis == without or len(values) < 2:
+                continue
+            value = shown(axis, at[axis])
+            words = {
+                "disks": f"{value} disk" if value == "1" else f"{value} disks",
+                "depth": f"depth {value}",
+                "read": f"{float(at['read']):.0%} reads" if axis == "read" else "",
+            }
+            parts.append(words.get(axis) or value)
+        return ", ".join(parts) or "the one cell"
 
 
 def is_sweep(path: str | Path) -> bool:

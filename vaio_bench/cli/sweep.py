@@ -70,7 +70,7 @@ def show(found: dict[str, Any]) -> None:
     for line in words.sweep_sentences(swept(found["sweep"])):
         print(line)
     print()
-    axes = list(found["axes"])
+    axes = [axis for axis, values in found["axes"].items() if len(values) > 1]
     head = [*axes, "", *(words.METRICS[metric] for metric in _SHOWN), "median latency is"]
     rows = [head]
     for cell in found["cells"]:

@@ -9,7 +9,6 @@ from typing import Any
 from vaio_bench.analyses.overhead import MORE_IS_BETTER, Comparison
 from vaio_bench.analyses.sweep import Swept, SweptCell, open_sweep, swept
 from vaio_bench.errors import InputError
-from vaio_bench.experiment import shown
 from vaio_bench.reporting import words
 from vaio_bench.reporting.figures import Figure, Palette
 from vaio_bench.reporting.model import Answer, Cell, Chapter, Line, Section, Table, Tone
@@ -72,7 +71,7 @@ def _answer(found: Swept) -> Answer:
 def _section(found: Swept, palette: Palette) -> Section:
     made = Section("sweep", "Sweep")
     baseline = found.cells[0].found.baseline
-    floor = " `pass` is the framework's floor: a filter that does nothing." if (
+    floor = " The policy pass is the framework's floor: a filter that does nothing." if (
         "pass" in found.policies) else ""  # fmt: skip
     made.lead = (
         f"Each cell compares every policy with {baseline} in interleaved rounds of its own, with "
@@ -102,15 +101,7 @@ def _depths(found: Swept) -> list[int]:
 
 
 def _row_of(found: Swept, cell: SweptCell) -> str:
-    """Where a cell lies beside the depth: the axes that vary, in words."""
-    parts = []
-    for axis, values in found.axes.items():
-        if axis != "depth" and len(values) > 1:
-            value = shown(axis, cell.at[axis])
-            named = {"disks": f"{value} disk{'s' if value != '1' else ''}"}
-            named["read"] = f"{words.share(float(cell.at['read']))} reads" if axis == "read" else ""
-            parts.append(named.get(axis) or value)
-    return ", ".join(parts) or "all"
+    return found.place(cell.at, without="depth")
 
 
 def _rows(found: Swept) -> list[str]:
@@ -152,7 +143,7 @@ def _verdict_cell(of: Comparison | None) -> Cell | str:
 def _heat_map(found: Swept, policy: str, metric: str) -> Figure:
     grid, rows, depths = _grid(found, policy, metric), _rows(found), _depths(found)
     name = words.METRICS[metric]
-    values = [[_percent(grid.get((row, depth))) for depth in depths] for row in rows]
+    values = [[_claimed(grid.get((row, depth))) for depth in depths] for row in rows]
     texts = [[_label(grid.get((row, depth))) for depth in depths] for row in rows]
     # Bad is one colour whatever the metric: of rates less is worse.
     colours = _COLOURS if metric not in MORE_IS_BETTER else tuple(
@@ -172,7 +163,7 @@ def _heat_map(found: Swept, policy: str, metric: str) -> Figure:
             "colorbar": {"title": {"text": "%"}, "thickness": 12},
             "xgap": 2,
             "ygap": 2,
-            "hovertemplate": "%{y}, depth %{x}: %{z:.2f} %<extra></extra>",
+            "hovertemplate": "%{y}, depth %{x}: %{text}<extra></extra>",
         }
     ]
     layout = {
@@ -180,12 +171,18 @@ def _heat_map(found: Swept, policy: str, metric: str) -> Figure:
         "yaxis": {"autorange": "reversed", "type": "category", "ticksuffix": "  "},
         "hovermode": "closest",
     }
-    note = "A dot: no difference shown. Red is worse, green better, full colour from 50 % on."
+    note = (
+        "Red is worse, green better, full colour from 50 % on. White with a dot: no difference is "
+        "shown."
+    )
     return Figure(f"{policy}: {name}", note, data, layout, 130 + 34 * len(rows))
 
 
-def _percent(of: Comparison | None) -> float | None:
-    return None if of is None else (of.interval.ratio - 1) * 100
+def _claimed(of: Comparison | None) -> float | None:
+    """The change in per cent where something may be said of it: a colour is a claim."""
+    if of is None:
+        return None
+    return 0.0 if of.verdict == "no difference shown" else (of.interval.ratio - 1) * 100
 
 
 def _label(of: Comparison | None) -> str:

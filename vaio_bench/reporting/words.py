@@ -236,7 +236,7 @@ def _sweep_sentence(found: Swept, name: str) -> str:
     slower = [(cell, of) for cell, of in own if of.verdict == "slower"]
     if slower:
         cell, worst = max(slower, key=lambda each: each[1].interval.ratio)
-        text += f"; most at {cell.id}, where it adds {_added(worst)}"
+        text += f"; most at {found.place(cell.at)}, where it adds {_added(worst)}"
     return text + "."
 
 

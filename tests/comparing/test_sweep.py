@@ -1,0 +1,215 @@
+"""Sweeps: an experiment's cells, read, run, gone on with, and shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from comparing.conftest import reads
+from conftest import Ended
+from replay_kit import filters, policy_file, round_here, write_trace
+from run_folder import POLICIES, Policy, make_run
+
+import vaio_bench
+from vaio_bench import experiment, round_loop, sweeping
+from vaio_bench.analyses.sweep import SWEEP_FILE, swept
+from vaio_bench.errors import InputError
+from vaio_bench.store import open_run
+
+SMALL = """
+[experiment]
+name = "small"
+policies = ["held.toml"]
+rounds = 2
+[grid]
+depth = [1, 4]
+block = ["4KiB", "16KiB"]
+disks = [1, 2]
+[workload]
+size = "1MiB"
+ios = 40
+[target]
+backend = "null"
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path, in_process: None) -> Path:
+    policy_file(tmp_path, filters({"use": "delay", "read": "300us", "spin": "true"}), "held")
+    text = (tmp_path / "held.toml").read_text().replace('"true"', "true")
+    (tmp_path / "held.toml").write_text(text)
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL)
+    return path
+
+
+def test_every_cell_is_a_run_of_its_own(small: Path, tmp_path: Path) -> None:
+    found = sweeping.sweep(small, out=tmp_path / "sweep")
+    assert found["axes"] == {
+        "disks": [1, 2],
+        "depth": [1, 4],
+        "block": [4096, 16384],
+        "pattern": ["random"],
+        "read": [1.0],
+    }
+    assert found["policies"] == ["pass", "held"]
+    assert len(found["cells"]) == 8
+    assert found["missing"] == []
+    for cell in found["cells"]:
+        run = open_run(cell["run"])
+        assert run.policies == ["direct", "direct-again", "pass", "held"]
+        assert run.manifest["pacing"]["depth"] == cell["at"]["depth"]
+        assert len(run.manifest["trace"]["disks"]) == cell["at"]["disks"]
+        rows = run.scan_ios("pass", 0).collect()
+        assert rows.height == 40 * cell["at"]["disks"]
+        assert set(rows["length_bytes"]) == {cell["at"]["block"]}
+        held = next(policy for policy in cell["policies"] if policy["name"] == "held")
+        assert held["metrics"]["latency_p50_ns"]["added"] > 290_000
+    # A trace for each workload, whatever the depth.
+    assert len(list((tmp_path / "sweep" / "traces").glob("*.parquet"))) == 4
+    assert json.loads((tmp_path / "sweep" / "results" / "sweep.json").read_text()) == found
+
+
+def test_a_sweep_goes_on_where_it_stopped(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[Any] = []
+
+    def stop_in_the_third_cell(job: dict[str, Any], progress: Any) -> Any:
+        ran.append((job["folder"],))
+        ended = round_here(job, progress)
+        ended.interrupted = len(ran) == 2 * 8 + 6
+        return ended
+
+    monkeypatch.setattr(round_loop, "run_round", stop_in_the_third_cell)
+    with pytest.raises(KeyboardInterrupt):
+        sweeping.sweep(small, out=tmp_path / "sweep")
+    document = json.loads((tmp_path / "sweep" / SWEEP_FILE).read_text())
+    assert document["exit"] == "interrupted"
+    assert [each.get("exit") for each in document["cells"]] == ["ok", "ok", *[None] * 6]
+    found = sweeping.resume(tmp_path / "sweep")
+    assert len(found["cells"]) == 8
+    assert json.loads((tmp_path / "sweep" / SWEEP_FILE).read_text())["exit"] == "ok"
+    # What had ended was not run again: of the third cell, the round that was cut short was.
+    assert len(ran) == 8 * 8 + 2
+    assert len(sweeping.resume(tmp_path / "sweep")["cells"]) == 8
+    assert len(ran) == 8 * 8 + 2
+
+
+def test_the_command_and_its_report(small: Path, tmp_path: Path, here: Callable) -> None:
+    ended: Ended = here("sweep", small, "-o", "sweep", "--quiet")
+    assert ended.exit_status == 0, ended.stderr
+    first, second, *_ = ended.stdout.splitlines()
+    assert first.startswith("pass: the median I/O takes")
+    assert second.startswith("held: the median I/O takes")
+    assert "depth" in ended.stdout
+    written = vaio_bench.report(tmp_path / "sweep", tmp_path / "r.html")
+    html = (tmp_path / "r.html").read_text()
+    assert '"type":"heatmap"' in html
+    assert written.answers[str(tmp_path / "sweep")]["What does it cost?"][0] == first
+    # Beside a run, as a chapter of its own.
+    cell = next((tmp_path / "sweep" / "cells").iterdir())
+    both = vaio_bench.report([cell, tmp_path / "sweep"], tmp_path / "both.html")
+    assert list(both.answers) == [str(cell), str(tmp_path / "sweep")]
+
+
+def test_verdicts_are_adjusted_for_the_number_of_cells(tmp_path: Path) -> None:
+    ids = [f"depth={depth}" for depth in range(1, 13)]
+    plain = {"direct": Policy(), "direct-again": Policy(), "pass": Policy()}
+    slow = {**plain, "pass": POLICIES["crypt"]}
+    for number, name in enumerate(ids):
+        (tmp_path / "cells").mkdir(exist_ok=True)
+        policies = slow if number == 0 else plain
+        make_run(tmp_path / "cells" / name, policies=policies, rounds=5, ios=150, seed=number)
+    document = {
+        "schema_version": 1,
+        "margin": 0.0001,
+        "experiment": {"experiment": {"name": "many", "description": ""}},
+        "cells": [{"id": name, "at": {"depth": n + 1}} for n, name in enumerate(ids)],
+    }
+    (tmp_path / SWEEP_FILE).write_text(json.dumps(document))
+    found = swept(tmp_path)
+    verdicts = {
+        cell.id: cell.found.policies["pass"]["latency_p50_ns"].verdict for cell in found.cells
+    }
+    assert verdicts.pop("depth=1") == "slower"
+    assert not {"slower", "faster"} & set(verdicts.values())
+    p = [cell.found.policies["pass"]["latency_p50_ns"] for cell in found.cells]
+    assert all(each.p_adjusted >= each.interval.p for each in p)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("depth = [1, 4]", "depth = []"), "grid.depth: expected at least 1 of them"),
+        (("depth = [1, 4]", "depth = [0]"), r"grid.depth\[0\]: expected a number of at least 1"),
+        (("depth = [1, 4]", "depth = [4, 4]"), "depth: expected distinct values"),
+        (("disks = [1, 2]", 'pattern = ["zigzag"]'), r"grid.pattern\[0\]: expected 'random' or"),
+        (("ios = 40", "speed = 3"), "workload.speed: expected no such key"),
+        (('size = "1MiB"', 'size = "8KiB"'), "workload.size: expected at least the largest block"),
+        (("rounds = 2", "rounds = 1"), "experiment.rounds: expected a number of at least 2"),
+        (('policies = ["held.toml"]', "floor = false"), "experiment.policies: expected at least"),
+        (("ios = 40", 'trace = "t.parquet"'), "grid.block: expected no such key beside"),
+        (("rounds = 2", "rounds ="), "expected TOML"),
+        (("rounds = 2", 'warmup = "soon"'), "--warmup: expected a number of rounds or a time"),
+        (("held.toml", "gone.toml"), "gone.toml: no such file"),
+    ],
+)
+def test_a_wrong_experiment_is_told_before_anything_runs(
+    small: Path, tmp_path: Path, change: tuple[str, str], message: str
+) -> None:
+    small.write_text(SMALL.replace(*change))
+    with pytest.raises(InputError, match=message):
+        sweeping.sweep(small, out=tmp_path / "sweep")
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_folders_are_not_taken_by_mistake(small: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "precious").touch()
+    with pytest.raises(InputError, match="expected a new folder"):
+        sweeping.sweep(small, out=tmp_path / "mine")
+    with pytest.raises(InputError, match="expected a sweep folder"):
+        sweeping.resume(tmp_path / "mine")
+    small.write_text(SMALL.replace('"null"', '"psync"'))
+    with pytest.raises(InputError, match="--target: expected a folder"):
+        sweeping.sweep(small, out=tmp_path / "sweep")
+    with pytest.raises(InputError, match="as cells have several disks"):
+        sweeping.sweep(small, out=tmp_path / "sweep", target=small)
+
+
+def test_disks_of_a_target_are_files_of_one_folder(small: Path, tmp_path: Path) -> None:
+    text = SMALL.replace('"null"', '"psync"').replace("depth = [1, 4]", "depth = [2]")
+    small.write_text(text.replace('block = ["4KiB", "16KiB"]', ""))
+    sweeping.sweep(small, out=tmp_path / "sweep", target=tmp_path / "disks")
+    assert sorted(path.name for path in (tmp_path / "disks").iterdir()) == [
+        "disk0.img",
+        "disk1.img",
+    ]
+
+
+def test_what_is_shipped_is_the_null_filter_study() -> None:
+    found, path = experiment.load_experiment("null-filter")
+    assert path == experiment.shipped()["null-filter"]
+    assert found.experiment.policies == ["pass"]
+    assert {(cell.at["depth"], cell.at["block"]) for cell in found.cells()} >= {
+        (1, 4096),
+        (64, 524_288),
+    }
+    ids = [cell.id for cell in found.cells()]
+    assert len(set(ids)) == len(ids)
+
+
+def test_a_trace_can_be_the_workload(small: Path, tmp_path: Path) -> None:
+    write_trace(tmp_path / "t.parquet", reads(30))
+    small.write_text(
+        '[experiment]\nrounds = 2\n[grid]\ndepth = [1, 8]\n[target]\nbackend = "null"\n'
+        '[workload]\ntrace = "t.parquet"\n'
+    )
+    found = sweeping.sweep(small, out=tmp_path / "again")
+    assert found["axes"] == {"depth": [1, 8]}
+    assert len(found["cells"]) == 2
+    assert len(sweeping.resume(tmp_path / "again")["cells"]) == 2
