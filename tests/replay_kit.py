@@ -104,8 +104,14 @@ def filters(*uses: str | dict[str, Any]) -> str:
     return text
 
 
+class Raw(str):
+    """A value of a policy that is TOML as it stands, such as a table."""
+
+    __slots__ = ()
+
+
 def _toml(value: Any) -> str:
-    return str(value) if isinstance(value, int | float) else f'"{value}"'
+    return str(value) if isinstance(value, int | float | Raw) else f'"{value}"'
 
 
 def in_flight_max(rows: pl.DataFrame) -> int:

@@ -67,6 +67,8 @@ fn setting() -> Setting {
         disks: vec!["check".to_owned()],
         disk_index: 0,
         seed: 0,
+        longest_bytes: 0,
+        run: String::new(),
         data: DataMode::Bytes,
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod backends;
 pub mod catalogue;
+pub mod cdp;
 pub mod clock;
 pub mod error;
 pub mod eviction;

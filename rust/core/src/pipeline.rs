@@ -76,6 +76,7 @@ impl Pipeline {
                 children: 0,
                 auxiliaries: chains.auxiliary_numbers(disks),
                 layers: filters,
+                disks: disks as u16,
             },
             chains,
             wants_complete,
@@ -106,10 +107,20 @@ impl Pipeline {
         self.run_actions();
     }
 
-    /// No child or background I/O is under way.
+    /// No child or background I/O is under way, and no filter waits for what is done elsewhere.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.core.children == 0 && self.core.actions.is_empty()
+        self.core.children == 0
+            && self.core.actions.is_empty()
+            && !self.chains.instances().iter().any(|instance| instance.filter.is_busy())
+    }
+
+    /// The run is over: the filters' last words.
+    pub fn end(&mut self) {
+        for instance in self.chains.iter_mut() {
+            let (disk, layer) = (instance.disk, instance.layer);
+            instance.filter.end(&mut Cx { core: &mut self.core, layer, disk });
+        }
     }
 
     /// Sends a root down. A write with preflush waits for a flush of its own first.

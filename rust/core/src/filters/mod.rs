@@ -13,6 +13,7 @@ use crate::pipeline::{Action, Core, Event};
 use crate::slab::{Io, IoId, NONE};
 
 pub mod cache;
+pub mod cdp;
 pub mod crypt;
 pub mod delay;
 pub mod params;
@@ -83,6 +84,16 @@ pub trait Filter: Send {
     /// The disk is closed: start what must reach the device first (background I/Os), so that the
     /// run ends with nothing held back. Called again until nothing is in flight.
     fn close(&mut self, cx: &mut Cx<'_>) {
+        let _ = cx;
+    }
+
+    /// True while something is on its way that no I/O waits for: the end of a run waits for it.
+    fn is_busy(&self) -> bool {
+        false
+    }
+
+    /// The run is over, and nothing is in flight: the last chance for events.
+    fn end(&mut self, cx: &mut Cx<'_>) {
         let _ = cx;
     }
 
@@ -213,6 +224,10 @@ pub struct Setting {
     pub disk_index: u16,
     pub seed: u64,
     pub data: DataMode,
+    /// The longest I/O that will come, 0 where that is not known yet.
+    pub longest_bytes: u64,
+    /// A word for this run, policy and round: what is kept elsewhere belongs to it.
+    pub run: String,
 }
 
 pub type Built = Result<(Box<dyn Filter>, Properties), Vec<ParamError>>;
@@ -230,7 +245,8 @@ pub struct Kind {
 }
 
 /// THE list.
-pub static FILTERS: &[Kind] = &[cache::KIND, crypt::KIND, delay::KIND, pass::KIND, throttle::KIND];
+pub static FILTERS: &[Kind] =
+    &[cache::KIND, cdp::KIND, crypt::KIND, delay::KIND, pass::KIND, throttle::KIND];
 
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Kind> {
@@ -423,5 +439,13 @@ impl Cx<'_> {
     pub fn event(&mut self, kind: &'static str, detail: String) {
         let event = Event { at_ns: self.now(), disk: self.disk, layer: self.layer, kind, detail };
         self.core.events.push(event);
+    }
+
+    /// As [`Cx::event`], for each of the worker's disks: what a group tells of all of them.
+    pub fn event_for_all(&mut self, kind: &'static str, detail: &str) {
+        for disk in 0..self.core.disks {
+            let (at_ns, detail) = (self.now(), detail.to_owned());
+            self.core.events.push(Event { at_ns, disk, layer: self.layer, kind, detail });
+        }
     }
 }

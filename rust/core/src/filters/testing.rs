@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-use super::{DataMode, Properties, SECTOR_BYTES, Setting, find};
+use super::{DataMode, Filter, Properties, SECTOR_BYTES, Setting, find};
 use crate::backends::waker::{Sleeper, Waker};
 use crate::backends::{Backend, Completion, Request};
 use crate::clock::{Clock, Ns};
 use crate::error::Result;
 use crate::int_map::IntMap;
 use crate::io::{OK, Op, Status};
-use crate::pipeline::{Chains, Pipeline};
+use crate::pipeline::{Chains, Event, Pipeline};
 use crate::rangelock::RangeLock;
 use crate::slab::{IoId, Slab};
 
@@ -145,7 +145,15 @@ pub struct Rig {
 }
 
 pub fn setting(mode: DataMode) -> Setting {
-    Setting { disk: "disk".into(), disks: vec!["disk".into()], disk_index: 0, seed: 7, data: mode }
+    Setting {
+        disk: "disk".into(),
+        disks: vec!["disk".into()],
+        disk_index: 0,
+        seed: 7,
+        data: mode,
+        longest_bytes: 0,
+        run: "test".into(),
+    }
 }
 
 /// The longest I/O of a test.
@@ -154,10 +162,15 @@ const IO_BYTES_MAX: u64 = 1 << 20;
 impl Rig {
     /// A chain of filters by name over a device of `disk_bytes`.
     pub fn new(chain: &[(&str, Value)], mode: DataMode, disk_bytes: u64) -> Self {
-        let built: Vec<_> = chain
+        let built = chain
             .iter()
             .map(|(name, params)| (find(name).unwrap().build)(params, &setting(mode)).unwrap())
             .collect();
+        Self::of(built, mode, disk_bytes)
+    }
+
+    /// A chain of these filters.
+    pub fn of(built: Vec<(Box<dyn Filter>, Properties)>, mode: DataMode, disk_bytes: u64) -> Self {
         let properties: Vec<Properties> = built.iter().map(|(_, p)| *p).collect();
         let unit = properties.iter().map(|p| p.unit_bytes).max().unwrap_or(1);
         let device = Arc::new(Mutex::new(Device {
@@ -204,15 +217,25 @@ impl Rig {
     /// Runs the plan to its end and gives the rows in order of submission. Panics when a read
     /// does not give back what was last written.
     pub fn run(&mut self) -> Vec<Row> {
+        self.run_and_look(|_| {})
+    }
+
+    /// As `run`, and `look` is called with the time after every event.
+    pub fn run_and_look(&mut self, mut look: impl FnMut(Ns)) -> Vec<Row> {
         loop {
             self.pipeline.poll().unwrap();
             self.take_done();
+            look(self.pipeline.core.clock.now());
             let now = self.pipeline.core.clock.now();
             while self.plan.front().is_some_and(|next| next.0 <= now) {
                 let (due, op, offset, length) = self.plan.pop_front().unwrap();
                 self.submit(due, op, offset, length);
             }
             self.take_done();
+            // A filter with a clock of its own always has a timer.
+            if self.plan.is_empty() && self.flight.is_empty() && self.pipeline.is_idle() {
+                break;
+            }
             let due = self.plan.front().map(|next| next.0);
             let next = match (due, self.pipeline.next_event_ns()) {
                 (Some(a), Some(b)) => a.min(b),
@@ -233,6 +256,21 @@ impl Rig {
     pub fn one(&mut self, op: Op, offset: u64, length: u64) -> Row {
         let now = self.pipeline.core.clock.now();
         self.io(now, op, offset, length).run()[0]
+    }
+
+    /// Ends the run: lets the filters write back and send what they hold.
+    pub fn close(&mut self) {
+        self.pipeline.close();
+        while !self.pipeline.is_idle() {
+            let next = self.pipeline.next_event_ns().expect("something that is waited for");
+            self.pipeline.core.clock.advance_to(next);
+            self.pipeline.poll().unwrap();
+        }
+        self.pipeline.end();
+    }
+
+    pub fn take_events(&mut self) -> Vec<Event> {
+        self.pipeline.take_events()
     }
 
     pub fn gauge(&self, name: &str) -> i64 {

@@ -51,6 +51,7 @@ pub(crate) struct Core {
     /// By disk, then by layer: the backend's number of a filter's first auxiliary device.
     pub auxiliaries: Vec<u16>,
     pub layers: usize,
+    pub disks: u16,
 }
 
 impl Core {

@@ -10,9 +10,11 @@ use crate::pipeline::{Chains, Place};
 ///
 /// # Errors
 /// `Input` with the first wrong parameter.
-pub(super) fn declared(options: &Options) -> Result<Vec<Properties>> {
+pub(super) fn declared(options: &Options, longest_bytes: u64) -> Result<Vec<Properties>> {
     (0..options.filters.len())
-        .map(|layer| build(options, layer, 0, DataMode::Bytes).map(|(_, declared)| declared))
+        .map(|layer| {
+            build(options, layer, 0, DataMode::Bytes, longest_bytes).map(|(_, declared)| declared)
+        })
         .collect()
 }
 
@@ -25,6 +27,7 @@ pub(super) fn chains(
     disks: &[u16],
     data: DataMode,
     declared: &[Properties],
+    longest_bytes: u64,
 ) -> Result<Chains> {
     let mut chains = Chains::new(options.filters.len());
     for (local, disk) in disks.iter().enumerate() {
@@ -33,7 +36,7 @@ pub(super) fn chains(
             places.push(if local > 0 && properties.scope == Scope::Group {
                 Place::Shared
             } else {
-                Place::Own(build(options, layer, *disk, data)?.0)
+                Place::Own(build(options, layer, *disk, data, longest_bytes)?.0)
             });
         }
         chains.add_disk(places);
@@ -70,6 +73,7 @@ fn build(
     layer: usize,
     disk: u16,
     data: DataMode,
+    longest_bytes: u64,
 ) -> Result<(Box<dyn Filter>, Properties)> {
     let setting = Setting {
         disk: options.window.disks[disk as usize].clone(),
@@ -77,6 +81,8 @@ fn build(
         disk_index: disk,
         seed: options.seed,
         data,
+        longest_bytes,
+        run: options.run.clone(),
     };
     let spec = &options.filters[layer];
     let kind = filters::find(&spec.name)

@@ -98,6 +98,7 @@ fn options(filters: &[&str]) -> Options {
         seed: 0,
         fit_to_bytes: None,
         workers: 1,
+        run: String::new(),
         sim: None,
     }
 }

@@ -39,11 +39,12 @@ pub(super) struct Kit {
 
 impl Kit {
     pub fn prepare(options: &Options, disks: Vec<(u16, DiskScan)>) -> Result<Self> {
-        let properties = chain::declared(options)?;
+        let longest = disks.iter().map(|(_, found)| found.length_max_bytes).max().unwrap_or(0);
+        let properties = chain::declared(options, longest)?;
         let whole_sectors = disks.iter().all(|(_, found)| found.align_bytes() >= SECTOR_BYTES);
         let data = data_mode(options, &properties, whole_sectors)?;
         let numbers: Vec<u16> = disks.iter().map(|(disk, _)| *disk).collect();
-        let chains = chain::chains(options, &numbers, data, &properties)?;
+        let chains = chain::chains(options, &numbers, data, &properties, longest)?;
         let mut targets = Vec::new();
         if options.backend.has_targets() {
             for (disk, found) in &disks {
@@ -53,7 +54,6 @@ impl Kit {
         targets.extend(chain::auxiliary_targets(options, &chains)?);
         let align = targets.iter().map(|target| target.offset_align).max().unwrap_or(1);
         let unit = properties.iter().map(|p| p.unit_bytes).max().unwrap_or(1).max(1);
-        let longest = disks.iter().map(|(_, found)| found.length_max_bytes).max().unwrap_or(0);
         let child = properties.iter().map(|p| p.child_bytes).max().unwrap_or(0);
         let bytes = longest.max(PREFILL_BYTES).max(child) + 2 * unit.max(align);
         Ok(Self {
@@ -129,6 +129,7 @@ impl Kit {
         drop(trace);
         worker.read_gauges(clock_now(&worker));
         worker.close_filters()?;
+        worker.pipeline.end();
         worker.read_gauges(clock_now(&worker));
         worker.totals.note_usage(before, thread_usage());
         if options.verify && !shared.stop.load(Relaxed) {

@@ -115,6 +115,9 @@ pub struct Options {
     pub fit_to_bytes: Option<u64>,
     /// Workers at most; each drives its share of the disks.
     pub workers: usize,
+    /// A word for this run, policy and round, for what is kept elsewhere.
+    #[serde(default)]
+    pub run: String,
     #[serde(default)]
     pub sim: Option<SimModel>,
 }

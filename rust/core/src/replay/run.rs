@@ -106,7 +106,7 @@ impl Run {
         let options = Arc::new(options);
         let disks = options.window.disks.len();
         // What sees several disks is one worker's.
-        let grouped = chain::declared(&options)?.iter().any(|p| p.scope == Scope::Group);
+        let grouped = chain::declared(&options, 0)?.iter().any(|p| p.scope == Scope::Group);
         let workers = if options.clock == ClockKind::Virtual || grouped {
             1
         } else {

@@ -1,0 +1,50 @@
+//! What a source needs of the way to its replica. Two things implement it: a modelled link with
+//! the replica at its far end, in virtual time, and a TLS connection on the wall clock.
+
+use super::frame::Frame;
+use crate::clock::Ns;
+
+/// What a link has to tell.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// Connected: frames may be sent.
+    Up,
+    /// Not connected any more, and why. What was sent may or may not have arrived.
+    Down(String),
+    /// A frame from the far end, and how long it was on its way.
+    Frame { frame: Frame, one_way_ns: Ns },
+}
+
+/// A way to the replica. Frames arrive in their order, or the link goes down.
+pub trait Link: Send {
+    /// Begins to connect; `Up` or `Down` follows.
+    fn connect(&mut self, now: Ns);
+
+    /// Breaks the connection; a `Down` follows.
+    fn reset(&mut self, now: Ns, why: &str);
+
+    /// Takes a frame for sending.
+    fn send(&mut self, now: Ns, frame: Frame);
+
+    /// Whether another entry is needed to keep the line busy.
+    fn wants(&self, now: Ns) -> bool;
+
+    /// Appends what has happened by `now`.
+    fn poll(&mut self, now: Ns, out: &mut Vec<LinkEvent>);
+
+    /// When a model will next have something to tell, or want another entry.
+    fn next_event_ns(&self) -> Option<Ns> {
+        None
+    }
+
+    /// Not shaped while the disks are seeded before the run.
+    fn shape(&mut self, on: bool, now: Ns) {
+        let _ = (on, now);
+    }
+
+    /// Ends the connection in good order and gives what the link has counted, as JSON.
+    fn close(&mut self, now: Ns) -> serde_json::Value {
+        let _ = now;
+        serde_json::Value::Null
+    }
+}

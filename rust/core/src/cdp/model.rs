@@ -1,0 +1,385 @@
+//! A modelled link with a replica at its far end, for virtual time: bandwidth, round trip, and
+//! the faults that a policy declares. A byte has arrived at the end of its transmission and half
+//! a round trip; acknowledgements take half a round trip and no bandwidth.
+
+use std::collections::VecDeque;
+
+use super::frame::Frame;
+use super::link::{Link, LinkEvent};
+use super::replica::Replica;
+use super::vault::Vault;
+use crate::clock::Ns;
+
+/// What happens to a link, and when.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Fault {
+    /// Nothing passes until then; what is on its way arrives later.
+    Outage {
+        from_ns: Ns,
+        to_ns: Ns,
+    },
+    /// The connection breaks; what is on its way is lost.
+    Reset {
+        at_ns: Ns,
+    },
+    /// The site crashes, and is there again later: what was not durable is lost.
+    Restart {
+        at_ns: Ns,
+        back_ns: Ns,
+    },
+    Bandwidth {
+        at_ns: Ns,
+        bytes_per_s: f64,
+    },
+    Rtt {
+        at_ns: Ns,
+        rtt_ns: Ns,
+    },
+}
+
+impl Fault {
+    const fn at_ns(&self) -> Ns {
+        match *self {
+            Self::Outage { from_ns, .. } => from_ns,
+            Self::Reset { at_ns }
+            | Self::Restart { at_ns, .. }
+            | Self::Bandwidth { at_ns, .. }
+            | Self::Rtt { at_ns, .. } => at_ns,
+        }
+    }
+}
+
+/// What a restart of the modelled site does to its vault.
+pub trait Crash {
+    fn crash(&mut self);
+}
+
+impl Crash for super::vault::Counts {
+    fn crash(&mut self) {}
+}
+
+impl Crash for super::vault::Memory {
+    fn crash(&mut self) {
+        Self::crash(self);
+    }
+}
+
+/// A link's nature.
+#[derive(Debug, Clone)]
+pub struct Line {
+    pub bytes_per_s: f64,
+    pub rtt_ns: Ns,
+    /// Share of a body's bytes that travels, with compression.
+    pub compression_ratio: f64,
+    /// How long after its arrival an entry is durable.
+    pub sync_ns: Ns,
+    pub faults: Vec<Fault>,
+}
+
+enum Connection {
+    Down,
+    /// Up at this time, if nothing happens before.
+    Opening(Ns),
+    Up,
+}
+
+/// The model. Everything in it happens in the order of time, whenever it is looked at.
+pub struct Model<V> {
+    line: Line,
+    pub replica: Replica<V>,
+    connection: Connection,
+    /// From now on, sorted by time, last first.
+    faults: Vec<Fault>,
+    outage_until_ns: Ns,
+    site_down_until_ns: Ns,
+    shaped: bool,
+    /// When the last frame will have left, and what is on its way, by arrival.
+    busy_until_ns: Ns,
+    forward: VecDeque<(Ns, Frame)>,
+    back: VecDeque<(Ns, Frame, Ns)>,
+    /// An entry was taken and is not durable yet; when it will be.
+    sync_at_ns: Option<Ns>,
+    told: Vec<LinkEvent>,
+    looked_ns: Ns,
+    pub sent_bytes: u64,
+    busy_ns: Ns,
+}
+
+impl<V: Vault + Crash> Model<V> {
+    #[must_use]
+    pub fn new(line: Line, vault: V) -> Self {
+        let mut faults = line.faults.clone();
+        faults.sort_by_key(|fault| std::cmp::Reverse(fault.at_ns()));
+        Self {
+            line,
+            replica: Replica::new(vault),
+            connection: Connection::Down,
+            faults,
+            outage_until_ns: 0,
+            site_down_until_ns: 0,
+            shaped: true,
+            busy_until_ns: 0,
+            forward: VecDeque::new(),
+            back: VecDeque::new(),
+            sync_at_ns: None,
+            told: Vec::new(),
+            looked_ns: 0,
+            sent_bytes: 0,
+            busy_ns: 0,
+        }
+    }
+
+    /// Faults count from here on: the trace's start.
+    pub fn start_faults(&mut self, start_ns: Ns) {
+        for fault in &mut self.faults {
+            match fault {
+                Fault::Outage { from_ns, to_ns } => {
+                    *from_ns += start_ns;
+                    *to_ns += start_ns;
+                }
+                Fault::Restart { at_ns, back_ns } => {
+                    *at_ns += start_ns;
+                    *back_ns += start_ns;
+                }
+                Fault::Reset { at_ns }
+                | Fault::Bandwidth { at_ns, .. }
+                | Fault::Rtt { at_ns, .. } => {
+                    *at_ns += start_ns;
+                }
+            }
+        }
+    }
+
+    /// Adds a fault: for tests that make them up as they go.
+    pub fn fault(&mut self, fault: Fault) {
+        let at = self.faults.partition_point(|other| other.at_ns() > fault.at_ns());
+        self.faults.insert(at, fault);
+    }
+
+    /// Entries that have left the source and not arrived.
+    #[must_use]
+    pub fn in_flight(&self, now: Ns) -> usize {
+        self.forward.iter().filter(|(at, _)| *at > now).count()
+    }
+
+    #[must_use]
+    pub fn is_disturbed(&self, now: Ns) -> bool {
+        now < self.outage_until_ns
+            || now < self.site_down_until_ns
+            || !matches!(self.connection, Connection::Up)
+    }
+
+    const fn half_rtt_ns(&self) -> Ns {
+        if self.shaped { self.line.rtt_ns / 2 } else { 0 }
+    }
+
+    fn transmission_ns(&self, bytes: u64) -> Ns {
+        if self.shaped { (bytes as f64 / self.line.bytes_per_s * 1e9).ceil() as Ns } else { 0 }
+    }
+
+    /// Everything that happens up to `now`, in its order.
+    pub fn advance(&mut self, now: Ns) {
+        loop {
+            let fault = self.faults.last().map(Fault::at_ns).unwrap_or(Ns::MAX);
+            let arrival = self.forward.front().map_or(Ns::MAX, |(at, _)| *at);
+            let sync = self.sync_at_ns.unwrap_or(Ns::MAX);
+            let next = fault.min(arrival).min(sync);
+            if next > now {
+                break;
+            }
+            if fault == next {
+                self.strike();
+            } else if sync == next {
+                self.sync_at_ns = None;
+                self.make_durable(next);
+            } else if let Some((at, frame)) = self.forward.pop_front() {
+                self.arrive(at, frame);
+            }
+        }
+        if let Connection::Opening(at) = self.connection
+            && at <= now
+        {
+            self.connection = Connection::Up;
+            self.busy_until_ns = self.busy_until_ns.max(at);
+            self.told.push(LinkEvent::Up);
+        }
+    }
+
+    fn strike(&mut self) {
+        let Some(fault) = self.faults.pop() else { return };
+        match fault {
+            Fault::Outage { from_ns, to_ns } => {
+                self.outage_until_ns = self.outage_until_ns.max(to_ns);
+                let pause = to_ns.saturating_sub(from_ns);
+                if self.busy_until_ns > from_ns {
+                    self.busy_until_ns += pause;
+                }
+                // What was on its way is sent again by the transport once it can.
+                for (at, _) in &mut self.forward {
+                    *at += pause;
+                }
+                for (at, ..) in &mut self.back {
+                    if *at > from_ns {
+                        *at += pause;
+                    }
+                }
+            }
+            Fault::Reset { at_ns } => self.disconnect(at_ns, "connection reset"),
+            Fault::Restart { at_ns, back_ns } => {
+                self.disconnect(at_ns, "the site is gone");
+                self.replica.vault.crash();
+                self.replica.restart();
+                self.sync_at_ns = None;
+                self.site_down_until_ns = self.site_down_until_ns.max(back_ns);
+            }
+            Fault::Bandwidth { at_ns, bytes_per_s } => {
+                // What waits for its transmission takes longer, or less long.
+                let scale = self.line.bytes_per_s / bytes_per_s;
+                let half = self.half_rtt_ns();
+                for (at, _) in &mut self.forward {
+                    let left = at.saturating_sub(half);
+                    if left > at_ns {
+                        *at = at_ns + ((left - at_ns) as f64 * scale) as Ns + half;
+                    }
+                }
+                if self.busy_until_ns > at_ns {
+                    let left = (self.busy_until_ns - at_ns) as f64;
+                    self.busy_until_ns = at_ns + (left * scale) as Ns;
+                }
+                self.line.bytes_per_s = bytes_per_s;
+            }
+            Fault::Rtt { rtt_ns, .. } => self.line.rtt_ns = rtt_ns,
+        }
+    }
+
+    fn disconnect(&mut self, at_ns: Ns, why: &str) {
+        self.forward.clear();
+        self.back.clear();
+        self.busy_until_ns = at_ns;
+        if !matches!(self.connection, Connection::Down) {
+            self.connection = Connection::Down;
+            self.told.push(LinkEvent::Down(why.to_owned()));
+        }
+    }
+
+    fn arrive(&mut self, at: Ns, frame: Frame) {
+        let answer = match frame {
+            Frame::Hello(hello) => Some(self.replica.greet(&hello, at)),
+            Frame::Entry(entry) => match self.replica.take(&entry, at) {
+                Ok(answer) => {
+                    if answer.is_none() {
+                        if self.line.sync_ns == 0 {
+                            self.make_durable(at);
+                        } else {
+                            self.sync_at_ns.get_or_insert(at + self.line.sync_ns);
+                            let received = self.replica.received();
+                            self.reply(at, received);
+                        }
+                    }
+                    answer
+                }
+                Err(error) => Some(Frame::Refuse(error.to_string())),
+            },
+            _ => None,
+        };
+        if let Some(answer) = answer {
+            self.reply(at, answer);
+        }
+    }
+
+    fn make_durable(&mut self, at: Ns) {
+        match self.replica.sync(at) {
+            Ok(Some(answer)) => self.reply(at, answer),
+            Ok(None) => {}
+            Err(error) => self.reply(at, Frame::Refuse(error.to_string())),
+        }
+    }
+
+    fn reply(&mut self, at: Ns, frame: Frame) {
+        let one_way = self.half_rtt_ns();
+        let from = at.max(self.outage_until_ns);
+        let last = self.back.back().map_or(0, |(at, ..)| *at);
+        self.back.push_back(((from + one_way).max(last), frame, one_way));
+    }
+
+    /// Share of the time since `since_ns` in which the line was busy.
+    #[must_use]
+    pub fn busy_share(&self, since_ns: Ns, now: Ns) -> f64 {
+        self.busy_ns as f64 / now.saturating_sub(since_ns).max(1) as f64
+    }
+}
+
+impl<V: Vault + Crash> Link for Model<V> {
+    fn connect(&mut self, now: Ns) {
+        self.advance(now);
+        // A transport's handshake, then TLS's: a round trip each.
+        let from = now.max(self.outage_until_ns).max(self.site_down_until_ns);
+        self.connection = Connection::Opening(from + 4 * self.half_rtt_ns());
+    }
+
+    fn reset(&mut self, now: Ns, why: &str) {
+        self.advance(now);
+        self.disconnect(now, why);
+    }
+
+    fn send(&mut self, now: Ns, frame: Frame) {
+        if !matches!(self.connection, Connection::Up) {
+            return;
+        }
+        let bytes = frame.wire_bytes(self.line.compression_ratio);
+        self.sent_bytes += bytes;
+        let start = now.max(self.busy_until_ns).max(self.outage_until_ns);
+        let took = self.transmission_ns(bytes);
+        self.busy_ns += took;
+        self.busy_until_ns = start + took;
+        let last = self.forward.back().map_or(0, |(at, _)| *at);
+        self.forward.push_back(((self.busy_until_ns + self.half_rtt_ns()).max(last), frame));
+    }
+
+    fn wants(&self, now: Ns) -> bool {
+        matches!(self.connection, Connection::Up) && self.busy_until_ns <= now
+    }
+
+    fn poll(&mut self, now: Ns, out: &mut Vec<LinkEvent>) {
+        self.advance(now);
+        self.looked_ns = now;
+        out.append(&mut self.told);
+        while self.back.front().is_some_and(|(at, ..)| *at <= now) {
+            let Some((_, frame, one_way_ns)) = self.back.pop_front() else { break };
+            out.push(LinkEvent::Frame { frame, one_way_ns });
+        }
+    }
+
+    fn next_event_ns(&self) -> Option<Ns> {
+        let opening = match self.connection {
+            Connection::Opening(at) => Some(at),
+            _ => None,
+        };
+        // Arrivals at the site matter when their answers are back: until then nobody looks.
+        let back = self.half_rtt_ns();
+        [
+            opening,
+            self.faults.last().map(Fault::at_ns),
+            self.forward.front().map(|(at, _)| at + back),
+            self.back.front().map(|(at, ..)| *at),
+            self.sync_at_ns.map(|at| at + back),
+            (self.busy_until_ns > self.looked_ns).then_some(self.busy_until_ns),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn shape(&mut self, on: bool, now: Ns) {
+        self.advance(now);
+        if on && !self.shaped {
+            self.start_faults(now);
+        }
+        self.shaped = on;
+    }
+
+    fn close(&mut self, now: Ns) -> serde_json::Value {
+        self.advance(now);
+        serde_json::json!({"sent_bytes": self.sent_bytes})
+    }
+}

@@ -1,0 +1,142 @@
+//! The far end: takes entries in their order, each once, and tells how far it has got.
+
+use std::collections::VecDeque;
+
+use super::entry::Kind;
+use super::frame::{Durable, Frame, Hello};
+use super::vault::{Refusal, Vault};
+use crate::clock::Ns;
+use crate::error::Result;
+
+/// Points whose time of durability is remembered for a source that was cut off.
+const REMEMBERED: usize = 1024;
+
+/// The replica's side of the protocol, over any vault.
+pub struct Replica<V> {
+    pub vault: V,
+    /// Points appended and not durable yet.
+    fresh: Vec<u64>,
+    /// Points that became durable, when, and after which entry.
+    durable: VecDeque<(u64, Ns, u64)>,
+    durable_no: u64,
+    /// The last entry that was acknowledged as durable to this connection.
+    told_no: u64,
+}
+
+impl<V: Vault> Replica<V> {
+    pub fn new(vault: V) -> Self {
+        let durable_no = vault.received_no();
+        Self { vault, fresh: Vec::new(), durable: VecDeque::new(), durable_no, told_no: 0 }
+    }
+
+    /// Answers a source that has connected.
+    pub fn greet(&mut self, hello: &Hello, now: Ns) -> Frame {
+        if hello.version != super::frame::VERSION {
+            return Frame::Refuse(format!(
+                "the source speaks version {} of the protocol, the site {}",
+                hello.version,
+                super::frame::VERSION
+            ));
+        }
+        // What it need not send again must not be lost again.
+        let _ = self.vault.sync(now);
+        self.durable_no = self.vault.received_no();
+        for id in self.fresh.drain(..) {
+            self.durable.push_back((id, now, self.durable_no));
+        }
+        self.told_no = self.durable_no;
+        let next_no = self.vault.received_no() + 1;
+        if hello.acked_no >= next_no {
+            return Frame::Refuse(format!(
+                "the store ends at entry {}, the source knows {} to be durable: it is of another \
+                 run, or was put back",
+                next_no - 1,
+                hello.acked_no
+            ));
+        }
+        Frame::Welcome { next_no, points: self.points_after(hello.acked_no, now) }
+    }
+
+    /// Takes an entry; a frame to send back at once, if any.
+    ///
+    /// # Errors
+    /// The vault broke.
+    pub fn take(
+        &mut self,
+        entry: &std::sync::Arc<super::entry::Entry>,
+        now: Ns,
+    ) -> Result<Option<Frame>> {
+        let expected = self.vault.received_no() + 1;
+        if entry.no < expected {
+            return Ok(None);
+        }
+        if entry.no > expected {
+            return Ok(Some(Frame::Refuse(format!(
+                "entry {} came where {expected} was expected",
+                entry.no
+            ))));
+        }
+        match self.vault.append(entry, now) {
+            Ok(()) => {
+                if let Kind::Point { id, .. } = entry.kind {
+                    self.fresh.push(id);
+                }
+                Ok(None)
+            }
+            Err(Refusal::Full) => Ok(Some(Frame::Full)),
+            Err(Refusal::Broken(error)) => Err(error),
+        }
+    }
+
+    /// Makes durable what there is; the acknowledgement, if anything is new.
+    ///
+    /// # Errors
+    /// The vault broke.
+    pub fn sync(&mut self, now: Ns) -> Result<Option<Frame>> {
+        match self.vault.sync(now) {
+            Ok(()) => {}
+            Err(Refusal::Full) => {
+                self.fresh.clear();
+                return Ok(Some(Frame::Full));
+            }
+            Err(Refusal::Broken(error)) => return Err(error),
+        }
+        self.durable_no = self.vault.received_no();
+        for id in self.fresh.drain(..) {
+            self.durable.push_back((id, now, self.durable_no));
+        }
+        while self.durable.len() > REMEMBERED {
+            self.durable.pop_front();
+        }
+        if self.durable_no <= self.told_no {
+            return Ok(None);
+        }
+        let points = self.points_after(self.told_no, now);
+        self.told_no = self.durable_no;
+        Ok(Some(Frame::Ack { received_no: self.durable_no, durable_no: self.durable_no, points }))
+    }
+
+    /// Acknowledges what is in memory, for a source that waits for no more.
+    pub fn received(&self) -> Frame {
+        Frame::Ack {
+            received_no: self.vault.received_no(),
+            durable_no: self.told_no,
+            points: Vec::new(),
+        }
+    }
+
+    /// The site was restarted: what it knew beside the vault is gone.
+    pub fn restart(&mut self) {
+        self.fresh.clear();
+        self.durable_no = self.vault.received_no();
+        self.told_no = 0;
+    }
+
+    fn points_after(&self, no: u64, now: Ns) -> Vec<Durable> {
+        self.durable
+            .iter()
+            .filter(|(_, _, at)| *at > no)
+            .map(|(id, at, _)| Durable { id: *id, age_ns: now - at })
+            .collect()
+    }
+}

@@ -1,0 +1,437 @@
+//! The source: from completed writes to the stream, and what it does when the link falls behind.
+//!
+//! A state machine. It is told of writes, of time and of what the link has to say, and puts what
+//! its filter has to do into [`Source::outputs`].
+
+use std::collections::VecDeque;
+
+use super::dirty::Dirty;
+use super::entry::{Batch, Change, Entry, Kind, RECORD_HEADER_MAX, Record};
+use super::fold::fold;
+use super::frame::{Durable, Frame, Hello, VERSION};
+use super::journal::Journal;
+use super::link::{Link, LinkEvent};
+use crate::clock::Ns;
+use crate::filters::DataMode;
+
+/// Continuous points are told at steps of this.
+const CONTINUOUS_STEP_NS: Ns = 1_000_000;
+
+mod connection;
+mod degrade;
+
+pub use degrade::READS_MAX;
+
+/// What a write waits for before it is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waits {
+    /// Nothing: it is in the journal.
+    Async,
+    /// The replica has it in memory.
+    SemiSync,
+    /// The replica has it on stable storage.
+    Sync,
+}
+
+/// What happens when the journal is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Degrade {
+    /// Blocks are marked instead: a hole until they have been sent again.
+    Bitmap,
+    /// Writes are held back first, so that the link may catch up.
+    Backpressure,
+    /// The journal takes what there is room for; lag grows.
+    Lag,
+}
+
+/// The source's settings.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub run: String,
+    pub disks: Vec<String>,
+    pub data: DataMode,
+    pub waits: Waits,
+    pub degrade: Degrade,
+    /// 0 for continuous.
+    pub point_interval_ns: Ns,
+    pub batch_bytes: u64,
+    pub folding: bool,
+    /// What the journal holds at most.
+    pub journal_bytes: u64,
+    /// Writes are held back from here on, with backpressure.
+    pub high_water_bytes: u64,
+    /// Block of the bitmap and of the reads of a resynchronisation.
+    pub block_bytes: u64,
+    /// Entries on their way at most.
+    pub window_bytes: u64,
+    /// The link is given up when nothing was confirmed for so long.
+    pub timeout_ns: Ns,
+    /// A synchronous write waits for the replica no longer than this.
+    pub sync_timeout_ns: Ns,
+    pub retention_ns: Ns,
+    pub retention_bytes: u64,
+}
+
+/// What replication is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Normal,
+    /// Writes are held back.
+    Backpressure,
+    /// Blocks are marked, nothing is journaled.
+    Bitmap,
+    /// Marked blocks are read and sent, new writes journaled.
+    Resync,
+    /// A synchronous filter that waits for the replica no longer.
+    Detached,
+}
+
+impl Mode {
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Backpressure => "backpressure",
+            Self::Bitmap => "bitmap",
+            Self::Resync => "resync",
+            Self::Detached => "detached",
+        }
+    }
+
+    /// The number in the timeline's gauge.
+    #[must_use]
+    pub const fn code(self) -> i64 {
+        self as i64
+    }
+}
+
+/// What the filter has to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// A restore point has become recoverable.
+    Point {
+        id: u64,
+        cut_ns: Ns,
+        recoverable_ns: Ns,
+        bytes: u64,
+    },
+    /// No restore point was made in this stretch.
+    Hole {
+        from_ns: Ns,
+        to_ns: Ns,
+        reason: &'static str,
+        resync_bytes: u64,
+    },
+    Mode(Mode),
+    Link {
+        up: bool,
+        why: String,
+    },
+    /// Synchronous writes up to this entry may be acknowledged.
+    Release {
+        no: u64,
+    },
+    /// All synchronous writes that wait: the replica is waited for no longer.
+    ReleaseAll,
+    /// The far end refuses this source: the run cannot go on as declared.
+    Fatal {
+        message: String,
+    },
+}
+
+/// A point on its way.
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    id: u64,
+    no: u64,
+    cut_ns: Ns,
+    /// Sent for it, with bytes in place of tokens.
+    bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Down { retry_ns: Ns },
+    Connecting,
+    Greeting,
+    Up,
+}
+
+/// The replication of one group of disks.
+pub struct Source {
+    config: Config,
+    pub outputs: Vec<Output>,
+    journal: Journal,
+    open: Batch,
+    mode: Mode,
+    state: State,
+    backoff_ns: Ns,
+    /// When the far end last confirmed something, or had nothing to confirm.
+    progress_ns: Ns,
+    last_id: u64,
+    points: VecDeque<Pending>,
+    since_point_bytes: u64,
+    /// Cut of the newest point that is recoverable or on its way.
+    newest_cut_ns: Ns,
+    /// Cut of the newest point that is recoverable.
+    last_recoverable_cut_ns: Ns,
+    /// All that was received, as far as acknowledgements say.
+    received_no: u64,
+    /// Entries up to here hold writes that waited for nothing.
+    unwaited_no: u64,
+    dirty: Dirty,
+    reads: u64,
+    reads_from_ns: Ns,
+    hole: Option<degrade::Hole>,
+    resync_bytes: u64,
+    /// When the last continuous point was told, and the one kept back.
+    told_ns: Ns,
+    untold: Option<(Ns, Ns)>,
+    counts: Counts,
+}
+
+/// Totals for the manifest.
+#[derive(Debug, Clone, Copy, Default, serde::Serialize)]
+pub struct Counts {
+    pub captured_bytes: u64,
+    pub entries: u64,
+    pub points: u64,
+    pub points_lost: u64,
+    pub resyncs: u64,
+    pub resync_bytes: u64,
+    pub reconnects: u64,
+    pub peak_journal_bytes: u64,
+}
+
+impl Source {
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            dirty: Dirty::new(config.disks.len(), config.block_bytes),
+            config,
+            outputs: Vec::new(),
+            journal: Journal::new(),
+            open: Batch::default(),
+            mode: Mode::Normal,
+            state: State::Down { retry_ns: 0 },
+            backoff_ns: connection::BACKOFF_MIN_NS,
+            progress_ns: 0,
+            last_id: 0,
+            points: VecDeque::new(),
+            since_point_bytes: 0,
+            newest_cut_ns: 0,
+            last_recoverable_cut_ns: 0,
+            received_no: 0,
+            unwaited_no: 0,
+            reads: 0,
+            reads_from_ns: 0,
+            hole: None,
+            resync_bytes: 0,
+            told_ns: 0,
+            untold: None,
+            counts: Counts::default(),
+        }
+    }
+
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    #[must_use]
+    pub const fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Captured and not confirmed.
+    #[must_use]
+    pub const fn backlog_bytes(&self) -> u64 {
+        self.journal.bytes() + self.open.real_bytes + self.dirty.bytes()
+    }
+
+    /// Age of the oldest write that is not confirmed.
+    #[must_use]
+    pub fn lag_ns(&self, now: Ns) -> Ns {
+        if self.hole.is_some() {
+            return now.saturating_sub(self.newest_cut_ns);
+        }
+        let open = (!self.open.is_empty()).then_some(self.open.first_ns);
+        self.journal.oldest_ns().or(open).map_or(0, |oldest| now.saturating_sub(oldest))
+    }
+
+    /// Nothing is on its way, and nothing has to be sent again.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.journal.is_empty() && self.open.is_empty() && self.hole.is_none()
+    }
+
+    /// A write (or discard) has completed. The entry that a synchronous one waits for, 0 for none.
+    #[inline]
+    pub fn record(&mut self, record: &Record<'_>) -> u64 {
+        let now = record.time_ns;
+        self.dirty.reaches(record.disk, record.offset_bytes + record.length_bytes);
+        if self.mode == Mode::Bitmap {
+            self.dirty.mark(record.disk, record.offset_bytes, record.length_bytes);
+            return 0;
+        }
+        let size = RECORD_HEADER_MAX + record.length_bytes;
+        if self.journal.bytes() + self.open.real_bytes + size > self.config.journal_bytes {
+            self.enter_bitmap(now, "journal full");
+            self.dirty.mark(record.disk, record.offset_bytes, record.length_bytes);
+            return 0;
+        }
+        // The batch may be full with this record, and the next one open after it.
+        let no = self.journal.next_no();
+        self.push(record);
+        if self.mode == Mode::Resync {
+            self.dirty.clear_covered(record.disk, record.offset_bytes, record.length_bytes);
+        }
+        if self.waits() == Waits::Async { 0 } else { no }
+    }
+
+    #[inline]
+    fn push(&mut self, record: &Record<'_>) {
+        let before = self.open.real_bytes;
+        self.open.push(record);
+        let grown = self.open.real_bytes - before;
+        self.since_point_bytes += grown;
+        self.counts.captured_bytes += grown;
+        if self.open.real_bytes >= self.config.batch_bytes && !self.folds() {
+            self.close_batch();
+        }
+    }
+
+    /// In a hole there is no point to fold up to: batches go as they fill.
+    const fn folds(&self) -> bool {
+        self.config.folding && self.hole.is_none()
+    }
+
+    /// What writes wait for now.
+    #[must_use]
+    pub const fn waits(&self) -> Waits {
+        match self.mode {
+            Mode::Detached | Mode::Bitmap | Mode::Resync => Waits::Async,
+            Mode::Normal | Mode::Backpressure => self.config.waits,
+        }
+    }
+
+    fn close_batch(&mut self) {
+        if self.open.is_empty() {
+            return;
+        }
+        let buffer = self.journal.buffer();
+        let entry = self.open.close(self.journal.next_no(), buffer);
+        if self.folds() {
+            let records: Vec<Record<'_>> =
+                entry.records(self.config.data).filter_map(Result::ok).collect();
+            let mut batches = Vec::new();
+            fold(&records, self.config.data, self.config.batch_bytes, |batch| batches.push(batch));
+            for mut batch in batches {
+                let no = self.journal.next_no();
+                self.append(batch.close(no, Vec::new()));
+            }
+        } else {
+            self.append(entry);
+        }
+    }
+
+    fn append(&mut self, entry: Entry) {
+        self.counts.entries += 1;
+        self.journal.push(entry);
+        self.counts.peak_journal_bytes = self.counts.peak_journal_bytes.max(self.journal.bytes());
+    }
+
+    /// Cuts a restore point: the state after all writes acknowledged before `now`.
+    pub fn cut(&mut self, now: Ns) {
+        if self.hole.is_some() {
+            return;
+        }
+        self.close_batch();
+        // Writes that wait for the replica are not acknowledged: the point lies before them.
+        let after_no = match self.waits() {
+            Waits::Async => self.journal.next_no() - 1,
+            Waits::SemiSync => self.received_no.max(self.journal.confirmed_no()),
+            Waits::Sync => self.journal.confirmed_no(),
+        }
+        .max(self.unwaited_no);
+        self.last_id += 1;
+        let (id, no) = (self.last_id, self.journal.next_no());
+        self.append(Entry::mark(no, Kind::Point { id, cut_ns: now, after_no }, now));
+        let bytes = std::mem::take(&mut self.since_point_bytes);
+        self.points.push_back(Pending { id, no, cut_ns: now, bytes });
+        self.counts.points += 1;
+        self.newest_cut_ns = now;
+    }
+
+    fn confirm(&mut self, no: u64, points: &[Durable], one_way_ns: Ns, now: Ns) {
+        self.journal.confirm(no);
+        self.progress_ns = now;
+        while let Some(point) = self.points.front().copied() {
+            if point.no > no {
+                break;
+            }
+            self.points.pop_front();
+            self.last_recoverable_cut_ns = point.cut_ns;
+            let age = points.iter().find(|told| told.id == point.id).map_or(0, |told| told.age_ns);
+            let recoverable_ns = now.saturating_sub(one_way_ns + age).max(point.cut_ns);
+            let Pending { id, cut_ns, bytes, .. } = point;
+            self.outputs.push(Output::Point { id, cut_ns, recoverable_ns, bytes });
+        }
+        if self.is_continuous() {
+            let arrived_ns = now.saturating_sub(one_way_ns);
+            let open = (!self.open.is_empty()).then_some(self.open.first_ns);
+            let cut_ns = self.journal.oldest_ns().or(open).unwrap_or(arrived_ns);
+            self.tell_continuous(cut_ns.min(arrived_ns), arrived_ns);
+        }
+    }
+
+    const fn is_continuous(&self) -> bool {
+        self.config.point_interval_ns == 0 && self.hole.is_none()
+    }
+
+    /// Continuous replication: every state up to `cut_ns` is recoverable since then. There are as
+    /// many such points as writes: of those within a millisecond the last is told.
+    fn tell_continuous(&mut self, cut_ns: Ns, recoverable_ns: Ns) {
+        self.newest_cut_ns = self.newest_cut_ns.max(cut_ns);
+        self.last_recoverable_cut_ns = self.last_recoverable_cut_ns.max(cut_ns);
+        if let Some((_, since_ns)) = self.untold
+            && recoverable_ns > since_ns + CONTINUOUS_STEP_NS
+        {
+            self.tell_untold();
+        }
+        let since_ns = self.untold.map_or(recoverable_ns, |(_, since)| since);
+        if recoverable_ns > self.told_ns + CONTINUOUS_STEP_NS {
+            self.untold = Some((cut_ns, recoverable_ns));
+            self.tell_untold();
+        } else {
+            self.untold = Some((cut_ns, since_ns.max(recoverable_ns)));
+        }
+    }
+
+    /// Tells the continuous point that was kept back, if any.
+    pub fn tell_untold(&mut self) {
+        let Some((cut_ns, recoverable_ns)) = self.untold.take() else { return };
+        self.told_ns = recoverable_ns;
+        let bytes = std::mem::take(&mut self.since_point_bytes);
+        self.outputs.push(Output::Point { id: self.last_id, cut_ns, recoverable_ns, bytes });
+    }
+
+    /// From here on writes wait for the replica, if the filter is a synchronous one.
+    fn resume_waiting(&mut self) {
+        self.close_batch();
+        self.unwaited_no = self.journal.next_no() - 1;
+        self.set_mode(Mode::Normal);
+    }
+
+    fn set_mode(&mut self, mode: Mode) {
+        if self.mode != mode {
+            self.mode = mode;
+            self.outputs.push(Output::Mode(mode));
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The source's connection: greeting, sending, confirmations, and coming back after a break.
+
+use super::{Frame, Hello, Link, LinkEvent, Mode, Ns, Output, Source, State, VERSION, Waits};
+
+pub const BACKOFF_MIN_NS: Ns = 100_000_000;
+const BACKOFF_MAX_NS: Ns = 5_000_000_000;
+/// A full store is asked again after this long.
+const FULL_RETRY_NS: Ns = 5_000_000_000;
+
+impl Source {
+    /// Lets the link have what it wants, and time do what is due.
+    pub fn pump(&mut self, now: Ns, link: &mut dyn Link) {
+        match self.state {
+            State::Down { retry_ns } if now >= retry_ns => {
+                self.state = State::Connecting;
+                link.connect(now);
+            }
+            State::Up => self.send(now, link),
+            _ => {}
+        }
+        if self.mode == Mode::Bitmap && self.state == State::Up && self.journal.is_empty() {
+            self.begin_resync(now);
+            self.send(now, link);
+        }
+    }
+
+    fn send(&mut self, now: Ns, link: &mut dyn Link) {
+        if !self.journal.has_unsent() && self.journal.in_flight_bytes() == 0 {
+            self.progress_ns = now;
+        }
+        while link.wants(now) && self.journal.in_flight_bytes() < self.config.window_bytes {
+            // Folded batches are closed by their point alone.
+            if !self.journal.has_unsent() && !self.folds() {
+                self.close_batch();
+            }
+            let Some(entry) = self.journal.send() else { break };
+            link.send(now, Frame::Entry(entry));
+        }
+        if now > self.progress_ns + self.config.timeout_ns && self.journal.in_flight_bytes() > 0 {
+            link.reset(now, "nothing was confirmed in time");
+        }
+    }
+
+    /// When `pump` has to be called at the latest.
+    #[must_use]
+    pub fn next_due_ns(&self) -> Option<Ns> {
+        match self.state {
+            State::Down { retry_ns } => Some(retry_ns),
+            State::Up if self.journal.in_flight_bytes() > 0 => {
+                Some(self.progress_ns + self.config.timeout_ns + 1)
+            }
+            _ => None,
+        }
+    }
+
+    /// Something happened on the link.
+    pub fn link_event(&mut self, now: Ns, event: LinkEvent, link: &mut dyn Link) {
+        match event {
+            LinkEvent::Up => {
+                self.state = State::Greeting;
+                link.send(
+                    now,
+                    Frame::Hello(Hello {
+                        version: VERSION,
+                        run: self.config.run.clone(),
+                        disks: self.config.disks.clone(),
+                        acked_no: self.journal.confirmed_no(),
+                        fresh: self.journal.confirmed_no() == 0,
+                        retention_ns: self.config.retention_ns,
+                        retention_bytes: self.config.retention_bytes,
+                    }),
+                );
+            }
+            LinkEvent::Down(why) => self.down(now, &why),
+            LinkEvent::Frame { frame, one_way_ns } => self.frame(now, frame, one_way_ns, link),
+        }
+    }
+
+    fn down(&mut self, now: Ns, why: &str) {
+        let was_up = self.state == State::Up;
+        let retry_ns = now + self.backoff_ns;
+        self.backoff_ns = (self.backoff_ns * 2).min(BACKOFF_MAX_NS);
+        self.state = State::Down { retry_ns };
+        if was_up {
+            self.counts.reconnects += 1;
+            self.outputs.push(Output::Link { up: false, why: why.to_owned() });
+        }
+    }
+
+    fn frame(&mut self, now: Ns, frame: Frame, one_way_ns: Ns, link: &mut dyn Link) {
+        match frame {
+            Frame::Welcome { next_no, points } => {
+                if next_no > self.journal.next_no() {
+                    return self.fatal(
+                        link,
+                        now,
+                        "the store holds entries that this run never sent",
+                    );
+                }
+                self.state = State::Up;
+                self.backoff_ns = BACKOFF_MIN_NS;
+                self.received_no = self.received_no.max(next_no - 1);
+                self.confirm(next_no - 1, &points, one_way_ns, now);
+                self.journal.rewind(next_no);
+                self.progress_ns = now;
+                self.release(next_no - 1, next_no - 1);
+                if self.counts.reconnects > 0 {
+                    self.outputs.push(Output::Link { up: true, why: String::new() });
+                }
+            }
+            Frame::Ack { received_no, durable_no, points } => {
+                self.received_no = self.received_no.max(received_no);
+                self.confirm(durable_no, &points, one_way_ns, now);
+                self.release(received_no, durable_no);
+            }
+            Frame::Full => {
+                link.reset(now, "the store is full");
+                self.backoff_ns = FULL_RETRY_NS;
+                if self.mode != Mode::Bitmap {
+                    self.enter_bitmap(now, "store full");
+                }
+            }
+            Frame::Refuse(message) => self.fatal(link, now, &message),
+            Frame::Hello(_) | Frame::Entry(_) => {
+                self.fatal(link, now, "the far end speaks as a source does");
+            }
+        }
+    }
+
+    fn fatal(&mut self, link: &mut dyn Link, now: Ns, message: &str) {
+        link.reset(now, message);
+        self.outputs.push(Output::Fatal { message: message.to_owned() });
+    }
+
+    fn release(&mut self, received_no: u64, durable_no: u64) {
+        match self.config.waits {
+            Waits::Async => {}
+            Waits::SemiSync => self.outputs.push(Output::Release { no: received_no }),
+            Waits::Sync => self.outputs.push(Output::Release { no: durable_no }),
+        }
+        if self.mode == Mode::Detached && !self.journal.has_unsent() {
+            self.resume_waiting();
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! `cdp`: continuous replication to a replica site. The page is below.
+//!
+//! The filter joins the walk of I/Os to the source's state machine ([`crate::cdp::source`]) and
+//! that to its link. See [`hold`] for what it keeps of I/Os, and [`settings`].
+
+use serde_json::{Value, json};
+
+use super::{
+    Answer, Built, Child, ChildData, Class, Cx, Filter, Kind, Properties, Scope, Setting, Up,
+    params,
+};
+use crate::cdp::entry::{Change, Record};
+use crate::cdp::link::{Link, LinkEvent};
+use crate::cdp::model::Model;
+use crate::cdp::source::{Degrade, Mode, Output, READS_MAX, Source, Waits};
+use crate::cdp::vault::Counts;
+use crate::clock::Ns;
+use crate::io::{OK, Op};
+use crate::slab::{IoId, NONE};
+
+#[cfg(test)]
+mod crash_tests;
+mod hold;
+mod page;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use hold::{Active, Held, Waiters};
+use settings::Settings;
+
+pub const KIND: Kind =
+    Kind { name: "cdp", class: Some(Class::Replication), page: page::PAGE, schema, build };
+
+fn schema() -> Value {
+    params::schema_of::<settings::Params>()
+}
+
+fn build(table: &Value, setting: &Setting) -> Built {
+    let settings = settings::read(table, setting)?;
+    let link = Box::new(Model::new(settings.line.clone(), Counts::default()));
+    let properties = Properties {
+        may_defer: true,
+        background_ios: READS_MAX as u32,
+        child_bytes: settings.config.block_bytes,
+        scope: Scope::Group,
+        ..Properties::TRANSPARENT
+    };
+    Ok((Box::new(Cdp::new(settings, link)), properties))
+}
+
+/// The phases of a run, as far as a filter can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Opened; no time has been seen yet.
+    Fresh,
+    Running,
+    /// What is captured goes out, until then at most.
+    Closing(Ns),
+}
+
+pub struct Cdp {
+    settings: Settings,
+    source: Source,
+    link: Box<dyn Link>,
+    active: Active,
+    held: Held,
+    waiters: Waiters,
+    phase: Phase,
+    /// Opened so often: the first time is for the prefill.
+    opened: u32,
+    next_point_ns: Ns,
+    armed_ns: Ns,
+    seen_ns: Ns,
+    events: Vec<LinkEvent>,
+    fatal: Option<String>,
+}
+
+impl Cdp {
+    fn new(settings: Settings, link: Box<dyn Link>) -> Self {
+        Self {
+            source: Source::new(settings.config.clone()),
+            settings,
+            link,
+            active: Active::default(),
+            held: Held::default(),
+            waiters: Waiters::default(),
+            phase: Phase::Fresh,
+            opened: 0,
+            next_point_ns: Ns::MAX,
+            armed_ns: Ns::MAX,
+            seen_ns: 0,
+            events: Vec::new(),
+            fatal: None,
+        }
+    }
+
+    /// The first moment of a phase: points count from its start.
+    fn begin(&mut self, cx: &Cx<'_>, now: Ns) {
+        self.phase = Phase::Running;
+        let interval = self.settings.config.point_interval_ns;
+        if self.opened > 1 {
+            self.link.shape(true, now);
+            let since = cx.since_start(now).max(0) as u64;
+            let next = |beats: u64| now - since + (beats + 1) * interval;
+            self.next_point_ns = since.checked_div(interval).map_or(Ns::MAX, next);
+        } else {
+            self.link.shape(false, now);
+        }
+    }
+
+    /// Takes in what the link has to say, cuts the point that is due, and sends.
+    fn tick(&mut self, cx: &mut Cx<'_>) {
+        let now = cx.now();
+        self.seen_ns = now;
+        if self.phase == Phase::Fresh {
+            self.begin(cx, now);
+        }
+        self.link.poll(now, &mut self.events);
+        for event in std::mem::take(&mut self.events) {
+            self.source.link_event(now, event, &mut *self.link);
+        }
+        // After what the link confirmed: synchronous writes confirmed by now are in the point.
+        if now >= self.next_point_ns {
+            self.source.cut(now);
+            let interval = self.settings.config.point_interval_ns;
+            let missed = (now - self.next_point_ns) / interval;
+            self.next_point_ns += (missed + 1) * interval;
+        }
+        if self
+            .waiters
+            .oldest_ns()
+            .is_some_and(|at| now >= at + self.settings.config.sync_timeout_ns)
+        {
+            self.source.detach();
+        }
+        if self.held.oldest_ns().is_some_and(|at| now >= at + self.settings.hold_ns) {
+            self.source.enter_bitmap(now, "held back too long");
+        }
+        self.source.pump(now, &mut *self.link);
+        self.read_marked(cx, now);
+        self.source.end_resync(now);
+        self.source.pump(now, &mut *self.link);
+        self.act(cx);
+        while !self.held.is_empty() && !self.source.holds_back() {
+            let Some(io) = self.held.take() else { break };
+            self.active.start(cx, io);
+            cx.resume(io);
+        }
+        self.arm(cx, now);
+    }
+
+    fn read_marked(&mut self, cx: &mut Cx<'_>, now: Ns) {
+        while let Some((disk, offset_bytes, length_bytes)) = self.source.next_read(now) {
+            let child = Child {
+                op: Op::Read,
+                offset_bytes,
+                length_bytes,
+                flags: 0,
+                data: ChildData::Own,
+                tag: self.active.read(disk, offset_bytes, length_bytes),
+            };
+            if cx.background_of(disk, child).is_none() {
+                self.active.read_done(child.tag);
+                self.source.read_done(now, (disk, offset_bytes, length_bytes), None, true);
+            }
+        }
+    }
+
+    /// Does what the source asks for.
+    fn act(&mut self, cx: &mut Cx<'_>) {
+        for output in std::mem::take(&mut self.source.outputs) {
+            match output {
+                Output::Release { no } => {
+                    while let Some(io) = self.waiters.take_to(no) {
+                        cx.finish(io, OK);
+                    }
+                }
+                Output::ReleaseAll => {
+                    while let Some(io) = self.waiters.take_to(u64::MAX) {
+                        cx.finish(io, OK);
+                    }
+                }
+                Output::Fatal { message } => {
+                    cx.event("replication_refused", json!({"reason": message}).to_string());
+                    self.fatal = Some(message);
+                }
+                told if self.opened > 1 || self.settings.config.data != cx.data_mode() => {
+                    self.tell(cx, told);
+                }
+                told => self.tell_once_started(cx, told),
+            }
+        }
+    }
+
+    /// Before the trace starts only trouble is worth telling.
+    fn tell_once_started(&self, cx: &mut Cx<'_>, told: Output) {
+        if matches!(told, Output::Link { .. }) {
+            self.tell(cx, told);
+        }
+    }
+
+    fn tell(&self, cx: &mut Cx<'_>, told: Output) {
+        let (kind, detail) = match told {
+            Output::Point { id, cut_ns, recoverable_ns, bytes } => {
+                let (cut, at) = (cx.since_start(cut_ns), cx.since_start(recoverable_ns));
+                if cut < 0 {
+                    return;
+                }
+                let detail = json!({
+                    "id": id, "cut_ns": cut, "recoverable_ns": at, "bytes": bytes
+                });
+                ("restore_point", detail)
+            }
+            Output::Hole { from_ns, to_ns, reason, resync_bytes } => {
+                let from = cx.since_start(from_ns).max(0);
+                let detail = json!({
+                    "from_ns": from, "to_ns": cx.since_start(to_ns), "reason": reason,
+                    "resync_bytes": resync_bytes,
+                });
+                ("hole", detail)
+            }
+            Output::Mode(mode) => ("mode", json!({"mode": mode.name()})),
+            Output::Link { up: true, .. } => ("link", json!({"state": "up"})),
+            Output::Link { up: false, why } => ("link", json!({"state": "down", "why": why})),
+            Output::Release { .. } | Output::ReleaseAll | Output::Fatal { .. } => return,
+        };
+        cx.event_for_all(kind, &detail.to_string());
+    }
+
+    /// Asks to be called when the next thing is due.
+    fn arm(&mut self, cx: &mut Cx<'_>, now: Ns) {
+        let mut next = self.next_point_ns;
+        let held = self.held.oldest_ns().map(|at| at + self.settings.hold_ns);
+        let waits = self.waiters.oldest_ns().map(|at| at + self.settings.config.sync_timeout_ns);
+        let closing = match self.phase {
+            Phase::Closing(until) if until > now => Some(until),
+            _ => None,
+        };
+        for due in [self.source.next_due_ns(), self.link.next_event_ns(), held, waits, closing] {
+            next = next.min(due.unwrap_or(Ns::MAX));
+        }
+        if next < self.armed_ns {
+            self.armed_ns = next.max(now);
+            cx.timer(self.armed_ns, self.armed_ns);
+        }
+    }
+
+    fn record(&mut self, cx: &mut Cx<'_>, io: IoId, now: Ns) -> u64 {
+        let it = cx.io(io);
+        let change = match it.op {
+            Op::Write => Change::Write,
+            Op::WriteZeroes => Change::Zero,
+            Op::Discard => Change::Discard,
+            Op::Read | Op::Flush => return 0,
+        };
+        self.source.record(&Record {
+            change,
+            disk: it.disk,
+            offset_bytes: it.offset_bytes,
+            length_bytes: it.length_bytes,
+            time_ns: now,
+            data: if change == Change::Write { cx.data(io) } else { &[] },
+        })
+    }
+}
+
+impl Filter for Cdp {
+    fn open(&mut self, slots: usize) {
+        self.opened += 1;
+        self.phase = Phase::Fresh;
+        self.active.reserve(slots);
+    }
+
+    #[inline]
+    fn io_start(&mut self, cx: &mut Cx<'_>, io: IoId) -> Answer {
+        if self.phase == Phase::Fresh {
+            self.tick(cx);
+        }
+        if !cx.io(io).op.modifies() {
+            return Answer::Pass;
+        }
+        if self.settings.config.degrade == Degrade::Backpressure
+            && (!self.held.is_empty() || self.source.holds_back())
+        {
+            let now = cx.now();
+            self.held.push(io, now);
+            self.act(cx);
+            self.arm(cx, now);
+            return Answer::Defer;
+        }
+        self.active.start(cx, io);
+        Answer::Pass
+    }
+
+    #[inline]
+    fn io_complete(&mut self, cx: &mut Cx<'_>, io: IoId) -> Up {
+        if !cx.io(io).op.modifies() {
+            return Up::Pass;
+        }
+        self.active.end(io);
+        // What failed is not in the log: a replica holds only what the guest was told is written.
+        if cx.io(io).status != OK {
+            return Up::Pass;
+        }
+        let now = cx.now();
+        self.seen_ns = now;
+        let no = self.record(cx, io, now);
+        if self.link.wants(now) || !self.source.outputs.is_empty() {
+            self.source.pump(now, &mut *self.link);
+            self.act(cx);
+            self.arm(cx, now);
+        }
+        if no == 0 || self.source.waits() == Waits::Async {
+            return Up::Pass;
+        }
+        self.waiters.push(no, io, now);
+        self.arm(cx, now);
+        Up::Defer
+    }
+
+    fn child_complete(&mut self, cx: &mut Cx<'_>, parent: IoId, child: IoId) {
+        debug_assert_eq!(parent, NONE);
+        let now = cx.now();
+        let io = cx.io(child);
+        let (tag, status) = (io.tag, io.status);
+        let Some((block, clean)) = self.active.read_done(tag) else { return };
+        let data = (status == OK && clean).then(|| cx.data(child));
+        self.source.read_done(now, block, data, status != OK);
+        self.tick(cx);
+    }
+
+    fn timer(&mut self, cx: &mut Cx<'_>, token: u64) {
+        if token == self.armed_ns {
+            self.armed_ns = Ns::MAX;
+            self.tick(cx);
+        }
+    }
+
+    fn close(&mut self, cx: &mut Cx<'_>) {
+        let now = cx.now();
+        if self.phase == Phase::Fresh {
+            self.begin(cx, now);
+        }
+        // The last state is worth a point of its own; while seeding, all of it has to arrive.
+        self.next_point_ns = Ns::MAX;
+        self.source.cut(now);
+        let seeding = self.opened < 2;
+        self.phase = Phase::Closing(if seeding { Ns::MAX } else { now + self.settings.drain_ns });
+        self.tick(cx);
+    }
+
+    fn is_busy(&self) -> bool {
+        match self.phase {
+            Phase::Closing(until) => {
+                self.fatal.is_none() && !self.source.is_settled() && self.seen_ns < until
+            }
+            Phase::Fresh | Phase::Running => false,
+        }
+    }
+
+    fn end(&mut self, cx: &mut Cx<'_>) {
+        self.source.tell_untold();
+        self.source.tell_open_hole(cx.now());
+        self.act(cx);
+    }
+
+    fn gauges(&self, out: &mut Vec<(&'static str, i64)>) {
+        out.push(("backlog_bytes", self.source.backlog_bytes() as i64));
+        out.push(("lag_ns", self.source.lag_ns(self.seen_ns) as i64));
+        out.push(("mode", self.source.mode().code()));
+        if self.source.mode() == Mode::Backpressure {
+            out.push(("held_ios", self.held.len() as i64));
+        }
+    }
+}

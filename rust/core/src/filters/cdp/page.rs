@@ -1,0 +1,72 @@
+//! The filter's page, for `explain` and the report.
+
+pub const PAGE: &str = "\
+# cdp
+
+Continuous replication: every write that completes goes into a journal, in order, and over a link
+to a replica site. Restore points are cut at an interval; each is the state after all writes
+acknowledged before it, and nothing else. Failed writes never reach the log.
+
+In virtual time the link is a model with the replica at its far end. A byte has arrived at the end
+of its transmission and half a round trip.
+
+When the journal is full, `degrade` says what happens. `bitmap`: changed blocks are marked instead,
+and there are no restore points (a hole) until all have been read from the disk and sent again; so
+do Zerto and Veeam. `spill-backpressure-bitmap`: writes are held back first, while the journal is
+nearly full, and blocks are marked only when one was held for `backpressure`; so does JetStream.
+`lag`: the journal is large, and lag grows; so do AWS DRS and Azure Site Recovery. The return is
+automatic, and new writes go before blocks that are sent again.
+
+A filter for all disks of the run: a point is one moment on all of them.
+
+## Parameters
+- `rpo`: the target. Required.
+- `point_interval`: between restore points; by default half of `rpo`. `\"0s\"`: continuous, where
+  every instant whose acknowledged writes have arrived is a point.
+- `link`: `bandwidth` (required), `rtt` (`\"0s\"`), `timeout` (`\"10s\"`: without a confirmation for
+  so long the connection is given up), `window` (bytes on their way at most; by default twice what
+  the line holds and eight batches). In virtual time also `compression_ratio` (what compression
+  leaves of a byte, 1 by default), `site_sync` (how long the site takes to make data durable) and
+  `faults`, each with a `kind` and a time `at` after the start: `outage` and `restart` of the site
+  (`for` how long), `reset`, `bandwidth` and `rtt` (with their new value).
+- `journal`: `memory` (`\"256MiB\"`) and `spill`, bytes that are captured and not confirmed.
+- `degrade`: `\"bitmap\"` (default), `\"spill-backpressure-bitmap\"` or `\"lag\"`.
+- `backpressure`: how long a write is held back at most, by default `\"1s\"`.
+- `bitmap_block`: bytes of a marked block, a power of two; by default `\"64KiB\"`.
+- `folding`: of what is written several times between two points, only the last is sent; by
+  default false. Data then leaves when its point is cut.
+- `compression`: `\"none\"` (default), `\"lz4\"` or `\"zstd\"`.
+- `batch`: bytes sent as one entry at most, by default `\"256KiB\"`. A line that is idle gets what
+  there is.
+- `mode`: `\"async\"` (default); `\"semi-sync\"`: a write is acknowledged when the replica has it in
+  memory; `\"sync\"`: when it is durable there.
+- `sync_timeout`: how long a write waits for the replica, by default `\"1s\"`; after that writes
+  wait no more until the replica has caught up.
+- `retention`, `retention_size`: how long, and how many bytes of, earlier states are kept.
+- `drain`: how long the end of a run waits for the link, by default `\"10s\"`.
+
+## Example
+```toml
+[[filter]]
+use = \"cdp\"
+rpo = \"5s\"
+link = { bandwidth = \"100Mbit/s\", rtt = \"20ms\" }
+```
+
+## Class and properties
+Class replication. It defers (held back, or waiting for the replica) and reads marked blocks of
+its own, eight at a time. Events: `restore_point`, `hole`, `mode`, `link`. Gauges: `backlog_bytes`,
+`lag_ns`, `mode` (0 normal, 1 backpressure, 2 bitmap, 3 resync, 4 detached).
+
+## Laws it declares
+Transparent: what is read below is read above. Errors pass up unchanged.
+
+## Unsuitable for
+Judging a product: it has the published behaviour of several, and is none of them.
+
+## Sources
+Veeam Backup & Replication user guide, 'Guaranteed Delivery' (CDP); Zerto, 'Replication pause time'
+and bitmap sync; JetStream DR administration guide, 'Replication log' and 'Backpressure'; AWS
+Elastic Disaster Recovery, 'Data replication status'. Seneca (Ji, Veitch, Wilkes, USENIX ATC 2003)
+for folding within atomic batches.
+";

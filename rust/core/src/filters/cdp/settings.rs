@@ -1,0 +1,270 @@
+//! The parameters of `cdp`, checked, as the source and the link want them.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::super::{ParamError, Setting, params};
+use crate::cdp::model::{Fault, Line};
+use crate::cdp::source::{Config, Degrade, Waits};
+use crate::clock::Ns;
+use crate::units::{ByteRate, Positive, Size, Time};
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Params {
+    /// The target.
+    rpo: Option<Time>,
+    /// Between restore points; 0 for continuous.
+    point_interval: Option<Time>,
+    link: Option<LinkParams>,
+    journal: Option<JournalParams>,
+    degrade: Option<DegradeParam>,
+    /// How long a write is held back at most.
+    backpressure: Option<Time>,
+    /// Block of the bitmap.
+    bitmap_block: Option<Size>,
+    /// Only the last version of a block is sent for a point.
+    folding: Option<bool>,
+    compression: Option<CompressionParam>,
+    batch: Option<Size>,
+    mode: Option<ModeParam>,
+    /// How long a write waits for the replica at most.
+    sync_timeout: Option<Time>,
+    /// How long earlier states are kept.
+    retention: Option<Time>,
+    /// How many bytes of earlier states are kept.
+    retention_size: Option<Size>,
+    /// How long the end of a run waits for the link.
+    drain: Option<Time>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct LinkParams {
+    bandwidth: Option<ByteRate>,
+    rtt: Option<Time>,
+    timeout: Option<Time>,
+    /// Bytes under way at most.
+    window: Option<Size>,
+    /// In virtual time: what compression leaves of a byte.
+    compression_ratio: Option<Positive>,
+    /// In virtual time: how long the site takes to make an entry durable.
+    site_sync: Option<Time>,
+    faults: Option<Vec<FaultParams>>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct FaultParams {
+    kind: FaultKind,
+    at: Time,
+    #[serde(rename = "for")]
+    lasts: Option<Time>,
+    bandwidth: Option<ByteRate>,
+    rtt: Option<Time>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum FaultKind {
+    Outage,
+    Reset,
+    Restart,
+    Bandwidth,
+    Rtt,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct JournalParams {
+    memory: Option<Size>,
+    spill: Option<Size>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum DegradeParam {
+    Bitmap,
+    SpillBackpressureBitmap,
+    Lag,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum CompressionParam {
+    None,
+    Lz4,
+    Zstd,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum ModeParam {
+    Async,
+    SemiSync,
+    Sync,
+}
+
+/// Everything a filter is built from.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub config: Config,
+    pub line: Line,
+    pub hold_ns: Ns,
+    pub drain_ns: Ns,
+}
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const SECOND: Ns = 1_000_000_000;
+
+pub fn read(table: &Value, setting: &Setting) -> Result<Settings, Vec<ParamError>> {
+    let params: Params = params::parse(table)?;
+    let mut faults = Vec::new();
+    let Some(Time(rpo_ns)) = params.rpo else {
+        return Err(vec![ParamError::new("rpo", "expected a time such as \"5s\": the target")]);
+    };
+    let Some(link) = &params.link else {
+        let message = "expected a link such as { bandwidth = \"100Mbit/s\", rtt = \"20ms\" }";
+        return Err(vec![ParamError::new("link", message)]);
+    };
+    let line = line(link, params.compression, &mut faults);
+    let degrade = match params.degrade.unwrap_or(DegradeParam::Bitmap) {
+        DegradeParam::Bitmap => Degrade::Bitmap,
+        DegradeParam::SpillBackpressureBitmap => Degrade::Backpressure,
+        DegradeParam::Lag => Degrade::Lag,
+    };
+    let journal_bytes = journal_bytes(&params, degrade);
+    let size = |size: Option<Size>, default: u64| size.map_or(default, |Size(bytes)| bytes);
+    let time = |time: Option<Time>, default: Ns| time.map_or(default, |Time(ns)| ns);
+    let block_bytes = size(params.bitmap_block, 64 << 10);
+    if !block_bytes.is_power_of_two() || !(512..=MIB).contains(&block_bytes) {
+        faults.push(ParamError::new(
+            "bitmap_block",
+            format!("expected a power of two from 512 to 1MiB, got {block_bytes}"),
+        ));
+    }
+    let batch_bytes = size(params.batch, 256 << 10);
+    if !(4096..=16 * MIB).contains(&batch_bytes) {
+        faults.push(ParamError::new("batch", format!("expected 4KiB to 16MiB, got {batch_bytes}")));
+    }
+    if journal_bytes < setting.longest_bytes + block_bytes {
+        faults.push(ParamError::new(
+            "journal.memory",
+            format!(
+                "expected more than the largest write and a block of the bitmap ({} + {} bytes), \
+                 got {journal_bytes}",
+                setting.longest_bytes, block_bytes
+            ),
+        ));
+    }
+    contradictions(&params, &mut faults);
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let config = Config {
+        run: setting.run.clone(),
+        disks: setting.disks.clone(),
+        data: setting.data,
+        waits: match params.mode.unwrap_or(ModeParam::Async) {
+            ModeParam::Async => Waits::Async,
+            ModeParam::SemiSync => Waits::SemiSync,
+            ModeParam::Sync => Waits::Sync,
+        },
+        degrade,
+        point_interval_ns: time(params.point_interval, (rpo_ns / 2).max(1)),
+        batch_bytes: batch_bytes.min(journal_bytes / 4).max(512),
+        folding: params.folding.unwrap_or(false),
+        journal_bytes,
+        high_water_bytes: journal_bytes / 10 * 9,
+        block_bytes,
+        window_bytes: size(link.window, window(&line, batch_bytes)).min(journal_bytes / 2),
+        timeout_ns: time(link.timeout, 10 * SECOND),
+        sync_timeout_ns: time(params.sync_timeout, SECOND),
+        retention_ns: time(params.retention, 0),
+        retention_bytes: size(params.retention_size, 0),
+    };
+    let hold_ns = time(params.backpressure, SECOND);
+    Ok(Settings { config, line, hold_ns, drain_ns: time(params.drain, 10 * SECOND) })
+}
+
+/// Parameters that are right by themselves and make no sense together.
+fn contradictions(params: &Params, faults: &mut Vec<ParamError>) {
+    let asks_sync = !matches!(params.mode, None | Some(ModeParam::Async));
+    if asks_sync && params.folding == Some(true) {
+        let message = "expected false with a synchronous mode, whose writes wait for no point";
+        faults.push(ParamError::new("folding", message));
+    }
+}
+
+/// Twice what is on its way at full speed, and some batches.
+fn window(line: &Line, batch_bytes: u64) -> u64 {
+    (line.bytes_per_s * line.rtt_ns as f64 / 1e9 * 2.0) as u64 + batch_bytes * 8
+}
+
+fn journal_bytes(params: &Params, degrade: Degrade) -> u64 {
+    let spill = match degrade {
+        Degrade::Bitmap => 0,
+        Degrade::Backpressure => 16 * GIB,
+        Degrade::Lag => 256 * GIB,
+    };
+    let given = params.journal.as_ref();
+    let memory = given.and_then(|journal| journal.memory).map_or(256 * MIB, |Size(bytes)| bytes);
+    memory + given.and_then(|journal| journal.spill).map_or(spill, |Size(bytes)| bytes)
+}
+
+fn line(
+    link: &LinkParams,
+    compression: Option<CompressionParam>,
+    errors: &mut Vec<ParamError>,
+) -> Line {
+    let Some(ByteRate(bytes_per_s)) = link.bandwidth else {
+        let message = "expected a rate such as \"100Mbit/s\"";
+        errors.push(ParamError::new("link.bandwidth", message));
+        return Line {
+            bytes_per_s: 1.0,
+            rtt_ns: 0,
+            compression_ratio: 1.0,
+            sync_ns: 0,
+            faults: Vec::new(),
+        };
+    };
+    let mut faults = Vec::new();
+    for (i, fault) in link.faults.iter().flatten().enumerate() {
+        let Time(at_ns) = fault.at;
+        let mut wants = |key: &str, what: &str| {
+            errors.push(ParamError::new(
+                format!("link.faults[{i}].{key}"),
+                format!("expected {what}"),
+            ));
+        };
+        match (fault.kind, fault.lasts, fault.bandwidth, fault.rtt) {
+            (FaultKind::Outage, Some(Time(lasts)), ..) => {
+                faults.push(Fault::Outage { from_ns: at_ns, to_ns: at_ns + lasts });
+            }
+            (FaultKind::Restart, Some(Time(lasts)), ..) => {
+                faults.push(Fault::Restart { at_ns, back_ns: at_ns + lasts });
+            }
+            (FaultKind::Reset, ..) => faults.push(Fault::Reset { at_ns }),
+            (FaultKind::Bandwidth, _, Some(ByteRate(bytes_per_s)), _) => {
+                faults.push(Fault::Bandwidth { at_ns, bytes_per_s });
+            }
+            (FaultKind::Rtt, _, _, Some(Time(rtt_ns))) => faults.push(Fault::Rtt { at_ns, rtt_ns }),
+            (FaultKind::Outage | FaultKind::Restart, ..) => {
+                wants("for", "how long it lasts, such as \"5s\"");
+            }
+            (FaultKind::Bandwidth, ..) => wants("bandwidth", "a rate such as \"10Mbit/s\""),
+            (FaultKind::Rtt, ..) => wants("rtt", "a time such as \"200ms\""),
+        }
+    }
+    let packed = !matches!(compression, None | Some(CompressionParam::None));
+    let ratio = link.compression_ratio.map_or(1.0, |Positive(ratio)| ratio);
+    Line {
+        bytes_per_s,
+        rtt_ns: link.rtt.map_or(0, |Time(ns)| ns),
+        compression_ratio: if packed { ratio } else { 1.0 },
+        sync_ns: link.site_sync.map_or(0, |Time(ns)| ns),
+        faults,
+    }
+}
