@@ -10,9 +10,9 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
-use crate::backends::{Backend, Completion, Request};
+use crate::backends::{Backend, Completion, Counts, Request};
 use crate::clock::{Clock, Ns};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::filters::{Answer, Child, ChildData, Cx, DataMode, Up};
 use crate::io::{OK, Op, Status, flags, row_flags};
 use crate::slab::{IoId, NONE, ON_DISK, Slab};
@@ -245,8 +245,13 @@ impl Pipeline {
     }
 
     #[must_use]
-    pub fn unaligned(&self) -> u64 {
-        self.backend.unaligned()
+    pub fn counts(&self) -> Counts {
+        self.backend.counts()
+    }
+
+    /// Why the backend is of no use any more, told once.
+    pub fn broken(&mut self) -> Option<Error> {
+        self.backend.broken()
     }
 
     /// What the filters of a disk tell of the moment, with their layers.

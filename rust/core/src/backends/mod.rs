@@ -2,12 +2,13 @@
 
 use self::waker::Waker;
 use crate::clock::Ns;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::io::{Op, Status};
 use crate::slab::IoId;
 
 pub mod align;
 pub mod mem;
+pub mod nbd;
 pub mod null;
 pub mod psync;
 pub mod sim;
@@ -75,17 +76,34 @@ pub trait Backend: Send {
         false
     }
 
-    /// Requests that were read, changed and written back because they were not aligned.
-    fn unaligned(&self) -> u64 {
-        0
+    /// What it did beside what it was asked for.
+    fn counts(&self) -> Counts {
+        Counts::default()
+    }
+
+    /// Why nothing will come of any further I/O, told once: the run ends, in good order.
+    fn broken(&mut self) -> Option<Error> {
+        None
     }
 }
 
+/// Counts of a backend.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Requests that were read, changed and written back because they were not aligned.
+    pub unaligned: u64,
+    /// Writes with FUA that were written and then flushed, because the device has no FUA.
+    pub fua_by_flush: u64,
+    /// Flushes, and writes with FUA, that nothing could be done for.
+    pub unflushed: u64,
+}
+
 /// Name and page of each backend, for the catalogue.
-pub const BACKENDS: [(&str, &str); 5] = [
+pub const BACKENDS: [(&str, &str); 6] = [
     ("uring", uring::PAGE),
     ("psync", psync::PAGE),
     ("mem", mem::PAGE),
     ("null", null::PAGE),
     ("sim", sim::PAGE),
+    ("nbd", nbd::PAGE),
 ];

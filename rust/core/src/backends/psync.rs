@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::align::{Bounce, is_aligned};
 use super::target::Target;
 use super::waker::{Bell, Wake, Waker};
-use super::{Backend, Completion, Request};
+use super::{Backend, Completion, Counts, Request};
 use crate::clock::Ns;
 use crate::error::Result;
 use crate::io::{OK, Op, Status};
@@ -398,7 +398,7 @@ impl Backend for Psync {
         Arc::clone(&self.pool.shared) as Waker
     }
 
-    fn unaligned(&self) -> u64 {
-        self.pool.unaligned()
+    fn counts(&self) -> Counts {
+        Counts { unaligned: self.pool.unaligned(), ..Counts::default() }
     }
 }

@@ -13,7 +13,7 @@ use super::align::is_aligned;
 use super::psync::Pool;
 use super::target::Target;
 use super::waker::{Bell, Waker};
-use super::{Backend, Completion, Request};
+use super::{Backend, Completion, Counts, Request};
 use crate::clock::Ns;
 use crate::error::{Error, Result};
 use crate::io::{OK, Op};
@@ -273,8 +273,8 @@ impl Backend for Uring {
         Arc::clone(&self.wake) as Waker
     }
 
-    fn unaligned(&self) -> u64 {
-        self.pool.unaligned()
+    fn counts(&self) -> Counts {
+        Counts { unaligned: self.pool.unaligned(), ..Counts::default() }
     }
 }
 

@@ -49,7 +49,7 @@ pub(super) fn chains(
 /// # Errors
 /// `Input` when one cannot be made or opened, or is somebody else's.
 pub(super) fn auxiliary_targets(options: &Options, chains: &Chains) -> Result<Vec<Target>> {
-    if !options.backend.has_targets() {
+    if !options.backend.has_files() {
         return Ok(Vec::new());
     }
     let mut targets: Vec<Target> = Vec::new();

@@ -100,6 +100,7 @@ fn options(filters: &[&str]) -> Options {
         workers: 1,
         run: String::new(),
         sim: None,
+        server: None,
     }
 }
 

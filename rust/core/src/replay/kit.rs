@@ -7,6 +7,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use super::chain;
+use super::devices;
 use super::options::{BackendKind, ClockKind, Options, Pace};
 use super::oracle::Oracle;
 use super::plan::{Batches, PrefillSource, SweepSource, TraceSource};
@@ -14,6 +15,7 @@ use super::run::{Gate, Output, Settled, Shared};
 use super::scan::DiskScan;
 use super::totals::{Totals, thread_usage};
 use super::worker::{Phase, STAGED_MAX, Worker};
+use crate::backends::nbd::{Nbd, Server};
 use crate::backends::target::Target;
 use crate::backends::{Backend, mem::Mem, null::Null, psync::Psync, sim::Sim, uring::Uring};
 use crate::clock::{Clock, Ns, WallClock};
@@ -31,6 +33,7 @@ pub(super) struct Kit {
     disks: Vec<(u16, DiskScan)>,
     chains: Chains,
     targets: Arc<Vec<Target>>,
+    servers: Vec<Server>,
     data: DataMode,
     lock_align: u64,
     slots: usize,
@@ -51,8 +54,11 @@ impl Kit {
                 targets.push(open_target(options, *disk as usize, found)?);
             }
         }
+        let servers = devices::servers(options, &disks)?;
         targets.extend(chain::auxiliary_targets(options, &chains)?);
-        let align = targets.iter().map(|target| target.offset_align).max().unwrap_or(1);
+        let of_files = targets.iter().map(|target| target.offset_align);
+        let of_servers = servers.iter().map(|server| u64::from(server.export.block_min_bytes));
+        let align = of_files.chain(of_servers).max().unwrap_or(1);
         let unit = properties.iter().map(|p| p.unit_bytes).max().unwrap_or(1).max(1);
         let child = properties.iter().map(|p| p.child_bytes).max().unwrap_or(0);
         let bytes = longest.max(PREFILL_BYTES).max(child) + 2 * unit.max(align);
@@ -60,6 +66,7 @@ impl Kit {
             disks,
             chains,
             targets: Arc::new(targets),
+            servers,
             data,
             lock_align: unit.max(align),
             slots: slots(options, &properties),
@@ -82,6 +89,10 @@ impl Kit {
                 .flat_map(|k| k.targets.iter().take(k.disks.len()).map(|t| t.direct))
                 .collect(),
             workers,
+            servers: kits
+                .iter()
+                .flat_map(|kit| kit.servers.iter().map(|server| server.export.clone()))
+                .collect(),
         }
     }
 
@@ -125,7 +136,11 @@ impl Kit {
         }
         let before = thread_usage();
         let mut trace = TraceSource::new(batches, locals, fits, options.pace, options.speed);
-        worker.run_phase(Phase::Trace, &mut trace, start_ns)?;
+        if let Err(error) = worker.run_phase(Phase::Trace, &mut trace, start_ns) {
+            // What was recorded until then is kept.
+            worker.finish();
+            return Err(error);
+        }
         drop(trace);
         worker.read_gauges(clock_now(&worker));
         worker.close_filters()?;
@@ -151,7 +166,10 @@ impl Kit {
         for (local, (_, found)) in self.disks.iter().enumerate() {
             let align = self.lock_align.max(4096);
             // Rounded out, a run may reach past the end of a target of an odd size.
-            let end = self.targets.get(local).map_or(u64::MAX, |target| target.size_bytes);
+            let end = match self.servers.get(local) {
+                Some(server) => server.export.size_bytes,
+                None => self.targets.get(local).map_or(u64::MAX, |target| target.size_bytes),
+            };
             let pieces = found.prefill.runs(align, PREFILL_BYTES).into_iter();
             runs.extend(pieces.map(|(from, length)| (local as u16, from, length.min(end - from))));
         }
@@ -184,7 +202,11 @@ impl Kit {
             oracles.push(Oracle::new(name, options.seed, knobs, self.data, granule)?);
         }
         let slab = Slab::new(self.slots, self.slot_bytes, options.filters.len() + 1)?;
-        let backend = make_backend(&options, Arc::clone(&self.targets), self.slots, self.data)?;
+        let backend = if options.backend == BackendKind::Nbd {
+            Box::new(Nbd::new(self.servers, Arc::clone(&self.targets), self.slots)?)
+        } else {
+            make_backend(&options, Arc::clone(&self.targets), self.slots, self.data)?
+        };
         let pipeline =
             Pipeline::new(clock, slab, self.data, self.disks.len(), self.chains, backend);
         let disks = self.disks.iter().map(|(disk, _)| *disk).collect();
@@ -305,7 +327,7 @@ fn make_backend(
 ) -> Result<Box<dyn Backend>> {
     let polled = options.pace != Pace::Asap;
     Ok(match options.backend {
-        BackendKind::Null => Box::new(Null::default()),
+        BackendKind::Null | BackendKind::Nbd => Box::new(Null::default()),
         BackendKind::Mem => Box::new(Mem::new(data)),
         BackendKind::Sim => {
             let mut model = options.sim.unwrap_or_default();

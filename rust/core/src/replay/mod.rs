@@ -5,6 +5,7 @@
 //! disks through them, [`run`] starts the workers and collects what they send.
 
 mod chain;
+mod devices;
 pub mod feed;
 pub mod fit;
 pub mod floor;

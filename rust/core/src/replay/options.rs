@@ -15,6 +15,8 @@ pub enum BackendKind {
     Mem,
     Null,
     Sim,
+    /// Named by the policy, not by an option.
+    Nbd,
 }
 
 impl BackendKind {
@@ -26,13 +28,20 @@ impl BackendKind {
             Self::Mem => "mem",
             Self::Null => "null",
             Self::Sim => "sim",
+            Self::Nbd => "nbd",
         }
     }
 
-    /// Needs files.
+    /// The disks are files.
     #[must_use]
     pub const fn has_targets(self) -> bool {
         matches!(self, Self::Uring | Self::Psync)
+    }
+
+    /// What filters keep beside the disk is kept in files.
+    #[must_use]
+    pub const fn has_files(self) -> bool {
+        matches!(self, Self::Uring | Self::Psync | Self::Nbd)
     }
 }
 
@@ -82,6 +91,13 @@ pub struct FilterSpec {
     pub params: Value,
 }
 
+/// The NBD server at the end of a policy, as the policy has it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ServerSpec {
+    pub uri: String,
+    pub params: Value,
+}
+
 /// One round of one policy.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Options {
@@ -120,6 +136,9 @@ pub struct Options {
     pub run: String,
     #[serde(default)]
     pub sim: Option<SimModel>,
+    /// With the backend `nbd`.
+    #[serde(default)]
+    pub server: Option<ServerSpec>,
 }
 
 impl Options {

@@ -15,6 +15,7 @@ use super::kit::Kit;
 use super::options::{ClockKind, Options};
 use super::scan::{DiskScan, Scan};
 use super::totals::{Progress, Totals};
+use crate::backends::nbd::Export;
 use crate::clock::{Ns, monotonic_ns};
 use crate::error::{Error, ErrorKind, Result};
 use crate::filters::Scope;
@@ -95,6 +96,8 @@ pub struct Settled {
     pub lock_align_bytes: u64,
     pub direct: Vec<bool>,
     pub workers: usize,
+    /// What NBD servers said of themselves, one a disk.
+    pub servers: Vec<Export>,
 }
 
 impl Run {

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use serde::Serialize;
 
 use super::worker::Phase;
+use crate::backends::Counts;
 use crate::io::Op;
 use crate::version_map::Outcome;
 
@@ -42,6 +43,9 @@ pub struct Totals {
     pub involuntary_context_switches: u64,
     /// Requests read, changed and written back for the target's alignment.
     pub unaligned: u64,
+    /// Writes with FUA that a flush had to follow, and what could not be made durable at all.
+    pub fua_by_flush: u64,
+    pub unflushed: u64,
     pub recorder_stalled_ns: u64,
 }
 
@@ -87,6 +91,12 @@ impl Totals {
         self.involuntary_context_switches = after[3] - before[3];
     }
 
+    pub(super) fn note_backend(&mut self, counts: Counts) {
+        self.unaligned = counts.unaligned;
+        self.fua_by_flush = counts.fua_by_flush;
+        self.unflushed = counts.unflushed;
+    }
+
     /// Adds another worker's counts.
     pub fn add(&mut self, other: &Self) {
         self.rows += other.rows;
@@ -112,6 +122,8 @@ impl Totals {
         self.context_switches += other.context_switches;
         self.involuntary_context_switches += other.involuntary_context_switches;
         self.unaligned += other.unaligned;
+        self.fua_by_flush += other.fua_by_flush;
+        self.unflushed += other.unflushed;
         self.recorder_stalled_ns += other.recorder_stalled_ns;
         let room = |told: &[String]| TOLD_MAX - told.len().min(TOLD_MAX);
         let (errors, mismatches) = (room(&self.told_errors), room(&self.told_mismatches));

@@ -161,8 +161,17 @@ impl Worker {
             Phase::Prefill | Phase::Sweep => (Pace::Asap, self.options.in_flight_max().min(32)),
         };
         let mut stop_at = None;
+        let mut failure = None;
         loop {
             self.pipeline.poll()?;
+            if let Some(error) = self.pipeline.broken() {
+                if phase == Phase::Prefill {
+                    return Err(error);
+                }
+                // Rows of what was in flight first; the other workers have nothing to wait for.
+                failure = Some(error);
+                self.shared.stop.store(true, Relaxed);
+            }
             self.collect()?;
             if self.shared.stop.load(Relaxed) && stop_at.is_none() {
                 self.abandon_staged();
@@ -173,7 +182,7 @@ impl Worker {
             }
             self.issue_due()?;
             if self.exhausted && self.staged.is_empty() && self.in_flight == 0 {
-                return Ok(());
+                return failure.map_or(Ok(()), Err);
             }
             if stop_at.is_some_and(|at| monotonic_ns() > at) {
                 return Err(Error::failed(format!(
@@ -198,7 +207,7 @@ impl Worker {
             self.pass_time()?;
             self.pipeline.poll()?;
         }
-        Ok(())
+        self.pipeline.broken().map_or(Ok(()), Err)
     }
 
     /// Sends the rows that are left.
@@ -208,7 +217,7 @@ impl Worker {
             self.send(Output::Rows(chunk));
         }
         self.totals.recorder_stalled_ns = self.recorder.stalled_ns;
-        self.totals.unaligned = self.pipeline.unaligned();
+        self.totals.note_backend(self.pipeline.counts());
         self.send_gauges(now, 0);
         self.send_events();
     }
