@@ -77,5 +77,15 @@ def check_filter(use: str, params: dict[str, Any]) -> list[tuple[str, str]]:
     return [(str(path), str(message)) for path, message in _core.check_filter(use, _json(params))]
 
 
+def is_server(use: object) -> bool:
+    """Whether a policy's `use` means an NBD server: its scheme, whatever follows."""
+    return isinstance(use, str) and _core.is_server(use)
+
+
+def check_server(uri: str, params: dict[str, Any]) -> list[tuple[str, str]]:
+    """As `check_filter`, for a filter that is an NBD server; its URI's faults are of key `use`."""
+    return [(str(path), str(message)) for path, message in _core.check_server(uri, _json(params))]
+
+
 def _json(params: dict[str, Any]) -> str:
     return json.dumps(params, allow_nan=False)

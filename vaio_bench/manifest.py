@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaio_bench import _core, environment, schemas, target_state
+from vaio_bench import _core, environment, schemas, servers, target_state
 from vaio_bench.errors import InputError
 from vaio_bench.store import Run, again_of
 from vaio_bench.warnings import RunWarning, WarningKind
@@ -54,7 +54,7 @@ def build(
         "policies": {
             policy.name: {
                 **policy.to_dict(),
-                "layers": [*(use.use for use in policy.filters), backend],
+                "layers": policy.layers(backend),
             }
             for policy in job.policies
         },
@@ -63,7 +63,12 @@ def build(
         "comparison": comparison(plan),
         "round_state": {
             "fills": fills,
-            **target_state.description(prepared.paths, fills=fills, prefills=prefills),
+            **target_state.description(
+                prepared.paths,
+                fills=fills,
+                prefills=prefills,
+                servers=any(policy.server for policy in job.policies),
+            ),
         },
         "order": [list(entry) for entry in job.order],
         "seed": settings.seed,
@@ -174,6 +179,7 @@ def _warnings(
     settings = job.settings
     warnings = [warning for policy in job.policies for warning in policy.warnings]
     warnings += environment.warnings_of(found)
+    warnings += servers.warnings_before(job, target)
     if any(disk["fit_wrapped"] for disk in job.scan["disks"]):
         warnings.append(WarningKind.FIT_TO_WRAPPED.of(fit_to=f"{settings.fit_to_bytes} bytes"))
     if not prepared.preconditioned:

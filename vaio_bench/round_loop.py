@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vaio_bench import manifest, target_state
+from vaio_bench import manifest, servers, target_state
 from vaio_bench.round_process import Ended, RoundError, run_round
 from vaio_bench.store import open_run, part_folder
 from vaio_bench.warnings import WarningKind
@@ -135,6 +135,7 @@ class RoundLoop:
                 "policy": name,
                 "round": number,
                 "filters": self.policies[name].engine_filters(),
+                **servers.engine(self.policies[name], self.job),
             },
         }
         try:
@@ -152,6 +153,7 @@ class RoundLoop:
         if ended.settled["direct"] and "direct" not in writer.manifest["target"]:
             _note_direct(writer, ended.settled)
         writer.manifest["engine"] = ended.settled
+        _note_servers(writer, name, ended.settled["servers"])
         totals = ended.totals
         totals["ios"] = sum(totals["ios_by_op"])
         totals["bytes"] = sum(totals["bytes_by_op"][:2])
@@ -210,3 +212,13 @@ def _note_direct(writer: RunWriter, settled: dict[str, Any]) -> None:
     if not target["direct"]:
         warning = WarningKind.PAGE_CACHE.of(target=target["path"])
         writer.manifest["warnings"].append(manifest.stored(warning))
+
+
+def _note_servers(writer: RunWriter, policy: str, found: list[dict[str, Any]]) -> None:
+    """What NBD servers are is known once they are connected."""
+    kept = writer.manifest["policies"][policy]
+    if found and "servers" not in kept:
+        for warning in servers.warnings_after(policy, found):
+            writer.manifest["warnings"].append(manifest.stored(warning))
+    if found:
+        kept["servers"] = found

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from vaio_bench import _core, manifest, targets
+from vaio_bench import _core, manifest, servers, targets
 from vaio_bench.errors import InputError, VaioBenchError
 from vaio_bench.round_loop import Progress, RoundLoop, shuffled_rounds
 from vaio_bench.run_writer import RunWriter
@@ -177,7 +177,7 @@ def execute(
     """
     plan = Plan(plan) if isinstance(plan, int) else plan
     job = _job(trace, policies, plan, settings)
-    backend, why = _backend(settings.backend)
+    backend, why = _backend(job)
     out = Path(out)
     if not force and out.is_dir() and any(out.iterdir()):
         raise InputError(f"{out}: the folder is not empty; name another, or --force for a run")
@@ -228,7 +228,7 @@ def resume(
     policies = [Policy.from_dict(each) for each in known["policies"].values()]
     plan = _resumed_plan(known, rounds, until, rounds_max)
     job = _job(known["trace"]["path"], policies, plan, settings)
-    backend, _ = _backend(settings.backend)
+    backend, _ = _backend(job)
     target = known["target"]["path"]
     manifest.check_same(run, job, backend, target)
     writer = RunWriter.reopen(run)
@@ -279,7 +279,9 @@ def _job(trace: str | Path, policies: Sequence[Policy], plan: Plan, settings: Se
     plan.check()
     opened = open_trace(trace)
     disks = _chosen_disks(opened, settings)
-    return Job(opened, policies, settings, plan, disks, _scan(opened, disks, settings))
+    job = Job(opened, policies, settings, plan, disks, _scan(opened, disks, settings))
+    servers.check(job)
+    return job
 
 
 def _run_to_its_end(rounds: RoundLoop) -> None:
@@ -325,8 +327,11 @@ def _scan(trace: Trace, disks: list[str], settings: Settings) -> dict[str, Any]:
     return found
 
 
-def _backend(asked: str) -> tuple[str, str | None]:
+def _backend(job: Job) -> tuple[str, str | None]:
     """The backend to use, and why it is not the one that was asked for."""
+    asked = job.settings.backend
+    if servers.every_policy_has_one(job):
+        return servers.BACKEND, "every policy ends at an NBD server"
     if asked == "uring":
         refused = _core.uring_refused()
         if refused is not None:

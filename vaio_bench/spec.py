@@ -44,8 +44,6 @@ _PLANNED_PLACEMENTS = ("thread", "process")
 _FOREIGN = {
     "py:": "a Python filter",
     "so:": "a filter in a shared library",
-    "nbd+unix:": "an NBD server",
-    "nbd:": "an NBD server",
 }
 # A policy's name becomes the name of a folder in the run.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}")
@@ -113,9 +111,21 @@ class Policy:
         head = {key: stored[key] for key in keys}
         return cls(name=stored["name"], filters=tuple(filters), **head)
 
+    @property
+    def server(self) -> FilterUse | None:
+        """The NBD server at the end of the chain, which takes the place of the backend."""
+        last = self.filters[-1] if self.filters else None
+        return last if last is not None and catalogue.is_server(last.use) else None
+
+    def layers(self, backend: str) -> list[str]:
+        """What an I/O passes, first filter first and what stands for the device last."""
+        chain = [use.use for use in self.filters]
+        return [*chain[:-1], "nbd"] if self.server else [*chain, backend]
+
     def engine_filters(self) -> list[dict[str, Any]]:
         """The chain as the engine's options have it: `[{"name", "params"}]`, first filter first."""
-        return [{"name": use.use, "params": use.params} for use in self.filters]
+        chain = self.filters[:-1] if self.server else self.filters
+        return [{"name": use.use, "params": use.params} for use in chain]
 
 
 def direct() -> Policy:
@@ -223,7 +233,9 @@ class _Reader:
             self.fault("filter", "expected [[filter]] tables, one a filter, got " + _shown(tables))
             tables = []
         name, chosen, before_encryption = self._head(head, direct=not tables)
-        filters = [self._filter(i, table) for i, table in enumerate(tables)]
+        filters = [
+            self._filter(i, table, is_last=i + 1 == len(tables)) for i, table in enumerate(tables)
+        ]
         chain = [
             framework.Link(i, use.use, use.filter_class)
             for i, use in enumerate(filters)
@@ -276,13 +288,15 @@ class _Reader:
             chosen = FRAMEWORKS[0]
         return name, chosen, before_encryption
 
-    def _filter(self, index: int, table: dict[str, Any]) -> FilterUse | None:
+    def _filter(self, index: int, table: dict[str, Any], *, is_last: bool) -> FilterUse | None:
         """The filter, or None when it cannot be told which one it is."""
         at = f"filter[{index}]"
         params = {key: value for key, value in table.items() if key not in ("use", "placement")}
         placement = self._placement(at, table.get("placement", "inline"))
         use = table.get("use")
         known = catalogue.filters()
+        if isinstance(use, str) and catalogue.is_server(use):
+            return self._server(at, use, placement, params, is_last=is_last)
         if not isinstance(use, str) or use not in known:
             self.fault(f"{at}.use", _unknown_use(use, list(known)))
             return None
@@ -290,6 +304,16 @@ class _Reader:
         for path, message in unfit or catalogue.check_filter(use, params):
             self.fault(f"{at}.{path}" if path else at, message)
         return FilterUse(use, known[use].filter_class, placement, params)
+
+    def _server(
+        self, at: str, use: str, placement: str, params: dict[str, Any], *, is_last: bool
+    ) -> FilterUse:
+        if not is_last:
+            self.fault(f"{at}.use", f"expected an NBD server as the last filter, got {_shown(use)}")
+        unfit = [fault for key, value in params.items() for fault in _unfit(key, value)]
+        for path, message in unfit or catalogue.check_server(use, params):
+            self.fault(f"{at}.{path}" if path else at, message)
+        return FilterUse(use, None, placement, params)
 
     def _placement(self, at: str, placement: object) -> str:
         if placement in PLACEMENTS:

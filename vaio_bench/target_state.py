@@ -24,13 +24,18 @@ _FILLED = "ranges discarded or zeroed by the round before written with zeros aga
 _PREFILLED = "what the trace reads before it writes it is written through the chain"
 _LEFT = "what is written before it is read keeps the bytes of the round before"
 _MODEL = "the modelled device starts empty"
+_SERVER = "an NBD server's export is as the round before left it"
 
 
-def description(paths: Sequence[str], *, fills: bool, prefills: bool) -> dict[str, object]:
+def description(
+    paths: Sequence[str], *, fills: bool, prefills: bool, servers: bool = False
+) -> dict[str, object]:
     """What a manifest says of the state in which each round starts."""
+    server = [_SERVER] if servers else []
     if not paths:
-        return {"before_each_round": [_MODEL], "fresh_process": True, "left_alone": None}
-    done = [*([_FILLED] if fills else []), _SYNCED, *([_PREFILLED] if prefills else [])]
+        done = server or [_MODEL]
+        return {"before_each_round": done, "fresh_process": True, "left_alone": None}
+    done = [*([_FILLED] if fills else []), _SYNCED, *([_PREFILLED] if prefills else []), *server]
     left = _LEFT if prefills else None
     return {"before_each_round": done, "fresh_process": True, "left_alone": left}
 

@@ -103,6 +103,17 @@ class WarningKind(Enum):
         "the device cannot keep up with the recorded pace: what is measured is its queue",
         "Use a faster device, a lower `--speed`, or `--pace closed`",
     )
+    TARGET_NOT_USED = (
+        "{target} is not used: policy {policy!r} ends at an NBD server",
+        "the server takes the place of the target, and it alone is measured",
+        "Leave `--target` out, or add a policy (or a comparison) that goes to it",
+    )
+    SERVER_WITHOUT_FLUSH = (
+        "policy {policy!r}: {server} offers no flush",
+        "flushes and FUA have no effect there, which makes it look faster than a server that "
+        "makes data durable",
+        "Compare it with servers that offer none either, or start it so that it does",
+    )
     REPLICA_ON_SAME_MACHINE = (
         "the replica site is on the machine that is measured",
         "it competes for processor and device, and its link has no distance",

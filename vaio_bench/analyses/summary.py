@@ -74,6 +74,8 @@ def summary(run: Run | str | Path, policy: str | None = None) -> dict[str, Any]:
         "conflicts": _total(totals, "conflicts"),
         "dropped": _total(totals, "dropped"),
         "unaligned": _total(totals, "unaligned"),
+        "fua_by_flush": _total(totals, "fua_by_flush"),
+        "unflushed": _total(totals, "unflushed"),
         "backend": run.manifest.get("backend", {}).get("used"),
         "direct": run.manifest.get("target", {}).get("direct"),
         "warnings": [warning["code"] for warning in run.manifest.get("warnings", [])],

@@ -113,6 +113,8 @@ def _print(found: dict[str, Any]) -> None:
         ("conflicts", "overlapped an I/O in flight"),
         ("dropped", "were not issued"),
         ("unaligned", "were read, changed and written back for the target's alignment"),
+        ("fua_by_flush", "with FUA were written and then flushed: the server has no FUA"),
+        ("unflushed", "asked for durability that the server does not offer"),
     ):
         if found[key]:
             console.print(f"{found[key]:,} I/Os {what}")

@@ -95,6 +95,7 @@ impl Round {
     /// Starts the round; takes the scan over. `options` is JSON.
     #[new]
     fn new(
+        py: Python<'_>,
         options: &str,
         scan: &mut Scan,
         reader: &Bound<'_, PyAny>,
@@ -110,7 +111,9 @@ impl Round {
         let Some(scan) = scan.0.take() else {
             return Err(PyRuntimeError::new_err("this scan was given to a round"));
         };
-        let (run, settled) = Run::start(options, scan, feed).map_err(|e| to_py(&e))?;
+        // It may wait for a server at the other end.
+        let started = py.detach(|| Run::start(options, scan, feed));
+        let (run, settled) = started.map_err(|e| to_py(&e))?;
         let settled =
             serde_json::to_string(&settled).map_err(|e| PyRuntimeError::new_err(e.to_string()))?;
         Ok(Self { run: Mutex::new(Some(run)), rows, gauges, settled })

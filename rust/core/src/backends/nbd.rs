@@ -40,8 +40,8 @@ the last filter of a policy and needs no `--backend`.
 
 ## Parameters
 - `use`: `nbd+unix:///path.sock` (with `?export=NAME` where the server has several) or
-  `nbd://host:port/export`; the standard form `nbd+unix:///export?socket=/path.sock` works too. For a
-  trace of several disks, `{disk}` in it stands for the disk's name.
+  `nbd://host:port/export`; the standard form `nbd+unix:///export?socket=/path.sock` works too. For
+  a trace of several disks, `{disk}` in it stands for the disk's name.
 - `connections` (1 to 16, default 1): used where the server says that its connections share a cache
   (NBD_FLAG_CAN_MULTI_CONN).
 - `timeout` (a time, default 30s): a request that waits longer ends the round.

@@ -1,0 +1,288 @@
+"""Servers that go away, lie or speak garbage: bounded time, the URI named, rows kept."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from backends.conftest import Through
+from conftest import Ended
+from replay_kit import Io, filters, policy_file, rows_of, write_trace
+
+import vaio_bench as vb
+from vaio_bench.errors import InputError, VaioBenchError
+
+Broken = Callable[[Callable[[socket.socket], None]], str]
+
+SIZE = 1 << 20
+FLAGS = 0b1101101
+IOS = [Io(i, "write", i * 4096, 4096) for i in range(200)]
+
+
+def receive(connection: socket.socket, length: int) -> bytes:
+    data = b""
+    while len(data) < length:
+        part = connection.recv(length - len(data))
+        if not part:
+            raise OSError("gone")
+        data += part
+    return data
+
+
+def shake(connection: socket.socket, size: int = SIZE, flags: int = FLAGS) -> None:
+    """A handshake without structured replies."""
+    connection.sendall(b"NBDMAGICIHAVEOPT" + struct.pack(">H", 3))
+    receive(connection, 4)
+    while True:
+        _, option, length = struct.unpack(">8sII", receive(connection, 16))
+        receive(connection, length)
+
+        def reply(kind: int, data: bytes = b"", option: int = option) -> None:
+            head = struct.pack(">QIII", 0x3E889045565A9, option, kind, len(data))
+            connection.sendall(head + data)
+
+        if option == 7:
+            reply(3, struct.pack(">HQH", 0, size, flags))
+            reply(1)
+            return
+        reply((1 << 31) + 1)
+
+
+def request(connection: socket.socket) -> tuple[int, bytes, int, int]:
+    """`(command, cookie, offset, length)`; a write's data is dropped."""
+    _, _, command, cookie, offset, length = struct.unpack(">IHH8sQI", receive(connection, 28))
+    if command == 1:
+        receive(connection, length)
+    return command, cookie, offset, length
+
+
+def answer(connection: socket.socket, cookie: bytes, error: int = 0) -> None:
+    connection.sendall(struct.pack(">II", 0x67446698, error) + cookie)
+
+
+def fails(through: Through, uri: str, *, timeout: str = "500ms") -> str:
+    """The message of a run that must end with status 1, soon."""
+    began = time.monotonic()
+    params = {"timeout": timeout, "connect_timeout": "500ms"}
+    with pytest.raises(VaioBenchError) as raised:
+        through(IOS, uri, params=params, verify=False, depth=8)
+    assert time.monotonic() - began < 20
+    assert uri in str(raised.value)
+    return str(raised.value)
+
+
+def test_gone_in_mid_run(broken_server: Broken, through: Through, tmp_path: Path) -> None:
+    def talk(connection: socket.socket) -> None:
+        shake(connection)
+        for _ in range(100):
+            answer(connection, request(connection)[1])
+
+    assert "closed the connection in the middle of the run" in fails(through, broken_server(talk))
+    run = vb.open_run(tmp_path / "run1")
+    rows = rows_of(run, "chain")
+    assert run.exit.startswith("failed: policy chain, round 0: nbd+unix://")
+    assert (rows["status"] == 0).sum() == 100
+    lost = rows.filter(rows["status"] != 0)
+    # All that was in flight, and nothing that was not.
+    assert 1 <= len(lost) <= 16
+    assert set(lost["status"]) <= {104, 32}
+
+
+def test_never_answers(broken_server: Broken, through: Through, tmp_path: Path) -> None:
+    def talk(connection: socket.socket) -> None:
+        shake(connection)
+        for _ in range(20):
+            answer(connection, request(connection)[1])
+        time.sleep(20)
+
+    assert "did not answer a request within 0.5 s" in fails(through, broken_server(talk))
+    rows = rows_of(vb.open_run(tmp_path / "run1"), "chain")
+    assert (rows["status"] == 0).sum() == 20
+    assert (rows["status"] == 110).sum() == 8
+
+
+def test_one_request_is_never_answered(broken_server: Broken, through: Through) -> None:
+    """That others are answered all the time does not make up for it."""
+
+    def talk(connection: socket.socket) -> None:
+        shake(connection)
+        request(connection)
+        while True:
+            answer(connection, request(connection)[1])
+            time.sleep(0.02)
+
+    assert "did not answer a request" in fails(through, broken_server(talk))
+
+
+GARBAGE = {
+    "magic": lambda cookie: b"\xde\xad\xbe\xef" + bytes(12),
+    "a few bytes of it": lambda cookie: b"\xde\xad\xbe\xef",
+    "unknown cookie": lambda cookie: struct.pack(">II", 0x67446698, 0) + b"\xff" * 8,
+    "chunk of no type": lambda cookie: struct.pack(">IHH8sI", 0x668E33EF, 1, 99, cookie, 4),
+    "data for a write": lambda cookie: (
+        struct.pack(">IHH8sIQ", 0x668E33EF, 1, 1, cookie, 16, 0) + bytes(8)
+    ),
+    "endless error": lambda cookie: struct.pack(">IHH8sI", 0x668E33EF, 1, 32769, cookie, 1 << 31),
+}
+
+
+@pytest.mark.parametrize("kind", GARBAGE)
+def test_garbage_in_place_of_a_reply(broken_server: Broken, through: Through, kind: str) -> None:
+    def talk(connection: socket.socket) -> None:
+        shake(connection)
+        connection.sendall(GARBAGE[kind](request(connection)[1]))
+        time.sleep(5)
+
+    assert "the server sent garbage" in fails(through, broken_server(talk), timeout="10s")
+
+
+def chunk(cookie: bytes, kind: int, body: bytes, *, last: bool = True) -> bytes:
+    return struct.pack(">IHH8sI", 0x668E33EF, int(last), kind, cookie, len(body)) + body
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("before the range", lambda at, n: (1, struct.pack(">Q", at - 1) + bytes(n))),
+        ("behind the range", lambda at, n: (1, struct.pack(">Q", at + 1) + bytes(n))),
+        ("far away", lambda at, n: (2, struct.pack(">QI", 1 << 63, n))),
+        ("too little", lambda at, n: (1, struct.pack(">Q", at) + bytes(n - 1))),
+    ],
+)
+def test_reads_are_answered_within_their_range(
+    broken_server: Broken,
+    through: Through,
+    name: str,
+    body: Callable[[int, int], tuple[int, bytes]],
+) -> None:
+    del name
+
+    def talk(connection: socket.socket) -> None:
+        shake(connection)
+        _, cookie, offset, length = request(connection)
+        connection.sendall(chunk(cookie, *body(offset, length)))
+        time.sleep(5)
+
+    uri = broken_server(talk)
+    with pytest.raises(VaioBenchError, match="the server sent garbage"):
+        through([Io(0, "read", 8192, 4096)], uri, verify=False)
+
+
+def test_structured_replies_in_any_shape(broken_server: Broken, through: Through) -> None:
+    """Data, a hole and an end of its own, byte by byte; an error with a text; holes only."""
+
+    def talk(connection: socket.socket) -> None:
+        shake(connection)
+        _, cookie, offset, _ = request(connection)
+        whole = (
+            chunk(cookie, 2, struct.pack(">QI", offset + 100, 3996), last=False)
+            + chunk(cookie, 1, struct.pack(">Q", offset) + b"\x01" * 100, last=False)
+            + chunk(cookie, 0, b"")
+        )
+        for at in range(len(whole)):
+            connection.sendall(whole[at : at + 1])
+        _, cookie, _, _ = request(connection)
+        connection.sendall(chunk(cookie, 32769, struct.pack(">IH", 28, 4) + b"full"))
+        _, cookie, _, _ = request(connection)
+        connection.sendall(chunk(cookie, 32770, struct.pack(">IHQ", 9999, 0, 5)))
+        receive(connection, 28)
+
+    ios = [Io(i, "read", 4096 * i, 4096) for i in range(3)]
+    found = through(ios, broken_server(talk), verify=False, depth=1)
+    # An error that the protocol does not name counts as EINVAL.
+    assert rows_of(found.run, "chain")["status"].to_list() == [0, 28, 22]
+
+
+@pytest.mark.parametrize(
+    ("hello", "told"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "greets with"),
+        (b"NBDMAGIC" + struct.pack(">Q", 0x00420281861253) + bytes(140), "oldstyle handshake"),
+        (b"NBDMAGICNONSENSE" + bytes(10), "IHAVEOPT was expected"),
+        (b"NBDMAGICIHAVEOPT\x00\x03" + b"\xff" * 200, "no reply to option"),
+        (b"NBDMAGIC", "did not answer the handshake"),
+        (b"", "did not answer the handshake"),
+        (None, "closed the connection in the handshake"),
+    ],
+)
+def test_handshakes(
+    broken_server: Broken, through: Through, hello: bytes | None, told: str
+) -> None:
+    def talk(connection: socket.socket) -> None:
+        if hello is not None:
+            connection.sendall(hello)
+            time.sleep(5)
+
+    assert told in fails(through, broken_server(talk))
+
+
+@pytest.mark.parametrize(
+    ("size", "told"), [(8192, "the server has 8192"), (1 << 63, "an export of")]
+)
+def test_a_size_that_cannot_be(
+    broken_server: Broken, through: Through, size: int, told: str
+) -> None:
+    def talk(connection: socket.socket) -> None:
+        shake(connection, size)
+        time.sleep(1)
+
+    uri = broken_server(talk)
+    kind = InputError if size < SIZE else VaioBenchError
+    with pytest.raises(kind, match=told) as raised:
+        through(IOS, uri)
+    assert uri in str(raised.value)
+
+
+def test_a_size_that_is_a_lie(broken_server: Broken, through: Through) -> None:
+    """It has less than it says: those I/Os fail, by errno, and the run ends with status 1."""
+
+    def talk(connection: socket.socket) -> None:
+        shake(connection)
+        while True:
+            command, cookie, offset, _ = request(connection)
+            if command == 2:
+                return
+            answer(connection, cookie, 28 if offset >= 400_000 else 0)
+
+    found = through(IOS, broken_server(talk), verify=False)
+    rows = rows_of(found.run, "chain")
+    assert set(rows.filter(rows["offset_bytes"] >= 400_000)["status"]) == {28}
+    assert found.found["errors"] == (rows["offset_bytes"] >= 400_000).sum()
+    assert found.run.exit.startswith("failed: ")
+
+
+def test_a_server_without_flush_is_warned_about(broken_server: Broken, through: Through) -> None:
+    def talk(connection: socket.socket) -> None:
+        shake(connection, flags=1)
+        while True:
+            answer(connection, request(connection)[1])
+
+    ios = [Io(0, "write", 0, 4096), Io(1, "flush"), Io(2, "write", 4096, 4096, flags=1)]
+    found = through(ios, broken_server(talk), verify=False)
+    assert found.totals["unflushed"] == 2
+    assert "server-without-flush" in found.found["warnings"]
+
+
+def test_exit_status_and_one_line(
+    broken_server: Broken, cli: Callable[..., Ended], tmp_path: Path
+) -> None:
+    def talk(connection: socket.socket) -> None:
+        shake(connection)
+        for _ in range(50):
+            answer(connection, request(connection)[1])
+
+    uri = broken_server(talk)
+    policy = policy_file(tmp_path, filters({"use": uri}))
+    trace = write_trace(tmp_path / "t.parquet", IOS)
+    ended = cli(
+        "replay", trace, "--policy", policy, "--pace", "asap", "--destroy-data",
+        "-o", tmp_path / "run",
+    )  # fmt: skip
+    assert ended.exit_status == 1
+    assert ended.stderr.count("\n") == 1
+    assert uri in ended.stderr
+    assert len(rows_of(vb.open_run(tmp_path / "run"), "chain")) > 50
