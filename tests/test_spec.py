@@ -142,7 +142,7 @@ class TestFaults:
         assert 'policy.toml: filter[1].capacity: expected a size, got "lots"' in faults
         assert 'did you mean "allow_filters_before_encryption"?' in text
         assert 'did you mean "cache"?' in text
-        assert "does not run a Python filter yet" in text
+        assert "mine" in next(fault for fault in faults if "filter[4].use: " in fault)
 
     def test_not_toml(self) -> None:
         (fault,) = faults_of("[policy\n")
@@ -208,7 +208,14 @@ class TestFiles:
         assert document["name"] == "c"
         assert document["source"] == "x.toml"
         assert document["filters"] == [
-            {"use": "cache", "class": "cache", "placement": "inline", "params": {"block": "4KiB"}}
+            {
+                "use": "cache",
+                "class": "cache",
+                "placement": "inline",
+                "params": {"block": "4KiB"},
+                "make": "built-in",
+                "engine_use": "cache",
+            }
         ]
         assert policy.engine_filters() == [{"name": "cache", "params": {"block": "4KiB"}}]
 

@@ -8,6 +8,7 @@ from typing import Any
 from vaio_bench import spec
 from vaio_bench.analyses.fidelity import LATE_SHARE_MAX
 from vaio_bench.analyses.summary import summary
+from vaio_bench.errors import WorkError
 from vaio_bench.round_loop import Progress
 from vaio_bench.run_writer import write_result
 from vaio_bench.runner import Settings, execute
@@ -45,7 +46,12 @@ def replay(
     settings = settings or Settings()
     path = execute(trace, [chosen], rounds, settings, target, out, force=force, progress=progress)
     run = open_run(path)
+    lost = [f"round {each['round']}: {each['reason']}"
+            for each in run.manifest.get("lost_rounds", [])]  # fmt: skip
+    if lost and not run.rounds(chosen.name):
+        raise WorkError(f"{path}: {lost[0]}")
     found = summary(run)
+    found["lost_rounds"] = lost
     late = [
         run.totals(chosen.name, number).get("lateness", {}).get("late_share", 0.0)
         for number in run.rounds(chosen.name)

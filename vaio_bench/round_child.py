@@ -40,6 +40,8 @@ def main() -> None:
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """Scans the trace, runs the round, writes its rows; the totals and what was settled."""
     options = job["options"]
+    if job.get("black_box"):
+        _core.open_black_box(Path(job["black_box"]))
     trace = open_trace(job["trace"])
     scan = _core.Scan(
         trace.reader(_COLUMNS),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vaio_bench import manifest, servers, target_state
-from vaio_bench.round_process import Ended, RoundError, run_round
+from vaio_bench.round_process import Ended, FilterDiedError, RoundError, run_round
 from vaio_bench.store import open_run, part_folder
 from vaio_bench.warnings import WarningKind
 
@@ -95,9 +96,14 @@ class RoundLoop:
 
         totals = self.writer.manifest["totals"]
         baseline = self.writer.manifest["comparison"]["baseline"]
+        # A round that one of them lost to its filter is no pair; more rounds help nobody who
+        # loses them all.
+        shared = set.intersection(*(set(totals.get(name, {})) for name in self.names))
+        if not shared:
+            return True
         of = {
-            name: [each.get("latency_p50_ns") or 0 for _, each in sorted(
-                totals[name].items(), key=lambda item: int(item[0]))]
+            name: [totals[name][number].get("latency_p50_ns") or 0
+                   for number in sorted(shared, key=int)]
             for name in self.names
         }  # fmt: skip
         widths = []
@@ -126,7 +132,7 @@ class RoundLoop:
         )
         # Rows of a warm-up go apart: no analysis of the run's rounds reads them.
         inside = f"{WARMUP}{os.sep}" if warmup else ""
-        job = {
+        job: dict[str, Any] = {
             "trace": str(self.job.trace.path),
             "folder": str(part_folder(self.writer.path, name, number, f"{inside}ios")),
             "gauges_folder": str(part_folder(self.writer.path, name, number, f"{inside}gauges")),
@@ -138,15 +144,45 @@ class RoundLoop:
                 **servers.engine(self.policies[name], self.job),
             },
         }
+        black_box = self.writer.path / ".black-box"
+        if any(use.make != "built-in" for use in self.policies[name].filters):
+            job |= {"black_box": str(black_box), "hang_s": self.job.settings.hang_s}
         try:
             ended = run_round(job, show)
+        except FilterDiedError as error:
+            self._lose(name, number, error, warmup=warmup)
+            self._done += 1
+            return
         except RoundError as error:
             raise error.of(f"policy {name}, round {number}") from None
+        finally:
+            black_box.unlink(missing_ok=True)
         ended.totals["refilled_bytes"] = filled
         self._keep(name, number, ended, warmup=warmup)
         self._done += 1
         if ended.interrupted:
             raise KeyboardInterrupt
+
+    def _lose(self, name: str, number: int, error: FilterDiedError, *, warmup: bool) -> None:
+        """Keeps why a round is lost: the others go on."""
+        doing = error.doing
+        told = {"policy": name, "round": number, "warmup": warmup, "reason": str(error)}
+        self.writer.manifest.setdefault("lost_rounds", []).append(told)
+        detail = {"reason": str(error), "callback": doing.callback, "io": doing.seq}
+        self.writer.add_events(
+            [
+                {
+                    "policy": name,
+                    "round": number,
+                    "disk": self.job.disks[doing.disk],
+                    "time_ns": 0,
+                    "layer": self.policies[name].filters[doing.layer].use,
+                    "kind": error.event,
+                    "detail": json.dumps(detail),
+                }
+            ]
+        )
+        self.writer.save()
 
     def _keep(self, name: str, number: int, ended: Ended, *, warmup: bool) -> None:
         writer = self.writer

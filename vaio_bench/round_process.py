@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from vaio_bench.black_box import HANG_S, Doing, HangWatch, read, signal_name
 from vaio_bench.errors import InputError, VaioBenchError, WorkError
 
 _STDERR_KEPT = 4000
@@ -39,10 +40,24 @@ class RoundError(Exception):
         return self.kind(message)
 
 
+class FilterDiedError(RoundError):
+    """A foreign filter crashed or hung: it costs this round, not the run."""
+
+    def __init__(self, kind: str, how: str, doing: Doing, message: str) -> None:
+        super().__init__(WorkError, message)
+        self.event = kind
+        """`filter_crash` or `filter_hang`."""
+        self.how = how
+        self.doing = doing
+
+
 def run_round(job: dict[str, Any], progress: Callable[[int], None]) -> Ended:
     """Runs a job of `round_child` and waits for it; Ctrl-C stops it and keeps what it has.
 
+    With `black_box` in the job, a file, a foreign filter that crashes or hangs is found there.
+
     Raises:
+        FilterDiedError: a foreign filter crashed or hung.
         RoundError: it failed.
     """
     process = subprocess.Popen(
@@ -59,6 +74,7 @@ def run_round(job: dict[str, Any], progress: Callable[[int], None]) -> Ended:
     told: list[str] = []
     listener = threading.Thread(target=_keep_tail, args=(process.stderr, told), daemon=True)
     listener.start()
+    watch = _Watch(process, job)
     state: dict[str, Any] = {"events": []}
     interrupted = False
     try:
@@ -83,7 +99,51 @@ def run_round(job: dict[str, Any], progress: Callable[[int], None]) -> Ended:
         return Ended(result["totals"], result["settled"], state["events"], interrupted)
     if interrupted:
         raise KeyboardInterrupt
+    died = watch.verdict(status)
+    if died is not None:
+        raise died
     raise _failure(state, status, "".join(told))
+
+
+class _Watch:
+    """Kills the round's process when a callback of a foreign filter does not return."""
+
+    _LOOK_S = 0.25
+
+    def __init__(self, process: subprocess.Popen[str], job: dict[str, Any]) -> None:
+        self._process = process
+        self._job = job
+        self._hung: Doing | None = None
+        if "black_box" in job:
+            threading.Thread(target=self._look, daemon=True).start()
+
+    def _look(self) -> None:
+        hangs = HangWatch(Path(self._job["black_box"]), self._job.get("hang_s", HANG_S))
+        while self._hung is None:
+            try:
+                self._process.wait(self._LOOK_S)
+                return
+            except subprocess.TimeoutExpired:
+                self._hung = hangs.look()
+        self._process.kill()
+
+    def verdict(self, status: int) -> FilterDiedError | None:
+        """What the filter did to a process that ended with this status, if it was the filter."""
+        if "black_box" not in self._job:
+            return None
+        options = self._job["options"]
+        filters = [each["name"] for each in options["filters"]]
+        disks = options["window"]["disks"]
+        if self._hung is not None:
+            kind, doing = "filter_hang", self._hung
+            how = f"hung (no return in {self._job.get('hang_s', HANG_S):g} s)"
+        else:
+            inside = read(Path(self._job["black_box"])) if status < 0 else []
+            if not inside:
+                return None
+            kind, doing = "filter_crash", inside[0]
+            how = f"crashed ({signal_name(-status)})"
+        return FilterDiedError(kind, how, doing, doing.told(how, filters, disks))
 
 
 def _listen(
@@ -114,6 +174,6 @@ def _failure(state: dict[str, Any], status: int, told: str) -> RoundError:
         return RoundError(kind, error["message"])
     last = told.strip().splitlines()[-1] if told.strip() else "it said nothing"
     if status < 0:
-        name = signal.Signals(-status).name
+        name = signal_name(-status)
         return RoundError(WorkError, f"its process was killed by {name} ({last})")
     return RoundError(WorkError, f"its process ended with status {status} ({last})")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vaio_bench import _core, manifest, servers, targets
+from vaio_bench.black_box import HANG_S
 from vaio_bench.errors import InputError, VaioBenchError
 from vaio_bench.round_loop import Progress, RoundLoop, shuffled_rounds
 from vaio_bench.run_writer import RunWriter
@@ -58,6 +59,8 @@ class Settings:
     disks: tuple[str, ...] = ()
     fit_to_bytes: int | None = None
     destroy_data: bool = False
+    hang_s: float = HANG_S
+    """A callback of a foreign filter that takes longer ends its round."""
     precondition: bool | None = None
     """Write every block of a new target once; None: where that takes seconds, not minutes."""
 
@@ -405,7 +408,12 @@ def _conclude(writer: RunWriter, settings: Settings) -> None:
         writer.manifest["warnings"].append(manifest.stored(warning))
     errors = sum(r["errors"] for r in rounds)
     mismatches = sum(r["mismatches"] for r in rounds)
-    if errors or mismatches:
+    lost = writer.manifest.get("lost_rounds", [])
+    if lost:
+        warning = WarningKind.ROUNDS_LOST.of(lost=len(lost), reason=lost[0]["reason"])
+        writer.manifest["warnings"].append(manifest.stored(warning))
+        writer.end(f"failed: {len(lost)} rounds lost: {lost[0]['reason']}")
+    elif errors or mismatches:
         writer.end(f"failed: {errors} I/O errors, {mismatches} mismatches")
     else:
         writer.end("ok")

@@ -31,7 +31,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from vaio_bench import catalogue, framework
+from vaio_bench import catalogue, foreign, framework
 from vaio_bench.errors import InputError
 from vaio_bench.warnings import RunWarning, WarningKind
 
@@ -41,10 +41,6 @@ DIRECT = "direct"
 FRAMEWORKS = ("vaio", "free")
 PLACEMENTS = ("inline",)
 _PLANNED_PLACEMENTS = ("thread", "process")
-_FOREIGN = {
-    "py:": "a Python filter",
-    "so:": "a filter in a shared library",
-}
 # A policy's name becomes the name of a folder in the run.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}")
 
@@ -65,6 +61,10 @@ class FilterUse:
     filter_class: str | None
     placement: str
     params: dict[str, Any]
+    make: str = "built-in"
+    """`built-in`, `library` or `python`."""
+    engine_use: str = ""
+    """What the engine calls it, where that is not `use`."""
 
     def to_dict(self) -> dict[str, Any]:
         """The shape of the manifest."""
@@ -73,7 +73,15 @@ class FilterUse:
             "class": self.filter_class,
             "placement": self.placement,
             "params": self.params,
+            "make": self.make,
+            "engine_use": self.engine_use or self.use,
         }
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> FilterUse:
+        """The inverse of `to_dict`."""
+        keys = ("use", "placement", "params", "make", "engine_use")
+        return cls(filter_class=stored["class"], **{key: stored[key] for key in keys})
 
 
 @dataclass(frozen=True)
@@ -103,10 +111,7 @@ class Policy:
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Policy:
         """The policy that `to_dict` made the manifest's entry of; its warnings stay there."""
-        filters = [
-            FilterUse(each["use"], each["class"], each["placement"], each["params"])
-            for each in stored["filters"]
-        ]
+        filters = [FilterUse.from_dict(each) for each in stored["filters"]]
         keys = ("description", "framework", "allow_filters_before_encryption", "source")
         head = {key: stored[key] for key in keys}
         return cls(name=stored["name"], filters=tuple(filters), **head)
@@ -125,7 +130,7 @@ class Policy:
     def engine_filters(self) -> list[dict[str, Any]]:
         """The chain as the engine's options have it: `[{"name", "params"}]`, first filter first."""
         chain = self.filters[:-1] if self.server else self.filters
-        return [{"name": use.use, "params": use.params} for use in chain]
+        return [{"name": use.engine_use or use.use, "params": use.params} for use in chain]
 
 
 def direct() -> Policy:
@@ -249,6 +254,11 @@ class _Reader:
             for index, message in rules:
                 self.fault(f"filter[{index}].use", message)
             warnings += framework.customs(name, chain)
+        warnings += [
+            WarningKind.PYTHON_FILTER.of(policy=name, use=use.use)
+            for use in filters
+            if use is not None and use.make == "python"
+        ]
         if self.faults:
             raise PolicyError(self.faults)
         return Policy(
@@ -294,6 +304,8 @@ class _Reader:
         params = {key: value for key, value in table.items() if key not in ("use", "placement")}
         placement = self._placement(at, table.get("placement", "inline"))
         use = table.get("use")
+        if isinstance(use, str) and foreign.make_of(use) is not None:
+            return self._foreign(at, use, placement, params)
         known = catalogue.filters()
         if isinstance(use, str) and catalogue.is_server(use):
             return self._server(at, use, placement, params, is_last=is_last)
@@ -314,6 +326,17 @@ class _Reader:
         for path, message in unfit or catalogue.check_server(use, params):
             self.fault(f"{at}.{path}" if path else at, message)
         return FilterUse(use, None, placement, params)
+
+    def _foreign(
+        self, at: str, use: str, placement: str, params: dict[str, Any]
+    ) -> FilterUse | None:
+        unfit = [fault for key, value in params.items() for fault in _unfit(key, value)]
+        about, faults = (None, unfit) if unfit else foreign.describe(use, params)
+        for path, message in faults:
+            self.fault(f"{at}.{path}" if path else at, message)
+        if about is None:
+            return None
+        return FilterUse(use, about.filter_class, placement, params, about.make, about.engine_use)
 
     def _placement(self, at: str, placement: object) -> str:
         if placement in PLACEMENTS:
@@ -338,12 +361,6 @@ def _unknown_use(use: object, known: Sequence[str]) -> str:
         return f"missing: expected the name of a filter ({names})"
     if not isinstance(use, str):
         return f"expected the name of a filter ({names}), got {_shown(use)}"
-    for prefix, meaning in _FOREIGN.items():
-        if use.startswith(prefix):
-            return (
-                f"expected a built-in filter ({names}), got {_shown(use)}: this version does not "
-                f"run {meaning} yet"
-            )
     return f"expected the name of a filter ({names}), got {_shown(use)}{_nearest(use, known)}"
 
 

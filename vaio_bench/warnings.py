@@ -141,6 +141,17 @@ class WarningKind(Enum):
         "blocks that were apart share a place, so that hit ratio and RPO verdicts are refused",
         "Give `--fit-to` at least the trace's footprint (`vaio-bench info`)",
     )
+    PYTHON_FILTER = (
+        "policy {policy!r} has a filter in Python ({use})",
+        "each of its callbacks costs microseconds and takes turns with the writer of the rows: its "
+        "latency and CPU are Python's, not those of the idea behind it",
+        "Read what it does to the data, and write it in C or Rust before judging what it costs",
+    )
+    ROUNDS_LOST = (
+        "{lost} round(s) were lost to a filter that crashed or hung: {reason}",
+        "figures are of the rounds that are left, which a filter that fails now and then flatters",
+        "Look at the callback and the I/O that are named, in the run's events too",
+    )
     FRAMEWORK_FREE = (
         'policy {policy!r} says framework = "free"',
         "its chain breaks or may break the rules of the framework: no product runs like this",

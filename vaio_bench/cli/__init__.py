@@ -23,6 +23,7 @@ VERBS: tuple[str, ...] = (
     "rpo",
     "report",
     "explain",
+    "abi",
     "doctor",
     "demo",
 )

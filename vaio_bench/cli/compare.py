@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from vaio_bench.cli import options as o
-from vaio_bench.errors import InputError
+from vaio_bench.errors import InputError, WorkError
 
 # The lines of the table; the document and the report have every metric.
 _SHOWN = (
@@ -71,6 +71,9 @@ def register(app: typer.Typer) -> None:
             print(json.dumps(found))
         else:
             show(found)
+        if found.get("lost_rounds"):
+            lost = found["lost_rounds"]
+            raise WorkError(f"{found['run']}: {len(lost)} rounds lost: {lost[0]['reason']}")
 
 
 def _found(given: dict[str, Any]) -> dict[str, Any]:

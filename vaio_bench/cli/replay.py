@@ -75,6 +75,8 @@ def _judge(found: dict[str, Any], *, strict: bool) -> None:
     Raises:
         WorkError: it was not.
     """
+    if found["lost_rounds"]:
+        raise WorkError(f"{found['run']}: {found['lost_rounds'][0]}")
     if found["mismatches"]:
         raise WorkError(f"{found['run']}: verification failed: {found['mismatches'][0]}")
     if found["errors"]:

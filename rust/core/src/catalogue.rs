@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::backends::BACKENDS;
 use crate::eviction::{OFFLINE, POLICIES};
-use crate::filters::{Class, DataMode, FILTERS, Kind, ParamError, Properties, Setting, find};
+use crate::filters::foreign::{self, About};
+use crate::filters::{Class, DataMode, FILTERS, Kind, ParamError, Properties, Setting};
 use crate::formats::FORMATS;
 
 /// A filter, format, eviction policy or backend.
@@ -54,10 +55,15 @@ fn filter_entry(kind: &Kind) -> Entry {
 /// What is wrong with a filter's parameters; empty when nothing is.
 #[must_use]
 pub fn check_filter(name: &str, params: &Value) -> Vec<ParamError> {
-    match find(name) {
-        Some(kind) => (kind.build)(params, &setting()).err().unwrap_or_default(),
-        None => vec![ParamError::new("use", format!("unknown filter {name:?}"))],
-    }
+    foreign::build(name, params, &setting()).err().unwrap_or_default()
+}
+
+/// What a filter says of itself with these parameters: of a foreign one the only way to know.
+///
+/// # Errors
+/// As `check_filter`.
+pub fn describe_filter(name: &str, params: &Value) -> Result<About, Vec<ParamError>> {
+    foreign::describe(name, params, &setting()).map(|(_, about)| about)
 }
 
 /// A disk to check parameters with; no I/O will reach it.
@@ -66,6 +72,7 @@ fn setting() -> Setting {
         disk: "check".to_owned(),
         disks: vec!["check".to_owned()],
         disk_index: 0,
+        layer: 0,
         seed: 0,
         longest_bytes: 0,
         run: String::new(),

@@ -19,6 +19,7 @@ use crate::slab::{IoId, NONE, ON_DISK, Slab};
 
 mod chains;
 mod core;
+mod lifecycle;
 #[cfg(test)]
 mod tests;
 

@@ -213,6 +213,12 @@ impl Slab {
         &self.times[id as usize * self.stride..][..self.stride]
     }
 
+    /// Whether the I/O's bytes are its own slot's, not its parent's.
+    #[must_use]
+    pub fn has_own_bytes(&self, id: IoId) -> bool {
+        self.ios[id as usize].data == self.memory.at(id as usize * self.slot_bytes)
+    }
+
     /// The I/O's bytes: what a write writes, where a read puts what it read.
     #[inline]
     #[must_use]

@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 mod arrow;
 mod catalogue;
 mod errors;
+mod foreign;
 mod import;
 mod planner;
 mod profile;
@@ -18,6 +19,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(catalogue::check_filter, module)?)?;
     module.add_function(wrap_pyfunction!(catalogue::check_server, module)?)?;
     module.add_function(wrap_pyfunction!(catalogue::is_server, module)?)?;
+    foreign::register(module)?;
     import::register(module)?;
     module.add_function(wrap_pyfunction!(profile::profile_trace, module)?)?;
     module.add_function(wrap_pyfunction!(planner::plan_rpo, module)?)?;

@@ -16,11 +16,16 @@ pub mod cache;
 pub mod cdp;
 pub mod crypt;
 pub mod delay;
+pub mod dylib;
+pub mod foreign;
 pub mod params;
 pub mod pass;
+mod properties;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod throttle;
+
+pub use self::properties::{Auxiliary, Class, Lifecycle, Properties, Scope};
 
 /// What to do with an I/O that comes down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +72,11 @@ pub trait Filter: Send {
         true
     }
 
+    /// The driver gives up an I/O that this filter holds: finish it soon, as with `ECANCELED`.
+    fn io_abort(&mut self, cx: &mut Cx<'_>, io: IoId) {
+        let _ = (cx, io);
+    }
+
     /// An I/O of the filter's own is done. `parent` is the I/O it was forked for, or [`NONE`] for
     /// a background I/O. The child's slot is freed when this returns.
     fn child_complete(&mut self, cx: &mut Cx<'_>, parent: IoId, child: IoId) {
@@ -97,6 +107,16 @@ pub trait Filter: Send {
         let _ = cx;
     }
 
+    /// What happens to the virtual disk beside I/O. Applying the policy is the filter's building,
+    /// and taking it off again is its end.
+    ///
+    /// # Errors
+    /// The errno of a filter that cannot do what was asked.
+    fn lifecycle(&mut self, cx: &mut Cx<'_>, event: Lifecycle<'_>) -> Result<(), Status> {
+        let _ = (cx, event);
+        Ok(())
+    }
+
     /// Devices of the filter's own beside the disk (a cache file, a journal), in the order of the
     /// numbers that [`Cx::child_on`] takes. Asked once, before the run.
     fn auxiliaries(&self) -> Vec<Auxiliary> {
@@ -119,86 +139,17 @@ pub trait Filter: Send {
         let _ = cx;
     }
 
+    /// Asked of a filter that is polled before the worker sleeps: false makes it look again.
+    fn may_sleep(&mut self, now: Ns) -> bool {
+        let _ = now;
+        true
+    }
+
     /// Figures of the moment: `("dirty_bytes", 4096)`. All are kept (`RUN/gauges`); the timeline
     /// has columns for `dirty_bytes`, `backlog_bytes` and `lag_ns`.
     fn gauges(&self, out: &mut Vec<(&'static str, i64)>) {
         let _ = out;
     }
-}
-
-/// A device of a filter's own: a file on the wall clock, a modelled store otherwise.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Auxiliary {
-    /// What it is for, in messages: `cache file`.
-    pub name: &'static str,
-    /// Where its file is, or is made. `None` only where no file is needed (a model).
-    pub path: Option<std::path::PathBuf>,
-    pub size_bytes: u64,
-}
-
-/// Whose I/Os one instance of a filter sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Scope {
-    /// Those of one disk.
-    Disk,
-    /// Those of all disks of the run, which then share one worker.
-    Group,
-}
-
-/// What a filter says of itself; the law suite tests what follows from it.
-#[derive(Debug, Clone, Copy, serde::Serialize)]
-pub struct Properties {
-    /// A reader below sees the same bytes as one above.
-    pub transparent: bool,
-    pub changes_length: bool,
-    pub may_answer: bool,
-    pub may_defer: bool,
-    pub reorders: bool,
-    pub persists: bool,
-    /// Looks at the bytes: a virtual run carries bytes in place of tokens for it.
-    pub needs_data: bool,
-    /// Unit that the filter reads, changes and writes back as a whole: range locks round to it.
-    pub unit_bytes: u64,
-    /// I/Os of its own at most at one time for one I/O passing it.
-    pub children_per_io: u32,
-    /// Background I/Os at most at one time.
-    pub background_ios: u32,
-    /// The longest I/O of its own, 0 for no longer than the I/O passing it (or a unit more).
-    pub child_bytes: u64,
-    pub scope: Scope,
-}
-
-impl Properties {
-    /// A filter that touches nothing and keeps nothing.
-    pub const TRANSPARENT: Self = Self {
-        transparent: true,
-        changes_length: false,
-        may_answer: false,
-        may_defer: false,
-        reorders: false,
-        persists: false,
-        needs_data: false,
-        unit_bytes: 1,
-        children_per_io: 0,
-        background_ios: 0,
-        child_bytes: 0,
-        scope: Scope::Disk,
-    };
-}
-
-/// The framework's classes (`vim.IoFilterManager.IoFilterType`): one filter a class on a disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Class {
-    Cache,
-    Compression,
-    DataCapture,
-    DataProvider,
-    DatastoreIoControl,
-    Encryption,
-    Inspection,
-    Replication,
 }
 
 /// A wrong parameter: the key's path inside the filter's table, and what was expected.
@@ -222,6 +173,8 @@ pub struct Setting {
     pub disks: Vec<String>,
     /// Index of the disk among the run's, and the run's seed: the filter's randomness.
     pub disk_index: u16,
+    /// The filter's place in the policy, from 0.
+    pub layer: u8,
     pub seed: u64,
     pub data: DataMode,
     /// The longest I/O that will come, 0 where that is not known yet.
@@ -322,6 +275,26 @@ impl Cx<'_> {
     #[must_use]
     pub fn data_mode(&self) -> DataMode {
         self.core.data
+    }
+
+    /// Whether there is a slot of that number.
+    #[must_use]
+    pub fn has(&self, io: IoId) -> bool {
+        (io as usize) < self.core.slab.capacity()
+    }
+
+    /// Whether the I/O is this filter's own, with bytes that it shares with none.
+    #[must_use]
+    pub fn is_own_buffer(&self, io: IoId) -> bool {
+        let it = self.core.slab.io(io);
+        it.root != io && it.owner == self.layer && self.core.slab.has_own_bytes(io)
+    }
+
+    /// Whether a slot has room for the bytes of so long an I/O.
+    #[must_use]
+    pub fn fits(&self, length_bytes: u64) -> bool {
+        let slot_bytes = self.core.slab.slot_bytes();
+        length_bytes <= 1 << 40 && self.core.data.size(length_bytes) <= slot_bytes
     }
 
     #[inline]

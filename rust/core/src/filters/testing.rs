@@ -149,6 +149,7 @@ pub fn setting(mode: DataMode) -> Setting {
         disk: "disk".into(),
         disks: vec!["disk".into()],
         disk_index: 0,
+        layer: 0,
         seed: 7,
         data: mode,
         longest_bytes: 0,

@@ -333,3 +333,47 @@ fn an_instance_for_a_group_sees_every_disk_and_its_own_devices_follow_the_disks(
     assert_eq!((downs, below.lock().unwrap().len()), (3, 6));
     assert!(pipeline.is_idle());
 }
+
+/// Holds every I/O until it is given up, and keeps what it was told.
+struct Holder {
+    told: Arc<Mutex<Vec<String>>>,
+}
+
+impl Filter for Holder {
+    fn io_start(&mut self, _cx: &mut Cx<'_>, _io: IoId) -> Answer {
+        Answer::Defer
+    }
+
+    fn io_abort(&mut self, cx: &mut Cx<'_>, io: IoId) {
+        cx.finish(io, libc::ECANCELED);
+    }
+
+    fn lifecycle(
+        &mut self,
+        _cx: &mut Cx<'_>,
+        event: crate::filters::Lifecycle<'_>,
+    ) -> std::result::Result<(), Status> {
+        self.told.lock().unwrap().push(format!("{event:?}"));
+        if matches!(event, crate::filters::Lifecycle::Resize(_)) { Err(EIO) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn an_io_that_is_given_up_ends_and_every_filter_hears_of_the_disk_s_life() {
+    use crate::filters::Lifecycle;
+    let mut rig = Rig::new(&[Script::Pass]);
+    let told = Arc::default();
+    let chain: Vec<Box<dyn Filter>> = vec![Box::new(Holder { told: Arc::clone(&told) })];
+    let slab = Slab::new(8, 4096, 2).unwrap();
+    let mem = Box::new(Mem::new(DataMode::Bytes));
+    rig.pipeline =
+        Pipeline::new(Clock::Virtual(0), slab, DataMode::Bytes, 1, Chains::single(chain), mem);
+    let id = rig.submit(Op::Write, 0, 0);
+    assert!(!rig.pipeline.has_done());
+    assert!(rig.pipeline.abort(id));
+    assert!(rig.pipeline.has_done());
+    assert_eq!(rig.pipeline.core.slab.io(id).status, libc::ECANCELED);
+    assert_eq!(rig.pipeline.tell(0, Lifecycle::Stun), []);
+    assert_eq!(rig.pipeline.tell(0, Lifecycle::Resize(4096)), [(0, EIO)]);
+    assert_eq!(*told.lock().unwrap(), ["Stun", "Resize(4096)"]);
+}

@@ -3,7 +3,8 @@
 use super::options::Options;
 use crate::backends::target::Target;
 use crate::error::{Error, Result};
-use crate::filters::{self, DataMode, Filter, Properties, Scope, Setting};
+use crate::filters::foreign;
+use crate::filters::{DataMode, Filter, Properties, Scope, Setting};
 use crate::pipeline::{Chains, Place};
 
 /// What each filter of the policy declares of itself.
@@ -79,15 +80,14 @@ fn build(
         disk: options.window.disks[disk as usize].clone(),
         disks: options.window.disks.clone(),
         disk_index: disk,
+        layer: layer as u8,
         seed: options.seed,
         data,
         longest_bytes,
         run: options.run.clone(),
     };
     let spec = &options.filters[layer];
-    let kind = filters::find(&spec.name)
-        .ok_or_else(|| Error::input(format!("filter[{layer}].use: no filter {}", spec.name)))?;
-    (kind.build)(&spec.params, &setting).map_err(|errors| {
+    foreign::build(&spec.name, &spec.params, &setting).map_err(|errors| {
         let first = errors.first().map_or(String::new(), |e| format!("{}: {}", e.path, e.message));
         Error::input(format!("filter[{layer}].{first}"))
     })

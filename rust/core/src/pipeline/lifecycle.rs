@@ -1,0 +1,37 @@
+//! What reaches filters beside I/O: the life of the virtual disk, and the giving up of an I/O.
+
+use super::Pipeline;
+use crate::filters::{Cx, Lifecycle};
+use crate::io::Status;
+use crate::slab::IoId;
+
+impl Pipeline {
+    /// Tells every filter of a disk, top to bottom; gives the layers that refused, with why.
+    /// Background I/Os that this starts are done when the pipeline `is_idle`.
+    pub fn tell(&mut self, disk: u16, event: Lifecycle<'_>) -> Vec<(u8, Status)> {
+        let mut refused = Vec::new();
+        for layer in 0..self.filters {
+            let mut cx = Cx { core: &mut self.core, layer: layer as u8, disk };
+            let filter = self.chains.get(disk as usize, layer);
+            if let Err(status) = filter.lifecycle(&mut cx, event) {
+                refused.push((layer as u8, status));
+            }
+        }
+        self.run_actions();
+        refused
+    }
+
+    /// Tells the filter that holds an I/O that the driver gives it up. It is done when the filter
+    /// has finished it, as every I/O; false where no filter holds it, but the backend.
+    pub fn abort(&mut self, id: IoId) -> bool {
+        let io = self.core.slab.io(id);
+        let (layer, disk) = (io.layer, io.disk);
+        if layer as usize >= self.filters {
+            return false;
+        }
+        let mut cx = Cx { core: &mut self.core, layer, disk };
+        self.chains.get(disk as usize, layer as usize).io_abort(&mut cx, id);
+        self.run_actions();
+        true
+    }
+}

@@ -1,0 +1,44 @@
+//! Filters of other makes: what one says of itself, and the record of what it is doing.
+
+use std::path::PathBuf;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use vaio_bench_core::io::Op;
+use vaio_bench_core::{black_box, catalogue};
+
+use crate::errors::to_py;
+
+/// JSON: `{"about": {name, class, page, properties}}`, or `{"faults": [[key path, message]]}`.
+#[pyfunction]
+#[pyo3(signature = (r#use, params_json))]
+pub fn describe_filter(r#use: &str, params_json: &str) -> PyResult<String> {
+    let params =
+        serde_json::from_str(params_json).map_err(|e| PyValueError::new_err(e.to_string()))?;
+    let told = match catalogue::describe_filter(r#use, &params) {
+        Ok(about) => serde_json::json!({ "about": about }),
+        Err(faults) => {
+            let faults: Vec<_> = faults.into_iter().map(|f| (f.path, f.message)).collect();
+            serde_json::json!({ "faults": faults })
+        }
+    };
+    Ok(told.to_string())
+}
+
+/// From now on, what foreign filters of this process are doing is told in `file`.
+#[pyfunction]
+pub fn open_black_box(file: PathBuf) -> PyResult<()> {
+    black_box::open(&file).map_err(|e| to_py(&e))
+}
+
+/// `(callbacks, operations)`, in the order of their numbers in the file.
+#[pyfunction]
+pub fn black_box_words() -> (Vec<&'static str>, Vec<&'static str>) {
+    (black_box::CALLBACKS.to_vec(), Op::NAMES.to_vec())
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(describe_filter, module)?)?;
+    module.add_function(wrap_pyfunction!(open_black_box, module)?)?;
+    module.add_function(wrap_pyfunction!(black_box_words, module)?)
+}

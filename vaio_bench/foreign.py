@@ -1,0 +1,118 @@
+"""Filters of other makes in a policy: which they are, and what they say of themselves.
+
+A shared library (`so:PATH`, the contract is `vaio_filter.h`), a Python class (`py:MODULE:CLASS`),
+or a Python class that an installed package offers by name (entry points of the group
+`vaio_bench.filters`). Foreign code never runs in the process of the command: what a filter says of
+itself is asked in a process of its own, so that one that crashes is a fault of the policy.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from vaio_bench import black_box
+
+ENTRY_POINTS = "vaio_bench.filters"
+INCLUDE_DIR = Path(__file__).resolve().parent / "include"
+"""The folder of `vaio_filter.h`."""
+
+_ASK_S = 60.0
+
+
+@dataclass(frozen=True)
+class About:
+    """What a foreign filter says of itself with the parameters it was given."""
+
+    make: str
+    """`library` or `python`."""
+    filter_class: str | None
+    engine_use: str
+    """What the engine calls it."""
+    properties: dict[str, Any]
+
+
+@functools.cache
+def installed() -> dict[str, str]:
+    """Filters that packages offer: name to `MODULE:CLASS`."""
+    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+
+
+def make_of(use: str) -> str | None:
+    """`library` or `python`; None for what is no foreign filter."""
+    if use.startswith("so:"):
+        return "library"
+    return "python" if use.startswith("py:") or use in installed() else None
+
+
+def describe(use: str, params: dict[str, Any]) -> tuple[About | None, list[tuple[str, str]]]:
+    """What a foreign filter says of itself, or what is wrong with it and its parameters.
+
+    Args:
+        use: as in a policy, of a foreign filter.
+        params: its keys; values that JSON can hold.
+
+    Returns:
+        What it is, and no faults; or None and `(key path, message)` for each fault.
+    """
+    make = make_of(use)
+    assert make is not None
+    engine_use = f"py:{installed()[use]}" if use in installed() else use
+    fault = _wrong_form(engine_use)
+    if fault:
+        return None, [("use", fault)]
+    told, faults = _ask(engine_use, params)
+    if told is None:
+        return None, faults
+    return About(make, told["class"], engine_use, told["properties"]), []
+
+
+def _wrong_form(engine_use: str) -> str | None:
+    kind, _, rest = engine_use.partition(":")
+    if kind == "so" and not rest:
+        return 'expected the library\'s path, such as "so:filter.so"'
+    module, _, name = rest.partition(":")
+    if kind == "py" and not (module and name):
+        return f'expected "py:MODULE:CLASS", got "{engine_use}"'
+    return None
+
+
+def _ask(use: str, params: dict[str, Any]) -> tuple[dict[str, Any] | None, list[tuple[str, str]]]:
+    with tempfile.TemporaryDirectory(prefix="vaio-bench-") as folder:
+        box = Path(folder) / "black-box"
+        job = {"use": use, "params": params, "black_box": str(box)}
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "vaio_bench.filter_child"],
+                input=json.dumps(job),
+                capture_output=True,
+                text=True,
+                timeout=_ASK_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            where = _where(box) or "when it was loaded"
+            return None, [("use", f"{use} hung {where}: it did not return in {_ASK_S:.0f} s")]
+        if done.returncode < 0:
+            name = black_box.signal_name(-done.returncode)
+            where = _where(box) or "when it was loaded"
+            return None, [("use", f"{use} crashed {where} ({name})")]
+    last = done.stdout.strip().splitlines()[-1:] or [""]
+    try:
+        told = json.loads(last[0])
+    except ValueError:
+        lines = done.stderr.strip().splitlines() or ["it said nothing"]
+        return None, [("use", f"{use} ended its process ({lines[-1]})")]
+    return told.get("about"), [(path, message) for path, message in told.get("faults", [])]
+
+
+def _where(box: Path) -> str | None:
+    doing = black_box.read(box)
+    return f"in {doing[0].callback}" if doing else None
