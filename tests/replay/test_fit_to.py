@@ -117,3 +117,22 @@ def test_the_map_is_the_same_for_every_policy(engine: Callable) -> None:
     delayed = rows_of(engine(ios, fit_to_bytes=9 * MIB, policy="delay").run, "delay")
     assert direct.equals(delayed.select(columns))
     assert direct.select((pl.col("offset_bytes") + pl.col("length_bytes")).max()).item() <= 9 * MIB
+
+
+def test_who_waited_for_an_io_waits_for_its_last_piece(engine: Callable) -> None:
+    far = [(4 * at + 1) * MIB for at in range(12)]
+    # The second extent of each pair is touched first: they are no neighbours on the target.
+    ios = [Io(at, "read", offset, 4096) for at, offset in enumerate(far)]
+    ios += [
+        Io((at + 1) * 1_000_000, "read", offset - 4096, 4096 + MIB // 2)
+        for at, offset in enumerate(far)
+    ]
+    replayed = engine(ios, fit_to_bytes=64 * MIB, backend="sim", pace="closed")
+    rows = rows_of(replayed.run).filter(pl.col("seq") >= len(far))
+    parts = rows.group_by("seq", maintain_order=True).agg(
+        pl.len(), pl.col("due_ns").min(), first=pl.col("complete_ns").min(),
+        last=pl.col("complete_ns").max(),
+    )  # fmt: skip
+    assert parts["len"].to_list() == [2] * 12
+    assert (parts["last"] > parts["first"]).all()
+    assert parts["due_ns"].to_list()[1:] == (parts["last"] + 1_000_000).to_list()[:-1]

@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
         speed: o.Speed = 1.0,
         depth: o.Depth = 32,
         inflight: o.Inflight = 1024,
-        spin: o.Spin = "60us",
+        spin: o.Spin = "75us",
         backend: o.Backend = "uring",
         clock: o.Clock = "wall",
         direct: o.Direct = None,

@@ -225,6 +225,12 @@ impl Pipeline {
         self.backend.wait(timeout_ns)
     }
 
+    /// Whether `poll` may find something, as far as can be told without a call to the kernel.
+    #[inline]
+    pub fn has_completions(&mut self) -> bool {
+        !self.polled.is_empty() || self.backend.has_completions()
+    }
+
     /// Kick and wait in one call to the kernel, where nothing is due before a completion. The time
     /// is not booked to the I/Os: it is mostly sleep.
     ///

@@ -59,6 +59,11 @@ pub trait Backend: Send {
     /// Appends what has completed by `now`.
     fn reap(&mut self, now: Ns, out: &mut Vec<Completion>) -> Result<()>;
 
+    /// Whether `reap` may find something, told without a call to the kernel; true when in doubt.
+    fn has_completions(&mut self) -> bool {
+        true
+    }
+
     /// When the next completion will come, where a model knows it.
     fn next_event_ns(&self) -> Option<Ns> {
         None

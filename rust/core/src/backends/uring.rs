@@ -46,6 +46,8 @@ pub struct Uring {
     wake_given: bool,
     wake_armed: bool,
     zero_range_refused: bool,
+    /// Completion work is asked for when there is some: no call comes soon that does it anyway.
+    polled: bool,
     done: Vec<Completion>,
 }
 
@@ -64,9 +66,10 @@ pub fn probe() -> std::io::Result<()> {
 }
 
 impl Uring {
-    /// A ring for `slots` requests. Call on the worker's thread. `polled` says that the worker
-    /// looks for completions without a call to the kernel (it spins before a due time); the
-    /// cheaper deferred completion work needs such a call.
+    /// A ring for `slots` requests. Call on the worker's thread. Where the kernel can (Linux 6.1),
+    /// completion work is left to the worker's own calls: nothing interrupts it, and a flag that it
+    /// sees without a call says that there is some. `polled` says that the worker spins before due
+    /// times, where it has to make that call by itself.
     ///
     /// # Errors
     /// `Failed` with the kernel's reason.
@@ -74,7 +77,8 @@ impl Uring {
         let entries = slots.next_power_of_two().clamp(8, ENTRIES_MAX) as u32;
         let mut deferred = IoUring::builder();
         deferred.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
-        let ring = if polled { Err(std::io::Error::other("")) } else { deferred.build(entries) }
+        let ring = deferred
+            .build(entries)
             .or_else(|_| IoUring::new(entries))
             .map_err(|e| Error::failed("cannot make an io_uring").caused_by(e))?;
         Ok(Self {
@@ -87,6 +91,7 @@ impl Uring {
             wake_given: false,
             wake_armed: false,
             zero_range_refused: false,
+            polled,
             done: Vec::new(),
         })
     }
@@ -223,7 +228,15 @@ impl Backend for Uring {
     }
 
     #[inline]
+    fn has_completions(&mut self) -> bool {
+        !self.ring.completion().is_empty() || self.ring.submission().taskrun()
+    }
+
+    #[inline]
     fn reap(&mut self, _now: Ns, out: &mut Vec<Completion>) -> Result<()> {
+        if self.polled && self.ring.submission().taskrun() {
+            self.kick()?;
+        }
         loop {
             let Some(entry) = self.ring.completion().next() else { break };
             if entry.user_data() == BELL {

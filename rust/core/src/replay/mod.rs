@@ -9,6 +9,7 @@ mod devices;
 pub mod feed;
 pub mod fit;
 pub mod floor;
+mod idle;
 mod kit;
 pub mod options;
 pub mod oracle;

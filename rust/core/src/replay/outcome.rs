@@ -3,7 +3,7 @@
 use super::options::Conflicts;
 use super::plan::Due;
 use super::run::Output;
-use super::worker::{Phase, REMEMBERED, Worker};
+use super::worker::{Phase, REMEMBERED, Remembered, Worker};
 use crate::clock::Ns;
 use crate::error::{Error, Result};
 use crate::io::{OK, Op};
@@ -62,9 +62,14 @@ impl Worker {
 
     #[inline]
     pub(super) fn remember(&mut self, id: IoId, at: Ns) {
-        if self.phase == Phase::Trace && !self.completed_ns.is_empty() {
+        if self.phase == Phase::Trace && !self.completed.is_empty() {
             let seq = self.pipeline.core.slab.io(id).seq;
-            self.completed_ns[seq as usize % REMEMBERED] = (seq, at);
+            let known = &mut self.completed[seq as usize % REMEMBERED];
+            if known.seq != seq {
+                *known = Remembered { seq, at_ns: 0, pieces_left: self.slots[id as usize].pieces };
+            }
+            known.at_ns = known.at_ns.max(at);
+            known.pieces_left -= 1;
         }
     }
 

@@ -37,6 +37,8 @@ pub struct Planned {
     pub length_bytes: u64,
     pub version: Version,
     pub due: Due,
+    /// Pieces that the fit map makes of the I/O, this one included.
+    pub pieces: u32,
     /// Bits of the row that are known beforehand: split by the fit map, dropped by it.
     pub row_flags: u32,
 }
@@ -132,6 +134,7 @@ impl TraceSource {
             length_bytes: if row.io.op == Op::Flush { 0 } else { length },
             version: Version::of_write(row.seq),
             due: self.due(row, disk),
+            pieces: 1,
             row_flags: 0,
         };
         let Some(fit) = &self.fits[disk as usize] else { return planned };
@@ -145,6 +148,7 @@ impl TraceSource {
             trace_offset_bytes: piece.trace_offset_bytes,
             offset_bytes: piece.offset_bytes,
             length_bytes: piece.length_bytes,
+            pieces: self.pieces.len() as u32,
             row_flags: split,
             ..planned
         }));
@@ -268,6 +272,7 @@ const fn outside_the_trace(disk: u16, offset: u64, length: u64) -> Planned {
         length_bytes: length,
         version: Version::UNKNOWN,
         due: Due::Now,
+        pieces: 1,
         row_flags: 0,
     }
 }

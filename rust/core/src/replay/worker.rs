@@ -30,15 +30,20 @@ pub const STAGED_MAX: usize = 8;
 /// The device works on the first I/Os while the next are made ready: handed over all at once, a
 /// queue that is filled after it ran empty stays idle meanwhile, a fifth of the time.
 const BURST: usize = 2;
-/// How long the worker sleeps at most before it looks whether it should stop.
-const LOOK_UP_NS: u64 = 50_000_000;
-/// Rows of a slow trace reach the drain thread at least this often.
-const CHUNK_AGE_NS: u64 = 1_000_000_000;
-const SAMPLE_EVERY_NS: u64 = 100_000_000;
 /// After a stop, I/Os in flight get this long to come home.
 const DRAIN_NS: u64 = 30_000_000_000;
 /// Completion times that `closed` remembers: more than can be in flight.
 pub(super) const REMEMBERED: usize = 1 << 16;
+
+/// An I/O of the trace of which something has completed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Remembered {
+    pub seq: u64,
+    /// When the last piece of it did.
+    pub at_ns: Ns,
+    /// Pieces (of a fit map) that are still on their way: nobody who waited for it goes on.
+    pub pieces_left: u32,
+}
 
 /// What of a slot the pipeline does not need to know.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +51,8 @@ pub(super) struct Slot {
     pub due: Due,
     pub due_ns: Ns,
     pub version: Version,
+    /// Pieces of the I/O of the trace that this is one of.
+    pub pieces: u32,
     /// Overlapped another in flight, unordered: its data proves nothing.
     pub unordered: bool,
 }
@@ -81,7 +88,7 @@ pub struct Worker {
     pub(super) last_due_ns: Ns,
     pub(super) done: Vec<IoId>,
     pub(super) ready: Vec<IoId>,
-    pub(super) completed_ns: Vec<(u64, Ns)>,
+    pub(super) completed: Vec<Remembered>,
     pub(super) start_ns: Ns,
     pub(super) next_sample_ns: Ns,
     pub(super) pace: Pace,
@@ -108,7 +115,13 @@ impl Worker {
     ) -> Self {
         let slots = pipeline.core.slab.capacity();
         let layers = options.filters.len() + 1;
-        let blank = Slot { due: Due::Now, due_ns: 0, version: Version::UNKNOWN, unordered: false };
+        let blank = Slot {
+            due: Due::Now,
+            due_ns: 0,
+            version: Version::UNKNOWN,
+            pieces: 1,
+            unordered: false,
+        };
         Self {
             totals: Totals::default(),
             lock: RangeLock::new(slots, lock_align),
@@ -122,8 +135,8 @@ impl Worker {
             last_due_ns: 0,
             done: Vec::with_capacity(slots),
             ready: Vec::with_capacity(slots),
-            completed_ns: if options.pace == Pace::Closed {
-                vec![(u64::MAX, 0); REMEMBERED]
+            completed: if options.pace == Pace::Closed {
+                vec![Remembered { seq: u64::MAX, at_ns: 0, pieces_left: 0 }; REMEMBERED]
             } else {
                 Vec::new()
             },
@@ -233,7 +246,7 @@ impl Worker {
         self.told = told;
     }
 
-    fn send_gauges(&mut self, now: Ns, age_ns: u64) {
+    pub(super) fn send_gauges(&mut self, now: Ns, age_ns: u64) {
         if let Some(readings) = self.gauges.take_if_due(now - self.start_ns, age_ns) {
             self.send(Output::Gauges(readings));
         }
@@ -244,7 +257,7 @@ impl Worker {
         let _ = self.out.send(output);
     }
 
-    fn send_events(&mut self) {
+    pub(super) fn send_events(&mut self) {
         let events = self.pipeline.take_events();
         if !events.is_empty() {
             let events = events
@@ -308,8 +321,13 @@ impl Worker {
         io.trace_offset_bytes = planned.trace_offset_bytes;
         io.offset_bytes = planned.offset_bytes;
         io.length_bytes = planned.length_bytes;
-        self.slots[id as usize] =
-            Slot { due: planned.due, due_ns: 0, version: planned.version, unordered: false };
+        self.slots[id as usize] = Slot {
+            due: planned.due,
+            due_ns: 0,
+            version: planned.version,
+            pieces: planned.pieces,
+            unordered: false,
+        };
         if planned.op == Op::Write && core.data != DataMode::Nothing {
             let before = core.clock.now();
             let oracle = &self.oracles[planned.disk as usize];
@@ -322,15 +340,15 @@ impl Worker {
 
     /// When the first staged I/O is due: `None` until what it waits for has completed.
     #[inline]
-    fn head_due_ns(&self) -> Option<Ns> {
+    pub(super) fn head_due_ns(&self) -> Option<Ns> {
         match self.slots[*self.staged.front()? as usize].due {
             Due::Now => Some(0),
             Due::At(at) => Some(self.start_ns + at),
             Due::After { seq, think_ns, gap_ns } => {
-                let (done_seq, done_ns) = self.completed_ns[seq as usize % REMEMBERED];
-                if done_seq == seq {
-                    Some(done_ns + think_ns)
-                } else if done_seq != u64::MAX && done_seq > seq || self.in_flight == 0 {
+                let parent = self.completed[seq as usize % REMEMBERED];
+                if parent.seq == seq && parent.pieces_left == 0 {
+                    Some(parent.at_ns + think_ns)
+                } else if parent.seq != u64::MAX && parent.seq > seq || self.in_flight == 0 {
                     // Forgotten: its own completion would be guessed, the distance is known.
                     Some(self.last_due_ns + gap_ns)
                 } else {
@@ -341,7 +359,7 @@ impl Worker {
     }
 
     #[inline]
-    fn issue_due(&mut self) -> Result<()> {
+    pub(super) fn issue_due(&mut self) -> Result<()> {
         let mut issued = 0;
         while let Some(due) = self.head_due_ns() {
             if due > 0 && due > self.pipeline.core.clock.now() {
@@ -425,72 +443,5 @@ impl Worker {
             }
         }
         self.pipeline.submit(id);
-    }
-
-    /// Lets time pass until something can happen.
-    #[inline]
-    fn pass_time(&mut self) -> Result<()> {
-        let now = self.pipeline.core.clock.now();
-        if now >= self.next_sample_ns {
-            self.sample(now);
-        }
-        let may_stage = !self.exhausted && !self.starved && self.in_flight < self.depth;
-        if may_stage && self.staged.is_empty() {
-            // More may be due already than is staged at a time.
-            return self.pipeline.kick();
-        }
-        let mut until = if self.in_flight < self.depth {
-            self.head_due_ns().unwrap_or(Ns::MAX)
-        } else {
-            Ns::MAX
-        };
-        if let Some(event) = self.pipeline.next_event_ns() {
-            until = until.min(event);
-        }
-        if self.pipeline.core.clock.is_virtual() {
-            if until == Ns::MAX {
-                return Err(Error::failed(format!(
-                    "{} I/Os are held by a filter that waits for nothing",
-                    self.in_flight
-                )));
-            }
-            self.pipeline.core.clock.advance_to(until);
-            return Ok(());
-        }
-        if until <= now {
-            return self.pipeline.kick();
-        }
-        let waiting_for_trace = !self.exhausted && self.staged.is_empty();
-        let gap = if waiting_for_trace { 1_000_000.min(until - now) } else { until - now };
-        if until == Ns::MAX {
-            self.pipeline.kick_and_wait(gap.min(LOOK_UP_NS))?;
-        } else if gap > self.options.spin_ns {
-            self.pipeline.wait((gap - self.options.spin_ns).min(LOOK_UP_NS))?;
-        } else {
-            self.pipeline.kick()?;
-            std::hint::spin_loop();
-            return Ok(());
-        }
-        self.pipeline.core.clock.discipline();
-        Ok(())
-    }
-
-    /// Figures of the moment, and rows that have waited long enough.
-    fn sample(&mut self, now: Ns) {
-        self.next_sample_ns = now + SAMPLE_EVERY_NS;
-        self.shared.progress.publish(&self.totals, &self.disks);
-        if self.phase != Phase::Trace {
-            return;
-        }
-        self.read_gauges(now);
-        let age_ns = if self.pipeline.core.clock.is_virtual() { u64::MAX } else { CHUNK_AGE_NS };
-        self.send_gauges(now, age_ns);
-        self.send_events();
-        // In virtual time, chunks must not depend on anything but their rows.
-        if !self.pipeline.core.clock.is_virtual()
-            && let Some(chunk) = self.recorder.take_if_due(now, CHUNK_AGE_NS)
-        {
-            self.send(Output::Rows(chunk));
-        }
     }
 }
