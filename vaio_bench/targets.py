@@ -65,11 +65,19 @@ def escape(disk: str) -> str:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether this tool made the file."""
+    """Whether this tool made the file; False where that cannot be told."""
     try:
         return bool(os.getxattr(path, _MARK))
     except OSError:
         return False
+
+
+def _keeps_no_mark(path: Path) -> bool:
+    try:
+        os.getxattr(path, _MARK)
+    except OSError as error:
+        return error.errno == errno.ENOTSUP
+    return False
 
 
 def prepare(
@@ -158,7 +166,14 @@ def _check(path: Path, need: Need, *, writes: bool, destroy_data: bool) -> None:
             raise InputError(f"{path}: expected a regular file or a block device")
         ours = stat.S_ISREG(mode) and is_ours(path)
         if writes and not ours and not destroy_data:
-            what = "block device" if stat.S_ISBLK(mode) else "file that this tool did not make"
+            what = "file that this tool did not make"
+            if stat.S_ISBLK(mode):
+                what = "block device"
+            elif _keeps_no_mark(path):
+                what = (
+                    "file that it may have made or not (its file system keeps no extended "
+                    "attributes, by which that is told)"
+                )
             raise InputError(
                 f"{path}: the replay would overwrite a {what}; name a new file, or add "
                 "--destroy-data if its contents may go"

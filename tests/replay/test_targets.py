@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -318,3 +319,43 @@ def test_prefill_makes_reads_of_unwritten_places_work(engine: Callable, tmp_path
 def test_too_small_for_root_only_by_the_rest(engine: Callable, mine: Path) -> None:
     with pytest.raises(InputError, match="reaches to byte 131584"):
         engine([Io(0, "read", 131072, 512)], target=mine, backend="psync", clock="wall")
+
+
+@pytest.mark.parametrize("backend", ["uring", "psync"])
+@pytest.mark.parametrize("odd", [1, 1000, 4095])
+def test_the_end_of_a_file_of_odd_size_is_written_and_read(
+    engine: Callable, tmp_path: Path, backend: str, odd: int
+) -> None:
+    """O_DIRECT cannot reach what lies behind the last whole block."""
+    target = tmp_path / "odd.img"
+    size = (64 << 10) + odd
+    target.write_bytes(bytes(size))
+    ios = [
+        Io(0, "write", 0, size),
+        Io(1, "read", size - odd - 4096, 4096 + odd),
+        Io(2, "write", size - 1, 1),
+        Io(3, "read", size - 1, 1),
+        Io(4, "write_zeroes", size - odd - 100, 50 + odd),
+        Io(5, "write", size - odd - 4096, 4096),
+        Io(6, "read", 0, size),
+    ]
+    settings = {"backend": backend, "clock": "wall", "direct": "always", "verify": True}
+    replayed = engine(ios, target=target, destroy_data=True, **settings)
+    assert replayed.found["errors"] == 0
+    assert replayed.found["verified"] is True
+    assert target.stat().st_size == size
+
+
+def test_a_file_system_without_marks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> bytes:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(os, "getxattr", refuse)
+    monkeypatch.setattr(os, "setxattr", refuse)
+    need = [targets.Need("disk", 4096, 4096, exact=False)]
+    path = tmp_path / "t.img"
+    targets.prepare(path, need, writes=True, destroy_data=False, precondition=False)
+    with pytest.raises(InputError, match=r"keeps no extended attributes.*--destroy-data"):
+        targets.prepare(path, need, writes=True, destroy_data=False, precondition=False)

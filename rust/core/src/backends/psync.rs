@@ -266,6 +266,9 @@ fn transfer(fd: RawFd, request: &Request, split: &mut bool) -> Result<(), Status
 }
 
 fn read_change_write(target: &Target, request: &Request, split: &mut bool) -> Result<(), Status> {
+    if let Some(fd) = target.tail_fd(request.offset_bytes + request.length_bytes) {
+        return through_the_cache(fd, request, split);
+    }
     let mut bounce = Bounce::around(request, target.offset_align);
     let span = Request {
         op: Op::Read,
@@ -282,6 +285,25 @@ fn read_change_write(target: &Target, request: &Request, split: &mut bool) -> Re
     }
     bounce.merge(request);
     transfer(target.fd(), &Request { op: Op::Write, ..span }, split)
+}
+
+/// What reaches behind the last whole block. Nothing of it stays in the cache: O_DIRECT, which may
+/// touch other blocks of the same page next, and the device have what was written.
+fn through_the_cache(fd: RawFd, request: &Request, split: &mut bool) -> Result<(), Status> {
+    if request.op == Op::WriteZeroes {
+        let mut zeros = Bounce::around(request, 512);
+        zeros.bytes().fill(0);
+        transfer(fd, &Request { op: Op::Write, data: zeros.pointer(), ..*request }, split)?;
+    } else {
+        transfer(fd, request, split)?;
+    }
+    if request.op != Op::Read {
+        check(unsafe_fdatasync(fd))?;
+    }
+    let (offset, length) = (request.offset_bytes as libc::off_t, request.length_bytes);
+    // SAFETY: takes numbers only. Its failure costs memory, nothing else.
+    unsafe { libc::posix_fadvise(fd, offset, length as libc::off_t, libc::POSIX_FADV_DONTNEED) };
+    Ok(())
 }
 
 /// Advisory: a range smaller than the device's block, or a device that cannot, is no error.

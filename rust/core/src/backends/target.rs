@@ -31,6 +31,9 @@ pub struct Target {
     pub offset_align: u64,
     /// Memory must be a multiple of this.
     pub memory_align: u64,
+    /// Through the page cache, for what lies behind the last whole block of a file of odd size:
+    /// O_DIRECT cannot reach it.
+    tail: Option<File>,
 }
 
 impl Target {
@@ -72,8 +75,11 @@ impl Target {
             if is_block_device { device_size(&file).map_err(fail)? } else { metadata.len() };
         let (memory_align, offset_align) =
             if is_direct { direct_alignment(&file, is_block_device) } else { (1, 1) };
+        let is_odd = is_direct && !is_block_device && size_bytes % offset_align != 0;
+        let tail = if is_odd { Some(with(0).map_err(fail)?) } else { None };
         Ok(Self {
             file,
+            tail,
             path: path.to_owned(),
             direct: is_direct,
             is_block_device,
@@ -113,6 +119,13 @@ impl Target {
             return Err(fail(&format!("expected {needs} bytes or more, it has {has}")));
         }
         Ok(target)
+    }
+
+    /// The descriptor for a request that ends at `end_bytes`, where O_DIRECT cannot serve it.
+    #[must_use]
+    pub fn tail_fd(&self, end_bytes: u64) -> Option<RawFd> {
+        let whole_bytes = self.size_bytes - self.size_bytes % self.offset_align;
+        self.tail.as_ref().filter(|_| end_bytes > whole_bytes).map(AsRawFd::as_raw_fd)
     }
 
     #[must_use]
