@@ -65,6 +65,11 @@ class Run:
         return self.manifest.get("clock") == "virtual"
 
     @property
+    def clock_ns(self) -> float:
+        """How long a reading of the clock took before the run: no time is known better."""
+        return float((self.manifest.get("harness") or {}).get("clock_ns") or 0.0)
+
+    @property
     def baseline(self) -> str:
         """The policy that the others are compared with."""
         return str((self.manifest.get("comparison") or {}).get("baseline", BASELINE))

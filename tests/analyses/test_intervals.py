@@ -176,6 +176,18 @@ def test_a_paired_interval_by_hand() -> None:
     assert found.p == pytest.approx(stats.ttest_1samp([0.1, 0.2, 0.3], 0).pvalue)
 
 
+def test_what_is_rounded_alike_in_every_round_is_no_difference() -> None:
+    # A clock of 10 ns: every round reads 40 and 50, and either may be 5 off.
+    exact = intervals.paired([50.0] * 6, [40.0] * 6)
+    assert (exact.low, exact.high, exact.p) == pytest.approx((1.25, 1.25, 0.0))
+    found = intervals.paired([50.0] * 6, [40.0] * 6, resolution=10)
+    assert found.ratio == pytest.approx(1.25)
+    assert found.low < 1 < found.high
+    assert found.p == 1.0
+    # The true ratios that would be read like this all lie within.
+    assert found.low <= 45 / 45 <= 55 / 35 <= found.high
+
+
 def test_welch_is_that_of_scipy() -> None:
     rng = np.random.default_rng(15)
     a, b = np.exp(rng.normal(0.1, 0.05, 5)), np.exp(rng.normal(0, 0.02, 9))

@@ -63,7 +63,7 @@ def test_the_document_has_the_shape_of_the_contract(tmp_path: Path) -> None:
 
 def test_the_figures_of_constant_rounds_by_hand(tmp_path: Path) -> None:
     policies = {"direct": Policy(), "slow": Policy()}
-    run = make_run(tmp_path / "run", policies=policies, rounds=3, ios=100)
+    run = make_run(tmp_path / "run", policies=policies, rounds=3, ios=100, harness=None)
     for round_, (base, slow) in enumerate([(1_000, 1_100), (2_000, 2_200), (4_000, 4_840)]):
         constant_round(run, "direct", round_, base)
         constant_round(run, "slow", round_, slow)
@@ -86,6 +86,19 @@ def test_the_figures_of_constant_rounds_by_hand(tmp_path: Path) -> None:
     assert metrics["bytes_per_s"]["baseline"] == pytest.approx(
         4096 * np.prod(rates) ** (1 / 3), rel=1e-9
     )
+
+
+def test_a_difference_below_the_clocks_resolution_is_none(tmp_path: Path) -> None:
+    policies = {"direct": Policy(), "direct-again": Policy(), "pass": Policy()}
+    run = make_run(tmp_path / "run", policies=policies, rounds=5, ios=100)
+    for round_ in range(5):
+        for name, latency_ns in (("direct", 40), ("direct-again", 40), ("pass", 50)):
+            constant_round(run, name, round_, latency_ns)
+    found = overhead(run).policies["pass"]["latency_p50_ns"]
+    # The manifest's clock takes 10 ns to read: both may be 45 ns.
+    assert found.interval.ratio == pytest.approx(1.25)
+    assert found.interval.low < 1
+    assert found.verdict == "no difference shown"
 
 
 def test_an_equal_policy_is_not_accused(tmp_path: Path) -> None:

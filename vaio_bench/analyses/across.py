@@ -62,7 +62,10 @@ def overhead_of_runs(
         "the runs were taken one after the other, not interleaved: what changed on the machine "
         "between them is part of every ratio"
     )
-    return compare_figures(figures, others, reference, margin, [note], paired=False)
+    clock_ns = max(run.clock_ns for run in opened)
+    return compare_figures(
+        figures, others, reference, margin, [note], paired=False, clock_ns=clock_ns
+    )
 
 
 def check_same_trace(first: Run, other: Run) -> None:

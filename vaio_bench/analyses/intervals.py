@@ -48,31 +48,49 @@ class RatioInterval:
         return None if self.high is None else self.high / self.ratio - 1.0
 
 
-def paired(value: Sequence[float], baseline: Sequence[float]) -> RatioInterval:
+def paired(
+    value: Sequence[float], baseline: Sequence[float], *, resolution: float = 0.0
+) -> RatioInterval:
     """Geometric mean of `value[i] / baseline[i]`, with a paired t interval.
 
     Args:
         value: one positive figure a round.
         baseline: the same rounds' figures of the baseline.
+        resolution: what the figures are rounded to. All rounds may be rounded alike, and their
+            scatter does not show it: the interval reaches so much further.
     """
     ratios = np.log(np.asarray(value, float)) - np.log(np.asarray(baseline, float))
     n = len(ratios)
     error = float(np.std(ratios, ddof=1)) / math.sqrt(n) if n > 1 else None
-    return _interval(float(np.mean(ratios)), error, n - 1)
+    slack = _slack(value, baseline, resolution)
+    return _interval(float(np.mean(ratios)), error, n - 1, slack)
 
 
-def unpaired(value: Sequence[float], baseline: Sequence[float]) -> RatioInterval:
+def unpaired(
+    value: Sequence[float], baseline: Sequence[float], *, resolution: float = 0.0
+) -> RatioInterval:
     """Ratio of geometric means with Welch's t interval: for rounds that were not interleaved."""
     ours, theirs = np.log(np.asarray(value, float)), np.log(np.asarray(baseline, float))
     mean = float(np.mean(ours) - np.mean(theirs))
+    slack = _slack(value, baseline, resolution)
     if min(len(ours), len(theirs)) < 2:
-        return _interval(mean, None, 0)
+        return _interval(mean, None, 0, slack)
     a, b = np.var(ours, ddof=1) / len(ours), np.var(theirs, ddof=1) / len(theirs)
     if a + b == 0:
-        return _interval(mean, 0.0, len(ours) + len(theirs) - 2)
+        return _interval(mean, 0.0, len(ours) + len(theirs) - 2, slack)
     # Welch and Satterthwaite: the degrees of freedom of a sum of two estimated variances.
     freedom = (a + b) ** 2 / (a**2 / (len(ours) - 1) + b**2 / (len(theirs) - 1))
-    return _interval(mean, math.sqrt(a + b), float(freedom))
+    return _interval(mean, math.sqrt(a + b), float(freedom), slack)
+
+
+def _slack(value: Sequence[float], baseline: Sequence[float], resolution: float) -> float:
+    """How far rounding can move the mean log ratio: half a step in every figure, one way."""
+    slack = 0.0
+    for figures in (value, baseline):
+        # A figure of a step or less is as good as unknown.
+        shares = np.minimum(resolution / 2 / np.asarray(figures, float), 0.99)
+        slack += float(np.mean(-np.log1p(-shares)))
+    return slack
 
 
 def bootstrap(
@@ -129,14 +147,15 @@ def scatter_floor(baseline: Sequence[float]) -> float | None:
     return math.expm1(_quantile(n - 1) * error)
 
 
-def _interval(mean: float, error: float | None, freedom: float) -> RatioInterval:
+def _interval(mean: float, error: float | None, freedom: float, slack: float) -> RatioInterval:
     if error is None:
         return RatioInterval(math.exp(mean), None, None, None)
-    reach = _quantile(freedom) * error
+    reach = _quantile(freedom) * error + slack
+    beyond = max(abs(mean) - slack, 0.0)
     if error == 0.0:
-        p = 1.0 if mean == 0.0 else 0.0
+        p = 1.0 if beyond == 0.0 else 0.0
     else:
-        p = 2 * float(special.stdtr(freedom, -abs(mean) / error))
+        p = 2 * float(special.stdtr(freedom, -beyond / error))
     return RatioInterval(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach), p)
 
 

@@ -79,7 +79,7 @@ class LayerSum:
 def layer_sums(run: Run | str | Path) -> list[LayerSum]:
     """The sum over the layers against the latency, I/O by I/O, of each policy with rows."""
     run = run if isinstance(run, Run) else open_run(run)
-    clock_ns = float((run.manifest.get("harness") or {}).get("clock_ns") or 1.0)
+    clock_ns = run.clock_ns or 1.0
     found: list[LayerSum] = []
     for policy in run.policies:
         tolerance = 2 * clock_ns * max(len(run.layers(policy)), 1)

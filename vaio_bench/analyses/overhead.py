@@ -152,7 +152,7 @@ def overhead(
             f"the first {run.warmup_ns / 1e9:g} s of each round are warm-up and in no latency or "
             "rate; CPU and context switches are of whole rounds"
         )
-    return compare_figures(figures, others, baseline, margin, notes)
+    return compare_figures(figures, others, baseline, margin, notes, clock_ns=run.clock_ns)
 
 
 def check_margin(margin: float) -> None:
@@ -178,8 +178,19 @@ def compare_figures(
     notes: Sequence[str] = (),
     *,
     paired: bool = True,
+    clock_ns: float = 0.0,
 ) -> Overhead:
-    """The comparison from a table of `round_figures`; `paired` = rounds were interleaved."""
+    """The comparison from a table of `round_figures`.
+
+    Args:
+        figures: of the baseline, perhaps its A/A pair, and the others.
+        others: the policies to compare.
+        baseline: what they are compared with.
+        margin: relative difference that is called equivalent.
+        notes: what else is to be told.
+        paired: the rounds were interleaved.
+        clock_ns: the clock's resolution: a difference of times below it is none.
+    """
     again = again_of(baseline) if again_of(baseline) in figures["policy"].to_list() else None
     metrics = [name for name in figures.columns if name not in ("policy", "round")]
     policies: dict[str, dict[str, Comparison]] = {name: {} for name in others}
@@ -188,11 +199,13 @@ def compare_figures(
     for metric in metrics:
         raw = {name: _pair_of(figures, metric, name, baseline, paired) for name in others}
         pairs = {name: found for name, found in raw.items() if found is not None}
-        known = {name: _interval(*pair, paired=paired) for name, pair in pairs.items()}
-        p_values = {name: of.p for name, of in known.items() if of.p is not None}
+        resolution = clock_ns if metric.startswith(("latency_", "response_")) else 0.0
+        of = intervals.paired if paired else intervals.unpaired
+        known = {name: of(*pair, resolution=resolution) for name, pair in pairs.items()}
+        p_values = {name: each.p for name, each in known.items() if each.p is not None}
         adjusted = intervals.holm(p_values)
         if again and (twice := _pair_of(figures, metric, again, baseline, paired=True)):
-            a_a[metric] = intervals.paired(*twice)
+            a_a[metric] = intervals.paired(*twice, resolution=resolution)
         floor = _floor(figures, metric, baseline, a_a.get(metric))
         for name, interval in known.items():
             ours, theirs = pairs[name]
@@ -257,10 +270,6 @@ def _pair_of(
     if paired and not len(ours) == len(theirs) == len(rounds or ()):
         return None
     return ours, theirs
-
-
-def _interval(ours: list[float], theirs: list[float], *, paired: bool) -> intervals.RatioInterval:
-    return (intervals.paired if paired else intervals.unpaired)(ours, theirs)
 
 
 def _geometric_mean(values: Sequence[float]) -> float:
