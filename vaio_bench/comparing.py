@@ -70,6 +70,8 @@ def compare(
     settings = settings or Settings()
     if settings.clock != "wall":
         raise InputError("--clock virtual charges no CPU: no overhead can be told from it")
+    if settings.backend == "sim":
+        raise InputError("--backend sim is a modelled device: no overhead can be told from it")
     if rounds < 2:
         raise InputError(f"--rounds: expected 2 or more, an interval needs them, got {rounds}")
     against = spec.load_policy(baseline)

@@ -97,7 +97,7 @@ class Workload(_Table):
 class TargetTable(_Table):
     """Where it runs."""
 
-    backend: Literal["uring", "psync", "mem", "null", "sim"] = "uring"
+    backend: Literal["uring", "psync", "mem", "null"] = "uring"
     direct: bool | None = None
 
 

@@ -138,6 +138,7 @@ def test_a_file_of_the_users_is_not_filled(compare: Compare, tmp_path: Path) -> 
         ({"until": 2.0}, "--until: expected a share"),
         ({"until": 0.1, "rounds_max": 2}, "--max-rounds: expected at least the 3"),
         ({"settings": {"clock": "virtual"}}, "no overhead can be told"),
+        ({"settings": {"backend": "sim"}}, "is a modelled device"),
     ],
 )
 def test_what_is_wrong_is_told(

@@ -11,7 +11,7 @@ from vaio_bench.analyses.overhead import (
     DEFAULT_MARGIN,
     Overhead,
     check_margin,
-    check_wall_clock,
+    check_measured,
     compare_figures,
     overhead,
 )
@@ -44,7 +44,7 @@ def overhead_of_runs(
         raise InputError(f"expected run folders of different names, got {', '.join(names)}")
     tables = []
     for name, run in zip(names, opened, strict=True):
-        check_wall_clock(run)
+        check_measured(run)
         check_same_trace(opened[0], run)
         figures = round_figures(run)
         if figures.is_empty():

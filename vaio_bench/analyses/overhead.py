@@ -130,7 +130,7 @@ def overhead(
     """
     run = run if isinstance(run, Run) else open_run(run)
     check_margin(margin)
-    check_wall_clock(run)
+    check_measured(run)
     baseline = baseline or run.baseline
     again = again_of(baseline)
     others = [name for name in run.policies if name not in (baseline, again)]
@@ -161,12 +161,16 @@ def check_margin(margin: float) -> None:
         raise InputError(f"--margin: expected a share above 0 and below 1, got {margin}")
 
 
-def check_wall_clock(run: Run) -> None:
-    """Raise InputError for a run under the virtual clock: it charges no CPU."""
+def check_measured(run: Run) -> None:
+    """Raise InputError for a run whose times were modelled: its clock or its device."""
     if run.virtual_clock:
         raise InputError(
             f"{run.path}: its clock is virtual, which charges no CPU: no overhead can be told "
             "from it (replay with --clock wall)"
+        )
+    if (run.manifest.get("backend") or {}).get("used") == "sim":
+        raise InputError(
+            f"{run.path}: its device was modelled (backend sim): no overhead can be told from it"
         )
 
 
