@@ -9,6 +9,7 @@ from vaio_bench.errors import InputError, VaioBenchError, WorkError
 
 if TYPE_CHECKING:
     from vaio_bench.analyses.across import overhead_of_runs
+    from vaio_bench.analyses.cache import cache
     from vaio_bench.analyses.fidelity import fidelity
     from vaio_bench.analyses.hits import hits
     from vaio_bench.analyses.info import info
@@ -34,6 +35,7 @@ __all__ = [
     "InputError",
     "VaioBenchError",
     "WorkError",
+    "cache",
     "compare",
     "demo",
     "direct",
@@ -61,6 +63,7 @@ __all__ = [
 
 # The verbs as functions, imported when first used: Polars, pyarrow and plotly take a while.
 _LAZY = {
+    "cache": "vaio_bench.analyses.cache",
     "compare": "vaio_bench.comparing",
     "demo": "vaio_bench.demonstration",
     "direct": "vaio_bench.spec",

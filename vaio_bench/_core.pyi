@@ -90,3 +90,31 @@ class Round:
 
 def uring_refused() -> str | None: ...
 def harness_floor(ios: int = 500_000, rounds: int = 3) -> dict[str, float]: ...
+
+# simulate.rs
+class CacheTrace:
+    def __new__(
+        cls,
+        open: Callable[[], RecordBatchReader],
+        file: str,
+        setting: str,
+        progress: Callable[[int], object] | None = None,
+    ) -> CacheTrace: ...
+    def summary(self) -> str: ...
+    def simulate(
+        self, jobs: str, seed: int, progress: Callable[[int], object] | None = None
+    ) -> str: ...
+    def simulate_sample(
+        self,
+        jobs: str,
+        seed: int,
+        rate: float,
+        salt: int,
+        progress: Callable[[int], object] | None = None,
+    ) -> str: ...
+    def lru_curve(
+        self,
+        capacities: Sequence[int],
+        plan: str,
+        progress: Callable[[int], object] | None = None,
+    ) -> str: ...

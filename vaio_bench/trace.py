@@ -198,6 +198,27 @@ class Trace:
             names.update(dict.fromkeys(texts.dictionary.take(texts.indices.unique()).to_pylist()))
         return list(names)
 
+    @cached_property
+    def duration_ns(self) -> int:
+        """Time from the first I/O to the last.
+
+        Raises:
+            InputError: The file is damaged.
+        """
+        groups = [
+            at
+            for at in range(self.file.num_row_groups)
+            if self.file.metadata.row_group(at).num_rows
+        ]
+        if not groups:
+            return 0
+        try:
+            first = self.file.read_row_group(groups[0], ["time_ns"]).column(0)[0].as_py()
+            last = self.file.read_row_group(groups[-1], ["time_ns"]).column(0)[-1].as_py()
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{self.path}: damaged: {_reason(error)}") from None
+        return max(0, int(last or 0) - int(first or 0))
+
     def batches(
         self, columns: Sequence[str] | None = None, batch_rows: int = 1 << 16
     ) -> Iterator[pa.RecordBatch]:

@@ -21,6 +21,7 @@ VERBS: tuple[str, ...] = (
     "sweep",
     "fidelity",
     "rpo",
+    "cache",
     "report",
     "explain",
     "abi",

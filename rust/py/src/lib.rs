@@ -10,6 +10,7 @@ mod import;
 mod planner;
 mod profile;
 mod replay;
+mod simulate;
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -23,5 +24,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     import::register(module)?;
     module.add_function(wrap_pyfunction!(profile::profile_trace, module)?)?;
     module.add_function(wrap_pyfunction!(planner::plan_rpo, module)?)?;
+    module.add_class::<simulate::CacheTrace>()?;
     replay::register(module)
 }

@@ -42,18 +42,21 @@ pub struct Belady {
 }
 
 impl Belady {
-    /// For `blocks` blocks.
     #[must_use]
-    pub fn new(capacity: usize, blocks: usize) -> Self {
-        Self { capacity, next_of: vec![0; blocks], order: BinaryHeap::new(), len: 0 }
+    pub fn new(capacity: usize) -> Self {
+        Self { capacity, next_of: Vec::new(), order: BinaryHeap::new(), len: 0 }
     }
 
     /// A request at position `now`; the block's next one is at `next`. Whether it is a hit, and
     /// who left for it.
     pub fn access(&mut self, block: u32, now: u32, next: u32) -> (bool, Option<u32>) {
+        if block as usize >= self.next_of.len() {
+            self.next_of.resize((block as usize + 1).next_power_of_two(), 0);
+        }
         let is_hit = self.next_of[block as usize] != 0;
         let evicted = if !is_hit && self.len == self.capacity { self.evict() } else { None };
-        self.len += usize::from(!is_hit) - usize::from(evicted.is_some());
+        self.len += usize::from(!is_hit);
+        self.len -= usize::from(evicted.is_some());
         self.next_of[block as usize] = next;
         if self.order.len() > 2 * self.capacity + 64 {
             let mut kept = std::mem::take(&mut self.order).into_vec();
@@ -77,13 +80,27 @@ impl Belady {
 
     /// Forgets a block (a discard).
     pub fn remove(&mut self, block: u32) -> bool {
-        let was_here = std::mem::take(&mut self.next_of[block as usize]) != 0;
+        let was_here = self.is_resident(block);
+        if was_here {
+            self.next_of[block as usize] = 0;
+        }
         self.len -= usize::from(was_here);
         was_here
     }
 
+    /// Blocks resident now.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     #[must_use]
     pub fn is_resident(&self, block: u32) -> bool {
-        self.next_of[block as usize] != 0
+        self.next_of.get(block as usize).is_some_and(|next| *next != 0)
     }
 }

@@ -25,6 +25,7 @@ pub mod slru;
 pub mod twoq;
 pub mod w_tinylfu;
 
+pub(crate) use index::prefetch;
 pub use index::{BlockIndex, Index};
 
 /// Place of a resident block, from 0 to the capacity less one.
