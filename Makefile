@@ -14,7 +14,7 @@ PYO3_CONFIG = $(firstword $(wildcard $(CURDIR)/target/maturin/pyo3-config-*.txt)
 CARGO = env PYO3_BUILD_EXTENSION_MODULE=1 $(addprefix PYO3_CONFIG_FILE=,$(PYO3_CONFIG)) cargo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: build demo test test-all bench fmt lint dev packages
+.PHONY: build demo test test-all bench fmt lint oracle dev packages
 
 ## build     the command at .venv/bin/vaio-bench, optimised
 build: $(VENV)/ready
@@ -32,6 +32,12 @@ test: packages dev lint
 test-all: packages dev lint
 	$(CARGO) test --release --locked --workspace -- --include-ignored
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+## oracle    installs libCacheSim (GPL; `make test-all` and `make bench` compare with it), and runs
+##           its tests
+oracle: dev
+	$(BIN)/python -m pip install --quiet "libcachesim>=0.3.5"
+	$(BIN)/python -m pytest tests/eviction/test_libcachesim.py $(PYTEST_FLAGS)
 
 ## lint      formatting, lints and types of both languages
 lint: dev

@@ -151,7 +151,7 @@ def test_samples_are_near_and_say_how_far_off_they_are(tmp_path: Path) -> None:
     assert 0 < away.mean() < 0.02
     assert 0 < part["error"]["mean"] < 0.02
     for shards in exact["shards"]:
-        assert shards["error_mean"] < 0.02
+        assert 0 < shards["error_mean"] < 0.02
         assert shards["salts"] == 8
 
 
@@ -179,7 +179,7 @@ def test_of_equals_the_simplest_is_recommended() -> None:
     assert recommendation([curve("lru", [0.0, 0.0, 0.0, 0.0])], 80) is None
 
 
-def test_the_document_is_json(tmp_path: Path) -> None:
+def test_a_trace_of_one_request(tmp_path: Path) -> None:
     trace = write_ios(tmp_path / "t.parquet", [(0, "d", "read", 0, 4 * K)])
     found = vb.cache(trace, curve=True, write_policy="back").document
     assert json.loads(json.dumps(found, allow_nan=False)) == found

@@ -99,7 +99,8 @@ def twoq(blocks: Iterable[int], size: int) -> int:
             to = back
         if len(came) + len(back) == size:
             if len(came) > size // 4 or not back:
-                gone = [*gone, came.pop(0)][-(size // 2) :] if size > 1 else []
+                gone = [*gone, came.pop(0)][-(size // 2) :]
+                gone = gone if size > 1 else []
             else:
                 back.pop(0)
         to.append(block)
@@ -173,14 +174,15 @@ def s3_fifo(blocks: Iterable[int], size: int) -> int:
                     main.append(first)
                 else:
                     del count[first]
-            else:
+                continue
+            while small:
                 first = small.pop(0)
-                if count[first] >= 2:
-                    count[first] = 0
-                    main.append(first)
-                else:
+                if count[first] < 2:
                     del count[first]
                     gone = [*gone, first][-remembered:] if remembered else []
+                    break
+                count[first] = 0
+                main.append(first)
         full = not evicted_any and len(small) >= limit
         (main if was_gone or full else small).append(block)
         count[block] = 0

@@ -264,7 +264,7 @@ def _simulate(
     block_bytes = document["block_bytes"]
     streams = [at for at, blocks in enumerate(_blocks(summary)) if blocks]
     capacities = {
-        (size.text, at): _capacity(size, _blocks(summary)[at], block_bytes, len(streams))
+        (size.text, at): _capacity(size, _blocks(summary)[at], block_bytes)
         for size in asked
         for at in streams
     }
@@ -298,17 +298,17 @@ def _simulate(
     return {"results": results, "series": series}
 
 
-def _capacity(size: _Size, blocks: int, block_bytes: int, disks: int) -> int:
+def _capacity(size: _Size, blocks: int, block_bytes: int) -> int:
     capacity = size.of(blocks * block_bytes) // block_bytes
-    if capacity == 0 and size.size_bytes is None and disks > 1:
-        # A share of a disk that hardly has any blocks: the smallest cache there is.
-        return 1
+    if size.size_bytes is None:
+        # A share of hardly any blocks: the smallest cache there is.
+        return max(1, capacity)
     if capacity == 0:
         raise InputError(
             f'--size: expected at least a block of {format_size(block_bytes)}, got "{size.text}"'
         )
     # A cache that holds all there is never evicts, however large it is.
-    return min(capacity, blocks + 1) if size.size_bytes is not None else capacity
+    return min(capacity, blocks + 1)
 
 
 def _size_warnings(
@@ -342,7 +342,8 @@ def _result(
     streams = [summary["streams"][each["stream"]] for each in reports]
     size_bytes = size.size_bytes
     if size_bytes is None:
-        size_bytes = sum(size.of(blocks[each["stream"]] * block_bytes) for each in reports)
+        of = [size.of(blocks[each["stream"]] * block_bytes) for each in reports]
+        size_bytes = sum(max(block_bytes, each) for each in of)
     sums = {
         key: sum(stream[key] for stream in streams)
         for key in ("requests", "read_requests", "bytes", "read_bytes")

@@ -48,6 +48,8 @@ _POINTS = 24
 _SALTS = list(range(1, 9))
 _RATE = 0.01
 _SAMPLE_BLOCKS = 8192
+# A cache must be as many sampled blocks for a sample to say anything of it.
+_LEAST_BLOCKS = 10
 # Beyond the first number of distinct blocks, curves are simulated on about the second.
 _ALL_BLOCKS = 1 << 17
 _SOME_BLOCKS = 1 << 16
@@ -98,7 +100,7 @@ def curves(
     is_stack = document["write_policy"] != "around"
     found: dict[str, Any] = {"working_set": _working_set(lru["working_set"], document)}
     if is_stack:
-        found["shards"] = _shards(lru, exact)
+        found["shards"] = _shards(lru, exact, np.array(fine), document["block_bytes"])
     coarse = _grid(max(blocks), _POINTS, marked)
     simulated = [name for name in names if name != "lru" or not is_stack]
     control = ["lru"] if rate < 1 and is_stack and "lru" not in simulated else []
@@ -176,26 +178,33 @@ def _simulated(
     return {name: [min(1.0, max(0.0, 1 - ratio)) for ratio in of] for name, of in misses.items()}
 
 
-def _shards(lru: dict[str, Any], exact: np.ndarray) -> list[dict[str, Any]]:
+def _shards(
+    lru: dict[str, Any], exact: np.ndarray, capacities: np.ndarray, block_bytes: int
+) -> list[dict[str, Any]]:
     found = []
     for key, method in (("fixed_rate", "fixed rate"), ("fixed_size", "fixed size")):
         if not lru[key]:
             continue
+        rate = _RATE if key == "fixed_rate" else float(np.mean(lru["fixed_size_rates"]))
+        told = capacities * rate >= _LEAST_BLOCKS
+        if not told.any():
+            continue
         by_salt = np.array(lru[key])
         mean = by_salt.mean(axis=0)
-        bar = _T_95 * by_salt.std(axis=0, ddof=1) / math.sqrt(len(by_salt))
-        away = np.abs(mean - exact)
+        bar = (_T_95 * by_salt.std(axis=0, ddof=1) / math.sqrt(len(by_salt)))[told]
+        away = np.abs(mean - exact)[told]
         found.append(
             {
                 "method": method,
-                "rate": _RATE if key == "fixed_rate" else float(np.mean(lru["fixed_size_rates"])),
+                "rate": rate,
                 "salts": len(by_salt),
                 "hit_ratio": mean.tolist(),
                 "error_mean": float(away.mean()),
                 "error_max": float(away.max()),
                 "error_bar": float(bar.mean()),
                 "error_bar_max": float(bar.max()),
-                "error_mean_of_one_salt": float(np.abs(by_salt - exact).mean()),
+                "error_mean_of_one_salt": float(np.abs(by_salt - exact)[:, told].mean()),
+                "from_bytes": int(capacities[told][0] * block_bytes),
             }
         )
     return found

@@ -9,6 +9,7 @@ import polars as pl
 
 from vaio_bench.analyses import hits
 from vaio_bench.reporting import figures, words
+from vaio_bench.reporting.cache_part import add_simulated
 from vaio_bench.reporting.figures import Figure, Palette
 from vaio_bench.reporting.model import Answer, Cell, Line, Section, Table
 from vaio_bench.store import Run
@@ -312,9 +313,7 @@ def hits_section(
     """Hit ratios of the run and of the simulator, where there are any."""
     made = Section("hits", "Hit ratio")
     if simulated and simulated.get("results"):
-        made.tables.append(_simulated_table(simulated))
-        curve = _curve(simulated, palette)
-        made.figures += [curve] if curve else []
+        add_simulated(made, simulated, palette)
     if found:
         made.lead = "Counted from the rows; a request is one block touched by one I/O."
         rows: list[list[Cell | str]] = []
@@ -337,47 +336,3 @@ def hits_section(
     if not made.tables:
         made.absent = "no policy of this run has a cache, and results/cache.json is not there"
     return made
-
-
-def _simulated_table(simulated: dict[str, Any]) -> Table:
-    rows: list[list[Cell | str]] = [
-        [
-            str(each.get("policy")),
-            words.size(each.get("size_bytes")),
-            words.count(each.get("requests")),
-            words.count(each.get("hits")),
-            words.share(None if each.get("miss_ratio") is None else 1 - each["miss_ratio"]),
-        ]
-        for each in simulated["results"]
-    ]
-    columns = ["eviction policy", "cache size", "requests", "hits", "hit ratio"]
-    return Table(columns, rows, caption="Simulated (vaio-bench cache)")
-
-
-def _curve(simulated: dict[str, Any], palette: Palette) -> Figure | None:
-    data = []
-    for policy in dict.fromkeys(str(each["policy"]) for each in simulated["results"]):
-        own = sorted(
-            (each["size_bytes"], each["miss_ratio"])
-            for each in simulated["results"]
-            if str(each["policy"]) == policy and each.get("miss_ratio") is not None
-        )
-        if len(own) > 1:
-            data.append(
-                {
-                    "type": "scatter",
-                    "mode": "lines+markers",
-                    "name": policy,
-                    "x": [at / 2**20 for at, _ in own],
-                    "y": [ratio * 100 for _, ratio in own],
-                    "line": palette.line(policy),
-                    "hovertemplate": "%{y:.2f} % missed at %{x:.4~g} MiB",
-                }
-            )
-    if not data:
-        return None
-    layout = {
-        "xaxis": {"type": "log", "title": {"text": "cache size (MiB)"}},
-        "yaxis": {"rangemode": "tozero", "title": {"text": "requests missed (%)"}},
-    }
-    return Figure("Miss ratio by cache size", "Simulated on the trace.", data, layout, 340, True)
