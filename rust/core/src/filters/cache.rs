@@ -1,50 +1,77 @@
-//! `cache`: a write-through block cache in memory. The page is below.
+//! `cache`: a block cache in memory before the disk. The page is below.
 //!
 //! The policy decides at submit, block by block, and knows nothing of data: that is how the
-//! filter counts the same hits as the simulator. Here each slot of the policy has a buffer and a
-//! generation; a generation begins when the slot gets another block, so what arrives late for a
-//! block evicted meanwhile is seen to be stale, and dropped. See [`reads`] and [`writes`].
+//! filter counts the same hits as the simulator. What it says is in a slot may still be on its
+//! way, or have been evicted with the disk lacking it: see [`frames`] for where data lie,
+//! [`reads`] and [`writes`] for the ways of an I/O, [`destage`] for write-back, [`ahead`] for
+//! read-ahead and [`dedup`] for content.
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-use serde_json::Value;
+use super::{Answer, Class, Cx, DataMode, Filter, Kind, Up};
+use crate::eviction::{Access, Eviction, Slot};
+use crate::io::Op;
+use crate::slab::{self, IoId};
 
-use super::{
-    Answer, Built, Class, Cx, DataMode, Filter, Kind, ParamError, Properties, Setting, Up, params,
-};
-use crate::eviction::{self, Access, CAPACITY_MAX, Eviction, Index, Slot};
-use crate::io::{OK, Op, Status};
-use crate::slab::IoId;
-use crate::units::Size;
-
+mod ahead;
+mod dedup;
+mod destage;
+mod frames;
 mod reads;
-mod store;
+mod settings;
+mod work;
 mod writes;
 
-use store::{Portion, Store};
+use ahead::{AHEAD, Ahead};
+use dedup::Contents;
+use destage::Debts;
+use frames::{FrameId, Frames};
+use work::{NO_SLOT, Piece, Portion, Waiter, Work};
 
 const PAGE: &str = "\
 # cache
 
 Keeps blocks that were read or written in memory and answers reads from there: a host-side cache
-in front of the disk. Write-through: a write is acknowledged when the layers below have it, and
-what was written is then cached.
+in front of the disk.
 
 Reads and writes both look up and both insert. The eviction policy is asked when an I/O comes
 down, block by block in order of address: an I/O of 12 KiB at blocks of 4 KiB is three requests. A
 hit on a block that is still on its way into the cache waits for it, and is a hit. write_zeroes
-counts as a write. A discard drops the blocks it covers whole; flushes pass and are no requests.
+counts as a write. A discard drops the blocks it covers whole; flushes are no requests.
 
 A read whose blocks are all there never reaches the layers below. Of a read with some blocks
 there, only the others are fetched; an I/O that covers a missing block in part makes the cache
-fetch the whole block (for a write at the same time as the write itself). If a fetch fails, for
-instance because the disk ends inside the block, the read goes to the layers below as it is.
+fetch the whole block (for a write at the same time as the write itself). Where a block cannot be
+fetched, for instance because the disk ends inside it, the I/O's own part of it is read or written
+below.
+
+Writes, by `write_policy`:
+- `through`: acknowledged when the layers below have it, and cached then.
+- `back`: acknowledged when it is in the cache. The disk gets it `destage_after` later, sooner
+  when half of `dirty_max` is dirty or its block is evicted, and neighbouring dirty blocks as one
+  write; a block that is written again meanwhile is sent once. A flush waits until everything
+  acknowledged before it is on the disk and then goes there itself; a write with FUA goes to the
+  disk, past what is dirty under it. While `dirty_max` is reached, writes go through. At the end of
+  the run everything dirty is written and flushed. When the host dies, what was written since the
+  last flush is lost, as with the cache of a disk. If the disk fails a destage, waiting flushes
+  fail, the data stay and are tried again.
+- `around`: as `through`, but a write of a block that is not cached passes without bringing it.
+
+With `dedup`, the cache is content-based: from an address to the digest of its content to one
+copy, so that what several addresses hold takes the room of one. An address keeps its digest when
+the copy is evicted. A read hits when the digest of its address is known and the content is here,
+whoever brought it; a block's content is known once it was read or written whole. Digests are 128
+bits of XXH3; 24 bytes a known address come on top of the capacity.
 
 ## Parameters
 - `capacity`: size of the cache. It holds floor(capacity / block) blocks. Required.
 - `block`: bytes of a block, a power of two from 512 to 1 MiB; by default `\"4KiB\"`.
 - `eviction`: which block leaves; by default `\"lru\"`. Each has a page (`explain lru`).
-- `write_policy`: `\"through\"`, which is also the default.
+- `write_policy`: `\"through\"` (the default), `\"back\"` or `\"around\"`.
+- `dirty_max`: with `back`, how much may be dirty; by default half the capacity.
+- `destage_after`: with `back`, how long a block may be dirty; by default `\"1s\"`.
+- `read_ahead`: how far to fetch ahead of reads in sequence; by default 0, none. What is fetched
+  so is no request, but it changes what is evicted: counts then differ from a simulation's.
+- `scope`: `\"disk\"` (the default), a cache for each disk, or `\"group\"`, one for all.
+- `dedup`: true for a content-based cache; by default false. Only with `through`.
 
 ## Example
 ```toml
@@ -53,161 +80,61 @@ use = \"cache\"
 capacity = \"512MiB\"
 block = \"4KiB\"
 eviction = \"lru\"
+write_policy = \"back\"
+dirty_max = \"64MiB\"
 ```
 
 ## Class and properties
 Class cache. It answers and defers, and issues I/Os of its own: up to four fetches at a time for
-one I/O. Its unit is `block`. A cache for each disk; nothing outlives the run.
+one I/O, eight destages and four fetches ahead. Its unit is `block`. It starts empty, and nothing
+outlives the run. It tells `cached_bytes`, `cache_requests`, `cache_hits`; with `back`,
+`dirty_bytes` and `destaged_bytes`; with `dedup`, `logical_bytes` (what the cached copies stand
+for) and `shared_blocks` (blocks brought whose content was there).
 
 ## Laws it declares
-Transparent: what is read below is read above. Errors pass up unchanged. On the same requests it
-counts the same hits as the simulator. Writes and flushes keep their durability: nothing is held.
+Transparent: what is read below is read above; with `back`, when the run has ended. Errors pass up
+unchanged. On the same requests it counts the same hits as the simulator. What a flush or FUA
+covers is on the disk when they complete.
 
 ## Unsuitable for
-Judging flash wear or a cache's speed: its memory costs next to nothing. Blocks much larger than
-the I/Os: each miss fetches a whole one.
+Judging flash wear: its memory costs next to nothing. Blocks much larger than the I/Os: each miss
+fetches a whole one. `back` for data that must not be lost with the host.
 
 ## Sources
-The rules of counting are those of libCacheSim (reads and writes alike, by block). See also `lru`.
+The rules of counting are those of libCacheSim (reads and writes alike, by block). Going through
+while too much is dirty is bcache's way (Linux, Documentation/admin-guide/bcache.rst). The two maps
+of a content-based cache: Infinio's description of its product. See also `lru`.
 ";
 
-pub const KIND: Kind = Kind { name: "cache", class: Some(Class::Cache), page: PAGE, schema, build };
+pub const KIND: Kind = Kind {
+    name: "cache",
+    class: Some(Class::Cache),
+    page: PAGE,
+    schema: settings::schema,
+    build: settings::build,
+};
 
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Params {
-    /// Size of the cache.
-    capacity: Option<Size>,
-    /// Bytes of a block.
-    block: Option<Size>,
-    /// Name of an eviction policy.
-    eviction: Option<String>,
-    write_policy: Option<WritePolicy>,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum WritePolicy {
-    Through,
-}
-
-const BLOCK_BYTES: u64 = 4096;
-const BLOCK_MAX: u64 = 1 << 20;
 /// Fetches under way at one time for one I/O; more wait, so that slots stay bounded.
 const FETCHES: u32 = 4;
-
-fn schema() -> Value {
-    params::schema_of::<Params>()
-}
-
-fn build(table: &Value, setting: &Setting) -> Built {
-    let params: Params = params::parse(table)?;
-    let mut errors = Vec::new();
-    let mut fault = |key: &str, message: String| errors.push(ParamError::new(key, message));
-    let Size(mut block) = params.block.unwrap_or(Size(BLOCK_BYTES));
-    if !block.is_power_of_two() || !(512..=BLOCK_MAX).contains(&block) {
-        let message = format!("expected a power of two from 512 to 1MiB, got {block} bytes");
-        fault("block", message);
-        block = BLOCK_BYTES;
-    }
-    let blocks = params.capacity.map(|Size(bytes)| (bytes, bytes / block));
-    match blocks {
-        None => fault("capacity", "missing: expected a size such as \"512MiB\"".into()),
-        Some((bytes, blocks)) if blocks == 0 || blocks > CAPACITY_MAX as u64 => {
-            let message =
-                format!("expected 1 to {CAPACITY_MAX} blocks of {block} bytes, got {bytes} bytes");
-            fault("capacity", message);
-        }
-        Some(_) => {}
-    }
-    let name = params.eviction.as_deref().unwrap_or("lru");
-    let policy = eviction::find(name);
-    if policy.is_none() {
-        fault("eviction", format!("expected one of {}, got \"{name}\"", eviction::names()));
-    }
-    let WritePolicy::Through = params.write_policy.unwrap_or(WritePolicy::Through);
-    let (Some(policy), Some((_, blocks)), true) = (policy, blocks, errors.is_empty()) else {
-        return Err(errors);
-    };
-    let cache = Cache {
-        policy: (policy.build)(blocks as usize, Index::hashed(), setting.seed),
-        store: Store::new(setting.data, block),
-        mode: setting.data,
-        block,
-        works: Vec::new(),
-        waiters: Vec::new(),
-        requests: 0,
-        hits: 0,
-    };
-    let properties = Properties {
-        may_answer: true,
-        may_defer: true,
-        unit_bytes: block,
-        // A fetch that failed still has its slot when the read is sent down as it is.
-        children_per_io: FETCHES + 1,
-        child_bytes: block,
-        ..Properties::TRANSPARENT
-    };
-    Ok((Box::new(cache), properties))
-}
-
-/// A block that an I/O has to do with, as the policy answered at submit.
-#[derive(Debug, Clone, Copy)]
-struct Piece {
-    block: u64,
-    slot: Slot,
-    generation: u32,
-    need: Need,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Need {
-    /// Its data come with the I/O itself.
-    Nothing,
-    /// To be fetched.
-    Fetch,
-    /// Fetched; a write's own data are still to be laid over it.
-    Fetched,
-    /// Another I/O fetches it.
-    Wait,
-}
-
-/// What an I/O waits for.
-#[derive(Debug, Default)]
-struct Work {
-    pieces: Vec<Piece>,
-    /// The first piece not yet looked at by `fetch`.
-    next: usize,
-    children: u32,
-    waits: u32,
-    /// A fetch failed: the read goes down as it is.
-    failed: bool,
-    /// Finished, or on its way down as it is.
-    concluded: bool,
-    /// Of a write's own child.
-    status: Status,
-}
-
-impl Work {
-    fn begin(&mut self) {
-        self.pieces.clear();
-        (self.next, self.children, self.waits) = (0, 0, 0);
-        (self.failed, self.concluded, self.status) = (false, false, OK);
-    }
-}
-
-/// A read that waits for a block that another I/O brings.
-#[derive(Debug, Clone, Copy)]
-struct Waiter {
-    io: IoId,
-    block: u64,
-    slot: Slot,
-    generation: u32,
-}
+/// Writes of dirty blocks under way at one time, and the longest of them.
+const DESTAGES: usize = 8;
+const DESTAGE_BYTES: u64 = 256 << 10;
+/// Fetches ahead under way at one time.
+const AHEADS: usize = 4;
+/// Of a block's number, beside the number of its disk, in a cache for several.
+const BLOCK_BITS: u32 = 48;
 
 struct Cache {
     policy: Box<dyn Eviction>,
-    store: Store,
+    frames: Frames,
+    /// With write-back.
+    debts: Option<Debts>,
+    ahead: Option<Ahead>,
+    contents: Option<Contents>,
+    is_around: bool,
+    is_group: bool,
+    /// After a clean stop reads go to the disk: it has everything.
+    is_stopped: bool,
     mode: DataMode,
     block: u64,
     /// By [`IoId`].
@@ -219,26 +146,55 @@ struct Cache {
 }
 
 /// Where a request found its block.
+#[derive(Debug, Clone, Copy)]
 enum Found {
-    Here,
+    Here(FrameId),
     /// On its way.
     Coming,
     Missing,
 }
 
 impl Cache {
-    /// The policy's answer, and the state of the slot that goes with it.
-    fn look_up(&mut self, block: u64) -> (Piece, Found) {
-        let (slot, found) = match self.policy.access(block) {
-            Access::Hit(slot) if self.store.is_valid(slot) => (slot, Found::Here),
-            Access::Hit(slot) => (slot, Found::Coming),
+    /// The policy's answer, whether it counts as a hit, and where the data are.
+    #[inline]
+    fn look_up(&mut self, cx: &Cx<'_>, block: u64) -> (Piece, bool, Found) {
+        let key = self.key(cx.disk(), block);
+        if self.contents.is_some() {
+            return self.look_up_content(block, key);
+        }
+        let (slot, is_hit) = match self.policy.access(key) {
+            Access::Hit(slot) => (slot, true),
             Access::Miss { slot, .. } => {
-                self.store.begin(slot, block);
-                (slot, Found::Missing)
+                self.begin(slot, key);
+                (slot, false)
             }
         };
-        let generation = self.store.generation(slot);
-        (Piece { block, slot, generation, need: Need::Nothing }, found)
+        let found = match self.frames.of_slot(slot) {
+            Some(frame) => Found::Here(frame),
+            None if is_hit => Found::Coming,
+            None => Found::Missing,
+        };
+        (Piece::new(block, key, slot, self.frames.generation(slot)), is_hit, found)
+    }
+
+    /// The slot gets another block; what it held stays until the disk has it.
+    fn begin(&mut self, slot: Slot, key: u64) {
+        if let Some(stays) = self.frames.begin(slot, key) {
+            self.queue(stays);
+        }
+    }
+
+    fn key(&self, disk: u16, block: u64) -> u64 {
+        if self.is_group { u64::from(disk) << BLOCK_BITS | block } else { block }
+    }
+
+    /// Disk and block of a key.
+    fn place(&self, cx: &Cx<'_>, key: u64) -> (u16, u64) {
+        if self.is_group {
+            ((key >> BLOCK_BITS) as u16, key & ((1 << BLOCK_BITS) - 1))
+        } else {
+            (cx.disk(), key)
+        }
     }
 
     fn count(&mut self, cx: &mut Cx<'_>, io: IoId, blocks: u64, hits: u64) {
@@ -255,63 +211,108 @@ impl Cache {
     }
 
     /// What an I/O and a block have in common.
+    #[inline]
     fn portion(&self, cx: &Cx<'_>, io: IoId, block: u64) -> Portion {
         let io = cx.io(io);
         Portion::new(self.mode, self.block, block, io.offset_bytes, io.length_bytes)
     }
 
+    #[inline]
+    fn copy_out(&mut self, cx: &mut Cx<'_>, io: IoId, block: u64, frame: FrameId) {
+        let portion = self.portion(cx, io, block);
+        let data = &self.frames.data(frame)[portion.of_block];
+        cx.data_mut(io)[portion.of_io].copy_from_slice(data);
+    }
+
     /// Is the block still the one that the piece was answered for?
     fn is_current(&self, piece: &Piece) -> bool {
-        self.store.generation(piece.slot) == piece.generation
+        piece.slot != NO_SLOT && self.frames.generation(piece.slot) == piece.generation
     }
 
     /// Forgets a block that did not come.
     fn drop_block(&mut self, piece: &Piece) {
-        if self.is_current(piece) {
-            self.policy.remove(piece.block);
-            self.store.end(piece.slot);
+        let frame = self.is_current(piece).then(|| self.frames.of_slot(piece.slot));
+        if frame.is_some_and(|frame| frame.is_none_or(|f| !self.frames.get(f).is_owed())) {
+            self.policy.remove(piece.key);
+            self.frames.end(piece.slot);
         }
     }
 
-    fn discard(&mut self, cx: &Cx<'_>, io: IoId) {
+    fn discard(&mut self, cx: &mut Cx<'_>, io: IoId) {
         let io = cx.io(io);
         let end = io.offset_bytes + io.length_bytes;
-        let whole = io.offset_bytes.div_ceil(self.block)..end / self.block;
-        if whole.end.saturating_sub(whole.start) > self.policy.len() as u64 {
+        let first = self.key(io.disk, io.offset_bytes.div_ceil(self.block));
+        let last = self.key(io.disk, end / self.block);
+        let whole = first..last.max(first);
+        if self.contents.is_some() {
+            return self.forget_contents(whole);
+        }
+        let late: Vec<u64> = self.frames.evicted_keys().filter(|key| whole.contains(key)).collect();
+        for frame in
+            late.into_iter().filter_map(|key| self.frames.of_evicted(key)).collect::<Vec<_>>()
+        {
+            self.forgive(cx, frame);
+        }
+        if whole.end - whole.start > self.policy.len() as u64 {
             // A discard of the whole disk: cheaper by what is cached.
-            for slot in 0..self.store.slots() {
-                let block = self.store.block(slot);
-                if whole.contains(&block) && self.policy.remove(block).is_some() {
-                    self.store.end(slot);
+            for slot in 0..self.frames.slots() {
+                let key = self.frames.key(slot);
+                if whole.contains(&key) {
+                    self.discard_block(cx, key);
                 }
             }
             return;
         }
-        for block in whole {
-            if let Some(slot) = self.policy.remove(block) {
-                self.store.end(slot);
-            }
+        for key in whole {
+            self.discard_block(cx, key);
         }
     }
 
-    /// A block has come, or will not: the reads that wait for it go on.
-    fn wake(&mut self, cx: &mut Cx<'_>, piece: &Piece) {
-        let mut at = 0;
-        while let Some(waiter) = self.waiters.get(at).copied() {
-            if (waiter.slot, waiter.generation) != (piece.slot, piece.generation) {
-                at += 1;
-                continue;
+    fn discard_block(&mut self, cx: &mut Cx<'_>, key: u64) {
+        if let Some(slot) = self.policy.remove(key) {
+            if let Some(frame) = self.frames.of_slot(slot) {
+                self.forgive(cx, frame);
             }
-            self.waiters.remove(at);
-            if self.is_current(piece) && self.store.is_valid(piece.slot) {
-                self.copy_out(cx, waiter.io, waiter.block, waiter.slot);
-            } else {
-                self.give_up_fetching(cx, waiter.io);
+            self.frames.end(slot);
+        }
+    }
+
+    /// A block's number and its disk's must fit into one key.
+    fn is_beyond(&self, cx: &Cx<'_>, io: IoId) -> bool {
+        let io = cx.io(io);
+        self.is_group && (io.offset_bytes + io.length_bytes) / self.block >= 1 << BLOCK_BITS
+    }
+
+    fn start_change(&mut self, cx: &mut Cx<'_>, io: IoId) -> Answer {
+        self.is_stopped = false;
+        if let Some(debts) = &mut self.debts {
+            debts.is_closing = false;
+        }
+        if let Some(ahead) = &mut self.ahead {
+            ahead.changes(io);
+        }
+        let answer = match cx.io(io).op {
+            Op::Discard if self.must_wait_for_destage(cx, io) => {
+                self.works[io as usize].begin();
+                Answer::Defer
             }
-            self.works[waiter.io as usize].waits -= 1;
-            self.conclude_read(cx, waiter.io);
-            // What followed from that may have taken others out of the list.
-            at = 0;
+            Op::Discard => {
+                self.works[io as usize].begin();
+                self.discard(cx, io);
+                Answer::Pass
+            }
+            _ => self.start_write(cx, io),
+        };
+        if matches!(answer, Answer::Complete | Answer::Fail(_)) {
+            self.changed(io);
+        }
+        answer
+    }
+
+    /// An I/O that changes data is done.
+    fn changed(&mut self, io: IoId) {
+        if let Some(ahead) = &mut self.ahead {
+            ahead.changed(io);
         }
     }
 }
@@ -319,22 +320,35 @@ impl Cache {
 impl Filter for Cache {
     fn open(&mut self, slots: usize) {
         self.policy.clear();
-        self.store.clear();
+        self.frames.clear();
+        if let Some(debts) = &mut self.debts {
+            debts.clear();
+        }
+        if let Some(ahead) = &mut self.ahead {
+            ahead.clear();
+        }
+        if let Some(contents) = &mut self.contents {
+            contents.clear();
+        }
         self.works.clear();
         self.works.resize_with(slots, Work::default);
         self.waiters.clear();
-        (self.requests, self.hits) = (0, 0);
+        (self.requests, self.hits, self.is_stopped) = (0, 0, false);
     }
 
     fn io_start(&mut self, cx: &mut Cx<'_>, io: IoId) -> Answer {
+        if self.is_beyond(cx, io) {
+            self.works[io as usize].begin();
+            return Answer::Pass;
+        }
         match cx.io(io).op {
-            Op::Read => self.start_read(cx, io),
-            Op::Write | Op::WriteZeroes => self.start_write(cx, io),
-            Op::Flush => Answer::Pass,
-            Op::Discard => {
-                self.discard(cx, io);
+            Op::Read if self.is_stopped => {
+                self.works[io as usize].begin();
                 Answer::Pass
             }
+            Op::Read => self.start_read(cx, io),
+            Op::Flush => self.start_flush(cx, io),
+            Op::Write | Op::WriteZeroes | Op::Discard => self.start_change(cx, io),
         }
     }
 
@@ -343,22 +357,52 @@ impl Filter for Cache {
         match cx.io(io).op {
             Op::Read => self.read_passed(cx, io, status),
             Op::Write | Op::WriteZeroes => self.written(cx, io, status),
-            Op::Flush | Op::Discard => {}
+            Op::Flush => {}
+            Op::Discard => self.changed(io),
         }
         Up::Pass
     }
 
     fn child_complete(&mut self, cx: &mut Cx<'_>, parent: IoId, child: IoId) {
+        if parent == slab::NONE {
+            if cx.io(child).tag & AHEAD != 0 && cx.io(child).op == Op::Read {
+                self.ahead_done(cx, child);
+            } else {
+                self.destaged(cx, child);
+            }
+            return;
+        }
         match cx.io(parent).op {
             Op::Read => self.fetch_done(cx, parent, child),
             _ => self.write_child_done(cx, parent, child),
         }
     }
 
+    fn timer(&mut self, cx: &mut Cx<'_>, _token: u64) {
+        self.destage_timer(cx);
+    }
+
+    fn close(&mut self, cx: &mut Cx<'_>) {
+        self.is_stopped = true;
+        self.stop(cx);
+    }
+
     fn gauges(&self, out: &mut Vec<(&'static str, i64)>) {
-        out.push(("cached_bytes", (self.policy.len() as u64 * self.block) as i64));
+        let bytes = |blocks: u64| (blocks * self.block) as i64;
+        out.push(("cached_bytes", bytes(self.policy.len() as u64)));
         out.push(("cache_requests", self.requests));
         out.push(("cache_hits", self.hits));
+        if let Some(debts) = &self.debts {
+            out.push(("dirty_bytes", bytes(debts.blocks)));
+            out.push(("destaged_bytes", debts.destaged_blocks * self.block as i64));
+        }
+        if let Some(contents) = &self.contents {
+            out.push(("logical_bytes", bytes(contents.logical_blocks)));
+            out.push(("shared_blocks", contents.shared_blocks));
+        }
+        if let Some(ahead) = &self.ahead {
+            out.push(("read_ahead_bytes", ahead.fetched_blocks * self.block as i64));
+        }
     }
 }
 

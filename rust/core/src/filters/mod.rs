@@ -341,7 +341,9 @@ impl Cx<'_> {
     /// before). It starts at the next layer and ends in `child_complete`. `None` when the filter
     /// has more children open than it declared.
     pub fn child(&mut self, parent: IoId, child: Child) -> Option<IoId> {
-        self.core.fork(parent, self.layer, self.disk, child)
+        // An instance for a group may fork it while it is told of another disk's I/O.
+        let disk = self.core.slab.io(parent).disk;
+        self.core.fork(parent, self.layer, disk, child)
     }
 
     /// An I/O of the filter's own that no I/O waits for; its buffer is its own.
@@ -352,7 +354,8 @@ impl Cx<'_> {
     /// As [`Cx::child`], for the `device`-th auxiliary device of the filter: it passes no layer,
     /// and its time is the filter's own.
     pub fn child_on(&mut self, device: u8, parent: IoId, child: Child) -> Option<IoId> {
-        self.core.fork_auxiliary(parent, self.layer, self.disk, device, child)
+        let disk = self.core.slab.io(parent).disk;
+        self.core.fork_auxiliary(parent, self.layer, disk, device, child)
     }
 
     /// As [`Cx::background`], for the `device`-th auxiliary device of the filter.

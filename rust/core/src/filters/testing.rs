@@ -7,8 +7,11 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::{Arc, Mutex};
 
+mod power;
+
 use serde_json::Value;
 
+use self::power::{History, Volatile};
 use super::{DataMode, Filter, Properties, SECTOR_BYTES, Setting, find};
 use crate::backends::waker::{Sleeper, Waker};
 use crate::backends::{Backend, Completion, Request};
@@ -30,6 +33,8 @@ pub struct Device {
     pub log: Vec<(Op, u64, u64)>,
     /// I/Os of this operation that touch the range fail.
     pub fail: Option<(Op, std::ops::Range<u64>)>,
+    /// What a loss of power may take, where a test looks at that.
+    volatile: Option<Volatile>,
 }
 
 struct TestBackend {
@@ -38,11 +43,12 @@ struct TestBackend {
     random: u64,
     order: u64,
     running: BinaryHeap<Reverse<(Ns, u64, IoId)>>,
-    requests: IntMap<Request>,
+    /// With how many changes were done when each came.
+    requests: IntMap<(Request, u64)>,
 }
 
 impl TestBackend {
-    fn apply(&self, request: &Request) -> Status {
+    fn apply(&self, request: &Request, changes_before: u64) -> Status {
         let mut device = self.device.lock().unwrap();
         let end = request.offset_bytes + request.length_bytes;
         let hit = |range: &std::ops::Range<u64>| {
@@ -71,6 +77,12 @@ impl TestBackend {
             Op::Discard => place.fill(0xd1),
             Op::Flush => {}
         }
+        let Device { image, volatile: Some(volatile), .. } = &mut *device else { return OK };
+        match request.op {
+            Op::Read => {}
+            Op::Flush => volatile.flush(changes_before),
+            _ => volatile.change(from, &image[from..to], request.fua),
+        }
         OK
     }
 }
@@ -83,14 +95,15 @@ impl Backend for TestBackend {
         let latency = 1000 + (self.random >> 33) % 9000;
         self.order += 1;
         self.running.push(Reverse((now + latency, self.order, request.id)));
-        self.requests.insert(u64::from(request.id), request);
+        let changes = device.volatile.as_ref().map_or(0, |volatile| volatile.changes);
+        self.requests.insert(u64::from(request.id), (request, changes));
     }
 
     fn reap(&mut self, now: Ns, out: &mut Vec<Completion>) -> Result<()> {
         while self.running.peek().is_some_and(|Reverse(next)| next.0 <= now) {
             let Some(Reverse((_, _, id))) = self.running.pop() else { break };
-            let request = self.requests.remove(&u64::from(id)).unwrap();
-            out.push(Completion { id, status: self.apply(&request), split: false });
+            let (request, changes) = self.requests.remove(&u64::from(id)).unwrap();
+            out.push(Completion { id, status: self.apply(&request, changes), split: false });
         }
         Ok(())
     }
@@ -135,13 +148,23 @@ pub struct Rig {
     lock: RangeLock,
     pub device: Arc<Mutex<Device>>,
     mode: DataMode,
-    plan: VecDeque<(Ns, Op, u64, u64)>,
+    plan: VecDeque<Planned>,
     flight: IntMap<(Row, u64, u64)>,
     /// Sector to what was last written there; 0 for zeroes, absent where nothing is known.
     known: IntMap<u64>,
     seq: u64,
     rows: Vec<Row>,
     pub unverified_sectors: u64,
+    history: Option<History>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Planned {
+    at_ns: Ns,
+    op: Op,
+    flags: u32,
+    offset: u64,
+    length: u64,
 }
 
 pub fn setting(mode: DataMode) -> Setting {
@@ -206,12 +229,35 @@ impl Rig {
             seq: 0,
             rows: Vec::new(),
             unverified_sectors: 0,
+            history: None,
         }
+    }
+
+    /// From now on the device may lose what was not flushed: for [`Rig::lose_power`].
+    pub fn with_power_loss(mut self) -> Self {
+        let mut device = self.device.lock().unwrap();
+        let sector = self.mode.size(SECTOR_BYTES);
+        device.volatile = Some(Volatile::new(device.image.clone(), sector));
+        drop(device);
+        self.history = Some(History::default());
+        self
     }
 
     /// Plans an I/O; `at_ns` must not fall.
     pub fn io(&mut self, at_ns: Ns, op: Op, offset: u64, length: u64) -> &mut Self {
-        self.plan.push_back((at_ns, op, offset, length));
+        self.io_with(0, at_ns, op, offset, length)
+    }
+
+    /// As `io`, with flags.
+    pub fn io_with(
+        &mut self,
+        flags: u32,
+        at_ns: Ns,
+        op: Op,
+        offset: u64,
+        length: u64,
+    ) -> &mut Self {
+        self.plan.push_back(Planned { at_ns, op, flags, offset, length });
         self
     }
 
@@ -222,35 +268,86 @@ impl Rig {
     }
 
     /// As `run`, and `look` is called with the time after every event.
-    pub fn run_and_look(&mut self, mut look: impl FnMut(Ns)) -> Vec<Row> {
+    pub fn run_and_look(&mut self, look: impl FnMut(Ns)) -> Vec<Row> {
+        self.drive(Ns::MAX, true, look);
+        self.ended()
+    }
+
+    /// As `run`, and until no timer is left: of filters that have no clock of their own.
+    pub fn settle(&mut self) -> Vec<Row> {
+        self.run_until(Ns::MAX);
+        self.ended()
+    }
+
+    /// Runs until this time, or until nothing happens any more.
+    pub fn run_until(&mut self, end_ns: Ns) {
+        self.drive(end_ns, false, |_| {});
+    }
+
+    fn ended(&mut self) -> Vec<Row> {
+        assert!(self.flight.is_empty(), "I/Os never came back: {:?}", self.flight);
+        assert!(self.pipeline.is_idle());
+        assert_eq!(self.pipeline.core.slab.free_slots(), self.pipeline.core.slab.capacity());
+        self.take_rows()
+    }
+
+    /// The rows of what is done, in order of submission.
+    pub fn take_rows(&mut self) -> Vec<Row> {
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.sort_by_key(|row| row.seq);
+        rows
+    }
+
+    fn drive(&mut self, end_ns: Ns, until_idle: bool, mut look: impl FnMut(Ns)) {
         loop {
             self.pipeline.poll().unwrap();
             self.take_done();
             look(self.pipeline.core.clock.now());
             let now = self.pipeline.core.clock.now();
-            while self.plan.front().is_some_and(|next| next.0 <= now) {
-                let (due, op, offset, length) = self.plan.pop_front().unwrap();
-                self.submit(due, op, offset, length);
+            while self.plan.front().is_some_and(|next| next.at_ns <= now) {
+                let planned = self.plan.pop_front().unwrap();
+                self.submit(planned);
             }
             self.take_done();
             // A filter with a clock of its own always has a timer.
-            if self.plan.is_empty() && self.flight.is_empty() && self.pipeline.is_idle() {
+            if until_idle
+                && self.plan.is_empty()
+                && self.flight.is_empty()
+                && self.pipeline.is_idle()
+            {
                 break;
             }
-            let due = self.plan.front().map(|next| next.0);
+            let due = self.plan.front().map(|next| next.at_ns);
             let next = match (due, self.pipeline.next_event_ns()) {
                 (Some(a), Some(b)) => a.min(b),
                 (Some(a), None) | (None, Some(a)) => a,
                 (None, None) => break,
             };
+            if next > end_ns {
+                break;
+            }
             self.pipeline.core.clock.advance_to(next);
         }
-        assert!(self.flight.is_empty(), "I/Os never came back: {:?}", self.flight);
-        assert!(self.pipeline.is_idle());
-        assert_eq!(self.pipeline.core.slab.free_slots(), self.pipeline.core.slab.capacity());
-        let mut rows = std::mem::take(&mut self.rows);
-        rows.sort_by_key(|row| row.seq);
-        rows
+    }
+
+    /// The power goes: of each sector the device keeps what was flushed or, by chance, something
+    /// later. Panics when that is older than what a flush or FUA promised.
+    pub fn lose_power(mut self, seed: u64) -> Vec<u8> {
+        let image = self.device.lock().unwrap().volatile.take().unwrap().lose(seed);
+        let bytes = self.mode.size(SECTOR_BYTES);
+        for (sector, tokens) in self.history.take().unwrap().allowed() {
+            let from = sector as usize * bytes;
+            let found = &image[from..from + bytes];
+            let fits = tokens.iter().any(|token| {
+                let mut expected = vec![0; bytes];
+                token.is_none_or(|token| {
+                    fill(self.mode, &mut expected, token);
+                    found == expected
+                })
+            });
+            assert!(fits, "sector {sector}: found {:?}, not of {tokens:?}", &found[..8]);
+        }
+        image
     }
 
     /// One I/O by itself.
@@ -284,21 +381,30 @@ impl Rig {
         self.pipeline.open();
     }
 
-    fn submit(&mut self, due_ns: Ns, op: Op, offset: u64, length: u64) {
+    fn submit(&mut self, planned: Planned) {
+        let Planned { at_ns: due_ns, op, flags, offset, length } = planned;
         let seq = self.seq;
         self.seq += 1;
         let bytes = if op.has_data() { self.mode.size(length) } else { 0 };
         let id = self.pipeline.core.slab.take(op, bytes).expect("enough slots");
         let io = self.pipeline.core.slab.io_mut(id);
         (io.offset_bytes, io.length_bytes, io.seq, io.disk) = (offset, length, seq, 0);
+        io.flags = flags;
         if op == Op::Write {
             fill(self.mode, self.pipeline.core.slab.data_mut(id), seq + 1);
         }
         let row = Row { seq, op, status: OK, due_ns, complete_ns: 0, blocks: 0, hit_blocks: 0 };
         self.flight.insert(u64::from(id), (row, offset, length));
         if self.lock.acquire(id, 0, op, offset, length) == 0 {
-            self.pipeline.submit(id);
+            self.start(id);
         }
+    }
+
+    fn start(&mut self, id: IoId) {
+        if let Some(history) = &mut self.history {
+            history.starts(self.pipeline.core.slab.io(id));
+        }
+        self.pipeline.submit(id);
     }
 
     fn take_done(&mut self) {
@@ -308,7 +414,7 @@ impl Rig {
             for id in done.drain(..) {
                 self.finish(id);
                 for next in self.lock.release(id).to_vec() {
-                    self.pipeline.submit(next);
+                    self.start(next);
                 }
             }
             self.pipeline.take_done(&mut done);
@@ -318,6 +424,9 @@ impl Rig {
     fn finish(&mut self, id: IoId) {
         let (mut row, offset, length) = self.flight.remove(&u64::from(id)).unwrap();
         let io = self.pipeline.core.slab.io(id);
+        if let Some(history) = self.history.as_mut().filter(|_| io.status == OK) {
+            history.done(io);
+        }
         (row.status, row.complete_ns) = (io.status, io.complete_ns);
         (row.blocks, row.hit_blocks) = (io.blocks, io.hit_blocks);
         let sectors = offset / SECTOR_BYTES..(offset + length) / SECTOR_BYTES;

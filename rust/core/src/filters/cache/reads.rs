@@ -1,14 +1,11 @@
 //! Reads: what is here is copied at submit, what is missing is fetched, the rest is waited for.
 
 use super::super::{Answer, Child, ChildData, Cx};
-use super::{Cache, FETCHES, Found, Need, Piece, Waiter};
-use crate::eviction::Slot;
+use super::work::{Need, Piece, Waiter};
+use super::{Cache, FETCHES, Found};
 use crate::io::{OK, Op, Status};
 use crate::pipeline::ENOMEM;
 use crate::slab::IoId;
-
-/// Tag of the child that sends a read down as it is; other tags are indices of pieces.
-const AS_IT_IS: u64 = u64::MAX;
 
 impl Cache {
     pub(super) fn start_read(&mut self, cx: &mut Cx<'_>, io: IoId) -> Answer {
@@ -16,18 +13,19 @@ impl Cache {
         let total = blocks.end - blocks.start;
         let (mut hits, mut all_whole) = (0, true);
         self.works[io as usize].begin();
-        for block in blocks {
-            let (mut piece, found) = self.look_up(block);
-            hits += u64::from(!matches!(found, Found::Missing));
+        for block in blocks.clone() {
+            let (mut piece, is_hit, found) = self.look_up(cx, block);
+            hits += u64::from(is_hit);
             match found {
-                Found::Here => {
-                    self.copy_out(cx, io, block, piece.slot);
+                Found::Here(frame) => {
+                    self.copy_out(cx, io, block, frame);
                     continue;
                 }
                 Found::Coming => {
                     piece.need = Need::Wait;
                     let Piece { slot, generation, .. } = piece;
-                    self.waiters.push(Waiter { io, block, slot, generation });
+                    let piece = self.works[io as usize].pieces.len() as u32;
+                    self.waiters.push(Waiter { io, piece, slot, generation });
                     self.works[io as usize].waits += 1;
                 }
                 Found::Missing => {
@@ -38,11 +36,12 @@ impl Cache {
             self.works[io as usize].pieces.push(piece);
         }
         self.count(cx, io, total, hits);
+        self.read_ahead(cx, io, &blocks);
         let work = &self.works[io as usize];
         if work.pieces.is_empty() {
             return Answer::Complete;
         }
-        if hits == 0 && all_whole {
+        if work.pieces.len() as u64 == total && work.waits == 0 && all_whole {
             // The I/O itself brings all that is missing: no child is needed.
             return Answer::Pass;
         }
@@ -54,32 +53,34 @@ impl Cache {
     /// Starts fetches, up to the limit. Neighbouring blocks that the read covers whole are one
     /// I/O straight into the read's bytes; a block covered in part needs a buffer of its own.
     fn fetch(&mut self, cx: &mut Cx<'_>, io: IoId) {
-        while self.works[io as usize].children < FETCHES && !self.works[io as usize].failed {
-            let Some((first, blocks, data)) = self.next_run(cx, io) else { return };
-            let child = Child {
-                op: Op::Read,
-                offset_bytes: self.works[io as usize].pieces[first].block * self.block,
-                length_bytes: blocks * self.block,
-                flags: cx.io(io).flags,
-                data,
-                tag: first as u64,
-            };
-            let forked = cx.child(io, child);
-            match forked {
-                Some(_) => self.works[io as usize].children += 1,
-                None => self.not_fetched(cx, io, first, blocks),
+        while self.works[io as usize].children < FETCHES && self.works[io as usize].status == OK {
+            let Some((first, child)) = self.next_fetch(cx, io) else { return };
+            if cx.child(io, child).is_some() {
+                self.works[io as usize].children += 1;
+            } else {
+                self.works[io as usize].status = ENOMEM;
+                self.works[io as usize].next = first;
+                self.give_up_fetching(cx, io);
             }
         }
     }
 
-    /// The next pieces to fetch as one: index of the first, how many blocks, and into where.
-    fn next_run(&mut self, cx: &Cx<'_>, io: IoId) -> Option<(usize, u64, ChildData)> {
+    /// The next pieces to fetch as one: index of the first, and the child that does it.
+    fn next_fetch(&mut self, cx: &Cx<'_>, io: IoId) -> Option<(usize, Child)> {
         let work = &self.works[io as usize];
         let from = work.next;
-        let first = from + work.pieces[from..].iter().position(|p| p.need == Need::Fetch)?;
-        let block = work.pieces[first].block;
+        let wanted = |piece: &Piece| matches!(piece.need, Need::Fetch | Need::Portion);
+        let first = from + work.pieces[from..].iter().position(wanted)?;
+        let Piece { block, need, .. } = work.pieces[first];
+        let portion = self.portion(cx, io, block);
         let mut end = first + 1;
-        let data = if self.portion(cx, io, block).whole {
+        let (offset, mut length, data) = if need == Need::Portion || portion.whole {
+            let from_bytes = portion.from_bytes - cx.io(io).offset_bytes;
+            (portion.from_bytes, portion.length_bytes, ChildData::Share { from_bytes })
+        } else {
+            (block * self.block, self.block, ChildData::Own)
+        };
+        if need == Need::Fetch && portion.whole {
             while work.pieces.get(end).is_some_and(|piece| {
                 piece.need == Need::Fetch
                     && piece.block == block + (end - first) as u64
@@ -87,44 +88,62 @@ impl Cache {
             }) {
                 end += 1;
             }
-            ChildData::Share { from_bytes: block * self.block - cx.io(io).offset_bytes }
-        } else {
-            ChildData::Own
-        };
+            length = (end - first) as u64 * self.block;
+        }
         self.works[io as usize].next = end;
-        Some((first, (end - first) as u64, data))
+        let flags = cx.io(io).flags;
+        let tag = first as u64;
+        let child =
+            Child { op: Op::Read, offset_bytes: offset, length_bytes: length, flags, data, tag };
+        Some((first, child))
     }
 
-    /// A fetch, or a read sent down as it is, is back.
+    /// A fetch is back.
     pub(super) fn fetch_done(&mut self, cx: &mut Cx<'_>, io: IoId, child: IoId) {
         let (tag, status) = (cx.io(child).tag, cx.io(child).status);
-        self.works[io as usize].children -= 1;
-        if tag == AS_IT_IS {
-            cx.finish(io, status);
-            return;
-        }
-        let blocks = cx.io(child).length_bytes / self.block;
         let first = tag as usize;
-        if status == OK {
-            for i in first..first + blocks as usize {
-                let piece = self.works[io as usize].pieces[i];
-                self.fetched(cx, io, child, &piece);
-            }
-            self.fetch(cx, io);
+        self.works[io as usize].children -= 1;
+        let piece = self.works[io as usize].pieces[first];
+        if piece.need == Need::Portion {
+            self.note_failure(cx, io, status);
         } else {
-            self.not_fetched(cx, io, first, blocks);
+            let blocks = (cx.io(child).length_bytes / self.block) as usize;
+            for i in first..first + blocks {
+                let piece = self.works[io as usize].pieces[i];
+                if status == OK {
+                    self.fetched(cx, io, child, &piece);
+                } else {
+                    self.drop_block(&piece);
+                    self.wake(cx, &piece);
+                }
+            }
+            if status != OK && self.portion(cx, io, piece.block).whole {
+                self.note_failure(cx, io, status);
+            } else if status != OK {
+                // The rest of the block may be what fails, or the disk ends inside it.
+                self.read_portion(io, first);
+            }
         }
+        self.fetch(cx, io);
         self.conclude_read(cx, io);
+    }
+
+    fn read_portion(&mut self, io: IoId, piece: usize) {
+        let work = &mut self.works[io as usize];
+        work.pieces[piece].need = Need::Portion;
+        work.next = work.next.min(piece);
+    }
+
+    fn note_failure(&mut self, cx: &mut Cx<'_>, io: IoId, status: Status) {
+        if status != OK && self.works[io as usize].status == OK {
+            self.works[io as usize].status = status;
+            self.give_up_fetching(cx, io);
+        }
     }
 
     /// A block is here: into the cache unless evicted meanwhile, and to whom it belongs.
     fn fetched(&mut self, cx: &mut Cx<'_>, io: IoId, child: IoId, piece: &Piece) {
-        let of_child = self.portion(cx, child, piece.block);
-        if self.is_current(piece) {
-            let data = &cx.data(child)[of_child.of_io.clone()];
-            self.store.data_mut(piece.slot).copy_from_slice(data);
-            self.store.set_valid(piece.slot);
-        }
+        self.arrived(cx, child, piece);
         let wanted = self.portion(cx, io, piece.block);
         if !wanted.whole
             && let Some((from, to)) = cx.data_pair(child, io)
@@ -134,45 +153,31 @@ impl Cache {
         self.wake(cx, piece);
     }
 
-    fn not_fetched(&mut self, cx: &mut Cx<'_>, io: IoId, first: usize, blocks: u64) {
-        for i in first..first + blocks as usize {
-            let piece = self.works[io as usize].pieces[i];
-            self.drop_block(&piece);
-            self.wake(cx, &piece);
+    /// The block's data are among the bytes of `from`.
+    pub(super) fn arrived(&mut self, cx: &Cx<'_>, from: IoId, piece: &Piece) {
+        let within = self.portion(cx, from, piece.block).of_io;
+        if self.contents.is_some() {
+            self.learn(piece.key, &cx.data(from)[within]);
+        } else if self.is_current(piece) && self.frames.of_slot(piece.slot).is_none() {
+            let frame = self.frames.fill(piece.slot);
+            self.frames.data_mut(frame).copy_from_slice(&cx.data(from)[within]);
         }
-        self.give_up_fetching(cx, io);
     }
 
     /// Ends a deferred read when nothing is under way for it any more.
     pub(super) fn conclude_read(&mut self, cx: &mut Cx<'_>, io: IoId) {
-        let work = &self.works[io as usize];
+        let work = &mut self.works[io as usize];
         if work.children > 0 || work.waits > 0 || work.concluded {
             return;
         }
-        self.works[io as usize].concluded = true;
-        if !self.works[io as usize].failed {
-            cx.finish(io, OK);
-            return;
-        }
-        let child = Child {
-            op: Op::Read,
-            offset_bytes: cx.io(io).offset_bytes,
-            length_bytes: cx.io(io).length_bytes,
-            flags: cx.io(io).flags,
-            data: ChildData::Share { from_bytes: 0 },
-            tag: AS_IT_IS,
-        };
-        match cx.child(io, child) {
-            Some(_) => self.works[io as usize].children += 1,
-            None => cx.finish(io, ENOMEM),
-        }
+        work.concluded = true;
+        cx.finish(io, work.status);
     }
 
-    /// The read will go down as it is. What it has not begun to fetch, it will not, and whoever
-    /// waits for that is told now: nobody else would.
-    pub(super) fn give_up_fetching(&mut self, cx: &mut Cx<'_>, io: IoId) {
+    /// The read fails. What it has not begun to fetch, it will not, and whoever waits for that is
+    /// told now: nobody else would.
+    fn give_up_fetching(&mut self, cx: &mut Cx<'_>, io: IoId) {
         let work = &mut self.works[io as usize];
-        work.failed = true;
         let from = std::mem::replace(&mut work.next, work.pieces.len());
         for i in from..self.works[io as usize].pieces.len() {
             let piece = self.works[io as usize].pieces[i];
@@ -180,6 +185,28 @@ impl Cache {
                 self.drop_block(&piece);
                 self.wake(cx, &piece);
             }
+        }
+    }
+
+    /// A block has come, or will not: the reads that wait for it go on.
+    pub(super) fn wake(&mut self, cx: &mut Cx<'_>, piece: &Piece) {
+        let mut at = 0;
+        while let Some(waiter) = self.waiters.get(at).copied() {
+            if (waiter.slot, waiter.generation) != (piece.slot, piece.generation) {
+                at += 1;
+                continue;
+            }
+            self.waiters.remove(at);
+            let frame = self.is_current(piece).then(|| self.frames.of_slot(piece.slot)).flatten();
+            match frame {
+                Some(frame) => self.copy_out(cx, waiter.io, piece.block, frame),
+                None => self.read_portion(waiter.io, waiter.piece as usize),
+            }
+            self.works[waiter.io as usize].waits -= 1;
+            self.fetch(cx, waiter.io);
+            self.conclude_read(cx, waiter.io);
+            // What followed from that may have taken others out of the list.
+            at = 0;
         }
     }
 
@@ -194,11 +221,5 @@ impl Cache {
                 self.wake(cx, &piece);
             }
         }
-    }
-
-    pub(super) fn copy_out(&mut self, cx: &mut Cx<'_>, io: IoId, block: u64, slot: Slot) {
-        let portion = self.portion(cx, io, block);
-        let data = &self.store.data(slot)[portion.of_block];
-        cx.data_mut(io)[portion.of_io].copy_from_slice(data);
     }
 }

@@ -1,9 +1,14 @@
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::find;
 use super::super::testing::{EIO, Rig, Row, setting};
 use super::*;
+use crate::eviction::{self, Index};
+use crate::io::OK;
+
+mod back;
+mod content;
 
 const DISK: u64 = 4 << 20;
 
@@ -173,7 +178,7 @@ fn wrong_parameters_are_all_named() {
         let built = (find("cache").unwrap().build)(&params, &setting(DataMode::Bytes));
         built.err().unwrap().into_iter().map(|e| (e.path, e.message)).collect()
     };
-    let got = errors(json!({"capacity": "lots", "write_policy": "back", "file": "x"}));
+    let got = errors(json!({"capacity": "lots", "write_policy": "off", "fast": true}));
     assert_eq!(
         got.iter().find(|(path, _)| path == "capacity").unwrap().1,
         "expected a size such as \"512MiB\", got \"lots\""
@@ -229,18 +234,28 @@ proptest! {
         }
     }
 
-    /// One I/O at a time, so that every count is that of the policy alone.
+    /// One I/O at a time, so that every count is that of the policy alone, whichever it is.
     #[test]
     fn hits_are_those_of_the_policy(
         plan in proptest::collection::vec((0u64..50, 1u64..30, 0u8..11), 1..100),
         capacity in 1u64..24,
+        kind in 0..eviction::POLICIES.len(),
+        write_policy in prop_oneof![Just("through"), Just("back"), Just("around")],
     ) {
-        let mut rig = rig(capacity * 4096, 4096, DataMode::Tokens);
-        let mut policy = (eviction::lru::KIND.build)(capacity as usize, Index::hashed(), 0);
+        let kind = &eviction::POLICIES[kind];
+        let params = json!({
+            "capacity": capacity * 4096, "eviction": kind.name, "write_policy": write_policy,
+        });
+        let mut rig = Rig::new(&[("cache", params)], DataMode::Tokens, DISK);
+        let seed = setting(DataMode::Tokens).seed;
+        let mut policy = (kind.build)(capacity as usize, Index::hashed(), seed);
+        let mut now = 0;
         for (place, length, action) in plan {
             let (from, to) = (place * 1536, place * 1536 + length * 512);
             let op = [Op::Read, Op::Write, Op::WriteZeroes, Op::Discard][action as usize / 3];
-            let row = rig.one(op, from, to - from);
+            now += 1_000_000;
+            rig.io(now, op, from, to - from).run_until(now + 900_000);
+            let row = rig.take_rows()[0];
             let mut hits = 0;
             if op == Op::Discard {
                 for block in from.div_ceil(4096)..to / 4096 {
@@ -248,6 +263,9 @@ proptest! {
                 }
             } else {
                 for b in from / 4096..to.div_ceil(4096) {
+                    if write_policy == "around" && op != Op::Read && policy.resident(b).is_none() {
+                        continue;
+                    }
                     hits += u32::from(matches!(policy.access(b), Access::Hit(_)));
                 }
             }
