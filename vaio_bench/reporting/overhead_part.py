@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from vaio_bench.analyses import quantiles
-from vaio_bench.analyses.layers import layers
+from vaio_bench.analyses.layers import layer_sums, layers
 from vaio_bench.analyses.overhead import Comparison, Overhead, overhead
 from vaio_bench.errors import InputError
 from vaio_bench.reporting import figures, words
@@ -63,6 +63,11 @@ def section(found: Overhead | None, why: str, palette: Palette, pacing: dict[str
     made.tables += [response_table, _details(found)]
     made.figures.append(figures.forest(found, palette))
     made.notes = [*found.notes, _several_tests(found)]
+    outlying = sum(each.outliers for of in found.policies.values() for each in of.values())
+    if outlying:
+        made.notes.append(
+            f"{outlying} figures of rounds stand apart from the others; all are kept."
+        )
     if pacing.get("mode") == "recorded":
         made.notes.append(
             "Paced as recorded, I/Os per second and throughput are the trace's own: they show "
@@ -164,6 +169,16 @@ def distribution_section(run: Run, palette: Palette) -> Section:
     return made
 
 
+def _adds_up(run: Run) -> str:
+    sums = layer_sums(run)
+    wrong = [each for each in sums if each.beyond]
+    if wrong:
+        told = ", ".join(f"{each.policy} ({words.count(each.beyond)} I/Os)" for each in wrong)
+        return f"The self times do not add up to the latency within the clock's error: {told}."
+    ios = words.count(sum(each.ios for each in sums))
+    return f"Checked in all {ios} I/Os: the layers' self times add up to the latency."
+
+
 def layers_section(run: Run, palette: Palette) -> Section:
     """Self time and CPU of each layer."""
     made = Section("layers", "Where the time goes")
@@ -187,6 +202,7 @@ def layers_section(run: Run, palette: Palette) -> Section:
     ]
     columns = ["layer", "self time, mean", "median", "p99", "CPU, mean"]
     made.tables.append(Table(columns, rows))
+    made.notes += [_adds_up(run)]
     floor = run.manifest.get("harness") or {}
     if floor.get("null_ns_per_io") is not None:
         made.notes.append(
