@@ -103,6 +103,11 @@ class WarningKind(Enum):
         "the device cannot keep up with the recorded pace: what is measured is its queue",
         "Use a faster device, a lower `--speed`, or `--pace closed`",
     )
+    SLOWED = (
+        "{late:.1%} of the I/Os were issued late at the recorded pace",
+        "filters that are compared on a device that cannot keep up are compared by its queue",
+        "They ran at {speed:g} times the recorded speed here; a faster device takes all of it",
+    )
     TARGET_NOT_USED = (
         "{target} is not used: policy {policy!r} ends at an NBD server",
         "the server takes the place of the target, and it alone is measured",
