@@ -92,6 +92,7 @@ def uring_refused() -> str | None: ...
 def harness_floor(ios: int = 500_000, rounds: int = 3) -> dict[str, float]: ...
 
 # simulate.rs
+@final
 class CacheTrace:
     def __new__(
         cls,

@@ -16,15 +16,16 @@ Fixed, as the authors advise: 1 % of the cache, at least a block, is for HIR blo
 remembers at most twice as many blocks that left as the cache holds; the longest gone go first.
 
 ## Suitable for
-Block caches with loops and scans: the best online policy here on block traces of that kind.
+Block caches with loops and scans larger than the cache.
 
 ## Unsuitable for
 Working sets that change at once: new blocks have 1 % of the space until they prove themselves.
 Tiny caches.
 
 ## Counts
-The bound on what is remembered differs from that of libCacheSim's LIRS, and so do the counts: on
-10 M Zipf requests (skew 1, a tenth of the blocks cached) 20.8 % are missed by both.
+Not those of libCacheSim's LIRS: on 10 M Zipf requests (skew 1, a tenth of the blocks cached) it
+misses 2,113,701, libCacheSim 2,075,089, 0.39 points fewer. The bound on what is remembered makes
+no difference there.
 
 ## Source
 S. Jiang, X. Zhang, 'LIRS: an efficient low inter-reference recency set replacement policy to
