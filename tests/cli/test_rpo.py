@@ -54,10 +54,10 @@ def test_options_are_echoed_in_their_mode(cli: Any, trace: Path) -> None:
     assert [mode["granularity_bytes"] for mode in snapshots] == [65_536] * 2
 
 
-def test_the_table_ends_with_the_answer(cli: Any, trace: Path) -> None:
+def test_the_answer_comes_first(cli: Any, trace: Path) -> None:
     ended = cli("rpo", trace, *LINK, "--target-rpo", "5s", "--snapshot-every", "4s")
     assert ended.exit_status == 0
-    answer = ended.stdout.strip().splitlines()[-1]
+    answer = ended.stdout.strip().splitlines()[0]
     assert answer.startswith("RPO of 5 s held ")
     assert "% of the time over 2 Mbit/s; 2." in answer
     assert "Mbit/s would have held it throughout; snapshots every 4 s would have lost" in answer
@@ -152,3 +152,15 @@ def test_a_trace_that_only_reads_needs_no_bandwidth(cli: Any, tmp_path: Path) ->
     assert (cdp["bandwidth_for_target_bps"]["100"], cdp["sent_bytes"], cdp["met_time"]) == (0, 0, 1)
     assert cdp["rpo_s"]["max"] == 2.5
     assert cdp["exposure_s"]["max"] == 0
+
+
+def test_groups_and_sheets(cli: Any, trace: Path, tmp_path: Path) -> None:
+    ended = cli("rpo", trace, *LINK, "--group", "vm=d", "--sheets", tmp_path / "plan", "--json")
+    assert ended.exit_status == 0
+    assert [load["name"] for load in ended.document["loads"]] == ["all disks", "vm", "d"]
+    assert (tmp_path / "plan" / "loads.csv").read_text().count("\n") == 4
+    again = cli("rpo", trace, *LINK, "--sheets", tmp_path / "plan", "--json")
+    assert (again.exit_status, "(--force replaces it)" in again.stderr) == (2, True)
+    wrong = cli("rpo", trace, *LINK, "--group", "vm", "--json")
+    assert wrong.exit_status == 2
+    assert '--group: expected NAME=DISK,DISK with a name once, got "vm"' in wrong.stderr

@@ -6,7 +6,7 @@ Plans the replication of a trace's writes over one link that all its disks share
 by snapshots, and says for each: how old the newest recoverable point is over time, for which
 share of the time and of the points a target RPO is held, when it is not, and which bandwidth
 would hold it for 100, 99.9, 99, 95 and 90 % of the time. The trace is read once; memory is about
-30 bytes a write.
+35 bytes a write.
 
 ## What the figures mean
 
@@ -38,36 +38,61 @@ would hold it for 100, 99.9, 99, 95 and 90 % of the time. The trace is read once
   that started. *backlog_bytes_max*: most payload that waited for the link at one time.
 - *violations* lists at most the 100,000 longest; *violations_count* counts all.
 
+- *achievable_rpo_s*: the RPO that the link holds for 100, 99.9, 99, 95 and 90 % of the time.
+- *frontier*: RPO of the mode at other bandwidths, those that hold the target for a share of the
+  time among them (`holds`), with the count and length of the violations there and the worst RPO
+  of each day. p95 and p99 are upper bounds within 1 %; the maximum is exact.
+- *folding*: `U(w)`, the unique bytes of windows that follow each other, and `B(w)`, the bandwidth
+  that sending each block once a window takes: what a longer interval saves.
+- *loads*: of all disks, of each `--group` and of each disk the rates over windows of
+  `--rate-window`: mean, `--percentile` and peak. A group's peak is the peak of its sum;
+  *sum_of_peaks_bytes_per_s* is what adding up its disks' peaks would give.
+  *bandwidth_for_target_bps* is for continuous replication of these disks alone. *exceeded* names
+  the limits of products that a disk or machine is beyond (a group counts as a machine; without
+  groups all disks do).
+- *initial_sync*: everything is sent once (`--initial-bytes`; by default up to the last byte that
+  the trace touches on each disk), and what is written meanwhile as changes.
+  *catch_up*: the link is down for `--outage` while most is written; then the log is sent, or the
+  changed blocks. *journal*: room for `--retention` of points. Where the trace is shorter, its mean
+  goes on, and *extrapolated* says so; null where the link never catches up.
+
 ## Inputs
 
 `--compression 0.4` sends 40 % less; `--link-efficiency 0.72` leaves 72 % of the bandwidth for
-payload; `--growth 0.3` makes every write 30 % larger (and so written, sent and backlog). All are
-neutral by default and echoed. `sizing` has the mean write rate, what it is on the wire, and a
-24 h journal by RecoverPoint's rule.
+payload; `--growth 0.3` makes every write 30 % larger (and so written, sent and backlog);
+`--headroom 0.2` adds 20 % to the links in `sizing`; `--fold` sends each block once a point of cdp,
+in its last version, when the point is cut. All are neutral by default and echoed, as are
+`--percentile` (95 %), `--rate-window` (1 min), `--retention` (24 h), `--over-retention` (25 %),
+`--initial-sync-within` (72 h) and `--outage` (1 h). `sizing` has the mean write rate, what it is
+on the wire, a 24 h journal by RecoverPoint's rule, and two links with headroom: for the target
+throughout, and for the percentile of the write rate.
 
 ## What it does not model
 
-Loss and congestion of the link, other traffic, the initial synchronisation, the latency that
-replication adds to the guest, snapshot creation and consolidation, retention, and limits of any
-product. Writes that a guest would have delayed under load come as recorded.
+Loss and congestion of the link, other traffic, the latency that replication adds to the guest,
+snapshot creation and consolidation, and bounded buffers. Writes that a guest would have delayed
+under load come as recorded.
 
 ## Example
 
     vaio-bench rpo T.parquet --link 100Mbit/s,20ms --target-rpo 5s
     vaio-bench rpo T.parquet --link 1Gbit/s --target-rpo 15min --snapshot-every 5min --json
+    vaio-bench rpo T.parquet --link 1Gbit/s --group db=sda,sdb --headroom 20% --sheets PLAN/
 
 ## References
 
 vSphere Replication documentation (an instance reflects the state at the sync's start; a block is
 sent once per sync); Azure Site Recovery deployment planner (bandwidth for a share of the time);
-Ji, Veitch and Wilkes, USENIX ATC '03 (Seneca); Patterson et al., FAST '02 (SnapMirror).
+Zerto zPlanner (journal, 98th percentile); RecoverPoint (journal formula, D. Ring 2013); AWS DRS
+(headroom); Veeam Backup & Replication (over-retention, one state a period); Ji, Veitch and Wilkes,
+USENIX ATC '03 (Seneca); Patterson et al., FAST '02 (SnapMirror).
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +112,9 @@ from vaio_bench.units import (
 )
 
 SERIES_POINTS = 600
+_SHARES = ("compression", "link_efficiency", "growth", "headroom", "percentile", "over_retention")
+_TIMES = ("rate_window", "retention", "initial_sync_within", "outage")
+_BESIDE = ("folding", "loads", "initial_sync", "catch_up", "journal")
 _DAY_S = 86_400
 
 
@@ -125,6 +153,12 @@ class RpoPlan:
             for mode in self.modes
         )
 
+    def sheets(self) -> dict[str, pl.DataFrame]:
+        """The plan as tables, by name: inputs, modes, bandwidth, frontier, folding, loads, ..."""
+        from vaio_bench.analyses.rpo_sheets import sheets
+
+        return sheets(self.document)
+
     def to_dict(self) -> dict[str, Any]:
         """The document of `rpo --json`."""
         return self.document
@@ -141,6 +175,16 @@ def rpo(
     compression: str | float = 0.0,
     link_efficiency: str | float = 1.0,
     growth: str | float = 0.0,
+    headroom: str | float = 0.0,
+    fold: bool = False,
+    percentile: str | float = 0.95,
+    rate_window: str = "1min",
+    groups: Mapping[str, Sequence[str]] | None = None,
+    retention: str = "24h",
+    over_retention: str | float = 0.25,
+    initial_bytes: str | int | None = None,
+    initial_sync_within: str = "72h",
+    outage: str = "1h",
     progress: Callable[[int, int], object] | None = None,
 ) -> RpoPlan:
     """Plans the replication of a trace over a link.
@@ -156,16 +200,45 @@ def rpo(
         compression: Share by which payload shrinks before it is sent.
         link_efficiency: Share of the bandwidth that carries payload.
         growth: Share by which writes will have grown.
+        headroom: Share added to the links of `sizing`.
+        fold: Whether cdp sends each block once a point.
+        percentile: Share of the windows that a rate's percentile covers.
+        rate_window: Windows in which rates are taken.
+        groups: Disks that replicate together, by name; a disk that ends in `*` stands for all
+            that begin so.
+        retention: How long the site keeps points.
+        over_retention: Share that it may keep beyond that.
+        initial_bytes: What is sent at first; None: up to the last byte touched on each disk.
+        initial_sync_within: Time for that, for the bandwidth that it needs.
+        outage: For how long the link is down in `catch_up`.
         progress: Called with (rows read, rows in all) after every batch.
 
     Raises:
         InputError: An option is wrong (zero bandwidth included), or the file is missing, damaged
             or no canonical trace; names the option, or the file and row.
     """
-    shares = {"compression": compression, "link_efficiency": link_efficiency, "growth": growth}
+    shares = {
+        "compression": compression,
+        "link_efficiency": link_efficiency,
+        "growth": growth,
+        "headroom": headroom,
+        "percentile": percentile,
+        "over_retention": over_retention,
+    }
+    times = {
+        "rate_window": rate_window,
+        "retention": retention,
+        "initial_sync_within": initial_sync_within,
+        "outage": outage,
+    }
+    size = initial_bytes
     options = {
         **_times(link, target_rpo, point_interval, snapshot_every),
         **{name: parse_share(share, _option(name)) for name, share in shares.items()},
+        **{f"{name}_ns": parse_time_ns(time, _option(name)) for name, time in times.items()},
+        "fold": fold,
+        "groups": [{"name": name, "disks": list(own)} for name, own in (groups or {}).items()],
+        "initial_bytes": None if size is None else parse_size(size, "--initial-bytes"),
         "series_points": SERIES_POINTS,
     }
     granularity_bytes = parse_size(granularity, "--granularity")
@@ -234,7 +307,10 @@ def _times(
 
 
 def _document(trace: str | Path, options: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    inputs = {name: options[name] for name in ("compression", "link_efficiency", "growth")}
+    inputs = {name: options[name] for name in _SHARES} | {
+        f"{name}_s": options[f"{name}_ns"] / 1e9 for name in _TIMES
+    }
+    inputs |= {"fold": options["fold"], "groups": options["groups"]}
     document = {
         "trace": str(trace),
         "link": {
@@ -248,21 +324,28 @@ def _document(trace: str | Path, options: dict[str, Any], found: dict[str, Any])
         "writes": found["writes"],
         "sizing": _sizing(found, inputs),
         "modes": found["modes"],
+        **{name: found[name] for name in _BESIDE},
         "warnings": found["warnings"],
     }
     return {**document, "answer": _answer(document)}
 
 
-def _sizing(found: dict[str, Any], inputs: dict[str, float]) -> dict[str, float] | None:
+def _sizing(found: dict[str, Any], inputs: dict[str, Any]) -> dict[str, float | None] | None:
     """Mean rates in bits per second and a journal in bytes; None for a trace without duration."""
     if not found["duration_s"]:
         return None
     mean = sizing.mean_rate_bps(found["modes"][0]["written_bytes"], found["duration_s"])
     payload = sizing.wire_rate(mean, inputs["compression"])
+    needed = found["modes"][0]["bandwidth_for_target_bps"]["100"]
+    busy_bps = found["loads"][0]["written_bytes_per_s"]["percentile"] * 8
+    busy = sizing.wire_rate(busy_bps, inputs["compression"]) / inputs["link_efficiency"]
+    headroom = inputs["headroom"]
     return {
         "write_bps_mean": mean,
         "wire_bps_mean": payload / inputs["link_efficiency"],
         "journal_24h_bytes": sizing.journal_bytes(payload, _DAY_S),
+        "link_for_target_bps": None if needed is None else sizing.with_headroom([needed], headroom),
+        "link_for_percentile_bps": sizing.with_headroom([busy], headroom),
     }
 
 

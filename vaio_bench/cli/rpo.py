@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vaio_bench.cli import rpo_options
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -17,62 +19,76 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Adds the verb."""
+    app.command()(rpo)
 
-    @app.command()
-    def rpo(
-        trace: Annotated[Path, typer.Argument(help="Canonical trace (Parquet).")],
-        *,
-        link: Annotated[str, typer.Option(help="RATE[,RTT] of the link: 100Mbit/s,20ms.")],
-        target_rpo: Annotated[str, typer.Option(help="The RPO to hold.")] = "5s",
-        point_interval: Annotated[
-            str | None,
-            typer.Option(help="Between two points of CDP; half the target if none; 0: continuous."),
-        ] = None,
-        snapshot_every: Annotated[
-            list[str] | None,
-            typer.Option(help="Period of a snapshot mode, repeatable; 15min if none."),
-        ] = None,
-        granularity: Annotated[str, typer.Option(help="Unit of change tracking.")] = "4KiB",
-        compression: Annotated[str, typer.Option(help="Share saved before sending.")] = "0",
-        link_efficiency: Annotated[
-            str, typer.Option(help="Share of the bandwidth that carries payload.")
-        ] = "1",
-        growth: Annotated[str, typer.Option(help="Share by which writes will grow.")] = "0",
-        output: Annotated[
-            Path | None,
-            typer.Option("--output", "-o", help="A run folder that keeps the plan, too."),
-        ] = None,
-        force: Annotated[bool, typer.Option("--force", help="Replace its earlier plan.")] = False,
-        as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
-        quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
-    ) -> None:
-        """Which RPO a link gives, by CDP and by snapshots, and which link a target needs."""
-        from vaio_bench.analyses.rpo import rpo as plan_of
-        from vaio_bench.cli.progress import rows_progress
-        from vaio_bench.run_writer import write_result
 
-        _check_run(output, force)
-        with rows_progress("planning", quiet=quiet) as progress:
-            plan = plan_of(
-                trace,
-                link=link,
-                target_rpo=target_rpo,
-                point_interval=point_interval,
-                snapshot_every=snapshot_every or ["15min"],
-                granularity=granularity,
-                compression=compression,
-                link_efficiency=link_efficiency,
-                growth=growth,
-                progress=progress,
-            )
-        if output is not None:
-            write_result(output, "rpo", plan.to_dict())
-        for warning in plan.warnings:
-            print(f"vaio-bench: warning: {warning}", file=sys.stderr)
-        if as_json:
-            print(json.dumps(plan.to_dict(), allow_nan=False))
-        else:
-            _print(plan)
+def rpo(
+    trace: Annotated[Path, typer.Argument(help="Canonical trace (Parquet).")],
+    *,
+    link: rpo_options.Link,
+    target_rpo: rpo_options.TargetRpo = "5s",
+    point_interval: rpo_options.PointInterval = None,
+    snapshot_every: rpo_options.SnapshotEvery = None,
+    granularity: rpo_options.Granularity = "4KiB",
+    compression: rpo_options.Compression = "0",
+    link_efficiency: rpo_options.LinkEfficiency = "1",
+    growth: rpo_options.Growth = "0",
+    headroom: rpo_options.Headroom = "0",
+    fold: rpo_options.Fold = False,
+    percentile: rpo_options.Percentile = "95%",
+    rate_window: rpo_options.RateWindow = "1min",
+    group: rpo_options.Group = None,
+    retention: rpo_options.Retention = "24h",
+    over_retention: rpo_options.OverRetention = "25%",
+    initial_bytes: rpo_options.InitialBytes = None,
+    initial_sync_within: rpo_options.InitialSyncWithin = "72h",
+    outage: rpo_options.Outage = "1h",
+    sheets: rpo_options.Sheets = None,
+    output: rpo_options.Output = None,
+    force: rpo_options.Force = False,
+    as_json: rpo_options.AsJson = False,
+    quiet: rpo_options.Quiet = False,
+) -> None:
+    """Which RPO a link gives, by CDP and by snapshots, and which link a target needs."""
+    from vaio_bench.analyses.rpo import rpo as plan_of
+    from vaio_bench.analyses.rpo_sheets import write_sheets
+    from vaio_bench.cli.progress import rows_progress
+    from vaio_bench.run_writer import write_result
+
+    _check_run(output, force)
+    with rows_progress("planning", quiet=quiet) as progress:
+        plan = plan_of(
+            trace,
+            link=link,
+            target_rpo=target_rpo,
+            point_interval=point_interval,
+            snapshot_every=snapshot_every or ["15min"],
+            granularity=granularity,
+            compression=compression,
+            link_efficiency=link_efficiency,
+            growth=growth,
+            headroom=headroom,
+            fold=fold,
+            percentile=percentile,
+            rate_window=rate_window,
+            groups=_groups(group or []),
+            retention=retention,
+            over_retention=over_retention,
+            initial_bytes=initial_bytes,
+            initial_sync_within=initial_sync_within,
+            outage=outage,
+            progress=progress,
+        )
+    if output is not None:
+        write_result(output, "rpo", plan.to_dict())
+    if sheets is not None:
+        write_sheets(plan.to_dict(), sheets, force=force)
+    for warning in plan.warnings:
+        print(f"vaio-bench: warning: {warning}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(plan.to_dict(), allow_nan=False))
+    else:
+        _print(plan)
 
 
 def _check_run(output: Path | None, force: bool) -> None:
@@ -87,12 +103,29 @@ def _check_run(output: Path | None, force: bool) -> None:
         raise InputError(f"{kept}: the file exists (--force replaces it)")
 
 
+def _groups(given: list[str]) -> dict[str, list[str]]:
+    from vaio_bench.errors import InputError
+
+    groups: dict[str, list[str]] = {}
+    for text in given:
+        name, _, disks = text.partition("=")
+        if not name or not all(disks.split(",")) or name in groups:
+            raise InputError(f'--group: expected NAME=DISK,DISK with a name once, got "{text}"')
+        groups[name] = disks.split(",")
+    return groups
+
+
 def _print(plan: RpoPlan) -> None:
     from rich.console import Console
 
+    from vaio_bench.cli import rpo_text
+
     console = Console(soft_wrap=True, highlight=False)
+    console.print(f"{plan.answer}.\n", markup=False)
     console.print(_table(plan))
-    console.print(f"\n{plan.answer}.", markup=False)
+    for part in rpo_text.parts(plan.document):
+        console.print("")
+        console.print(part, markup=False)
 
 
 def _table(plan: RpoPlan) -> Table:
@@ -107,6 +140,9 @@ def _table(plan: RpoPlan) -> Table:
         for step in ("p50", "p95", "p99", "max"):
             ages = [format_time(mode[key][step] * 1e9) for mode in plan.modes]
             table.add_row(f"{what} {step}", *ages)
+    for share in ("99.9", "90"):
+        held = [format_time(mode["achievable_rpo_s"][share] * 1e9) for mode in plan.modes]
+        table.add_row(f"RPO held {share} % of the time", *held)
     table.add_row("time in target", *[_percent(mode["met_time"]) for mode in plan.modes])
     table.add_row("points in target", *[_percent(mode["met_sessions"]) for mode in plan.modes])
     table.add_row("violations", *[f"{mode['violations_count']:,}" for mode in plan.modes])

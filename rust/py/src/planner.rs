@@ -3,8 +3,10 @@
 use arrow_array::RecordBatchReader;
 use pyo3::prelude::*;
 use vaio_bench_core::error::{Error, Result};
+use vaio_bench_core::planner::loads::Loads;
 use vaio_bench_core::planner::workload::Workload;
 use vaio_bench_core::planner::{PlanOptions, plan};
+use vaio_bench_core::trace::TraceSource;
 use vaio_bench_core::trace_arrow::ArrowTrace;
 
 use crate::arrow::stream_from_py;
@@ -36,13 +38,13 @@ pub fn plan_rpo(
     };
     py.detach(|| {
         let mut trace = ArrowTrace::new(stream, &file);
-        let tracked = !options.snapshot_every_ns.is_empty();
-        let mut workload = Workload::new(granularity_bytes, tracked).map_err(|e| to_py(&e))?;
+        let mut workload = Workload::new(granularity_bytes, true).map_err(|e| to_py(&e))?;
+        workload.loads = Loads::new(options.rate_window_ns);
         while add_next(&mut trace, &mut workload, &file).map_err(|e| to_py(&e))? {
             after_batch(workload.ios)?;
         }
-        workload.changed.finish();
-        let report = plan(&workload, &options).map_err(|e| to_py(&e))?;
+        workload.finish();
+        let report = plan(&workload, &options, trace.disks()).map_err(|e| to_py(&e))?;
         serde_json::to_string(&report).map_err(|e| to_py(&Error::failed(e.to_string())))
     })
 }

@@ -33,6 +33,14 @@ impl ChangedBlocks {
         Ok(Self { granularity_bytes, tracked, tables, starts: vec![0], before, blocks })
     }
 
+    /// Keeps nothing, for the parts of a workload.
+    #[must_use]
+    pub fn untracked() -> Self {
+        let (tables, before, blocks) = (Vec::new(), Vec::new(), Vec::new());
+        let (granularity_bytes, tracked) = (512, false);
+        Self { granularity_bytes, tracked, tables, starts: vec![0], before, blocks }
+    }
+
     #[must_use]
     pub fn granularity_bytes(&self) -> u64 {
         self.granularity_bytes

@@ -69,6 +69,24 @@ impl Mode for Continuous<'_> {
         }
     }
 
+    fn walk_above(&self, byte_ns: f64, floor: f64, sink: &mut impl Sink) {
+        let (mut empty, mut arrived) = (0.0_f64, 0.0_f64);
+        let half_rtt = self.frame.half_rtt;
+        let sums = self.workload.sums_bytes.windows(2);
+        for (time, sums) in self.workload.times_ns.iter().zip(sums) {
+            // One rounding a write since the queue was empty, and no branch to mispredict.
+            let time = *time as f64;
+            empty = empty.max(time) + (sums[1] - sums[0]) as f64 * byte_ns;
+            let next = empty + half_rtt;
+            if next - time > floor
+                && let Some(ramp) = Ramp::within(time.max(arrived), next, time, self.frame.horizon)
+            {
+                sink.rpo(ramp);
+            }
+            arrived = next;
+        }
+    }
+
     fn frame(&self) -> &Frame {
         &self.frame
     }

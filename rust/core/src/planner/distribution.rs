@@ -55,6 +55,13 @@ impl Histogram {
         self.passing[last] -= times;
     }
 
+    /// The smallest bin edge that is not exceeded for more than `1 - share` of `total` ns: the
+    /// quantile to within a bin, 0.8 % at most, upwards.
+    #[must_use]
+    pub fn upper(&self, total: f64, share: f64) -> f64 {
+        self.bracket((1.0 - share) * total + total * 1e-12).high
+    }
+
     /// Prepares the second walk for the quantiles `shares` of a time of `total` ns.
     #[must_use]
     pub fn quantiles(&self, total: f64, shares: &[f64]) -> Quantiles {

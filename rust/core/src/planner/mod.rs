@@ -8,13 +8,22 @@
 //!
 //! [`workload`] holds the writes and [`changed`] the blocks they change; [`continuous`],
 //! [`points`] and [`snapshot`] walk them through time; [`envelope`] and [`bandwidth`] find the
-//! link that a target needs without walking every write for every guess.
+//! link that a target needs without walking every write for every guess. Beside the modes,
+//! [`folding`] tells what longer windows save, [`frontier`] what other bandwidths give,
+//! [`loads`], [`groups`] and [`limits`] what each disk asks for, and [`capacity`] what
+//! synchronisation, outages and the journal take.
 
 pub mod bandwidth;
+pub mod capacity;
 pub mod changed;
 pub mod continuous;
 pub mod distribution;
 pub mod envelope;
+pub mod folding;
+pub mod frontier;
+pub mod groups;
+pub mod limits;
+pub mod loads;
 pub mod points;
 pub mod ramps;
 pub mod report;
@@ -28,9 +37,12 @@ use serde::Deserialize;
 use crate::error::{Error, Result};
 use crate::planner::bandwidth::Search;
 use crate::planner::continuous::Continuous;
+use crate::planner::groups::Group;
 use crate::planner::points::Points;
 use crate::planner::ramps::{Frame, Mode};
-use crate::planner::report::{Kind, ModeReport, PlanReport, SHARES, Traffic, measure};
+use crate::planner::report::{
+    Beside, Kind, ModeReport, NeededBps, PlanReport, SHARES, Traffic, measure,
+};
 use crate::planner::snapshot::Snapshots;
 use crate::planner::workload::Workload;
 
@@ -51,6 +63,22 @@ pub struct PlanOptions {
     pub link_efficiency: f64,
     /// Share by which the workload's writes are expected to grow.
     pub growth: f64,
+    /// Sends each block once a point, in its last version.
+    pub fold: bool,
+    /// Share of the windows that a rate's percentile covers.
+    pub percentile: f64,
+    /// Room that is added to a bandwidth; only echoed here.
+    pub headroom: f64,
+    /// Length of the windows in which rates are taken.
+    pub rate_window_ns: u64,
+    pub groups: Vec<Group>,
+    /// How long the site keeps points, and the share that it may keep beyond that.
+    pub retention_ns: u64,
+    pub over_retention: f64,
+    /// What is sent at first; None: up to the last byte that the trace touches on each disk.
+    pub initial_bytes: Option<u64>,
+    pub initial_sync_within_ns: u64,
+    pub outage_ns: u64,
     /// Intervals of the lag series.
     pub series_points: usize,
 }
@@ -77,58 +105,105 @@ impl PlanOptions {
         if !(self.link_efficiency > 0.0 && self.link_efficiency <= 1.0) {
             return wrong("link-efficiency", "a share above 0, up to 1", &self.link_efficiency);
         }
+        if self.fold && self.point_interval_ns == 0 {
+            return wrong("fold", "a point interval above zero with it", &0);
+        }
+        if !(self.percentile > 0.0 && self.percentile <= 1.0) {
+            return wrong("percentile", "a share above 0, up to 100 %", &self.percentile);
+        }
+        let shares = [("headroom", self.headroom), ("over-retention", self.over_retention)];
+        if let Some((name, share)) = shares.iter().find(|(_, s)| !(*s >= 0.0 && s.is_finite())) {
+            return wrong(name, "a share of 0 or more", share);
+        }
+        let times = [
+            ("rate-window", self.rate_window_ns),
+            ("retention", self.retention_ns),
+            ("initial-sync-within", self.initial_sync_within_ns),
+        ];
+        if let Some((name, _)) = times.iter().find(|(_, ns)| *ns == 0) {
+            return wrong(name, "a time above zero", &0);
+        }
         if !(self.growth > -1.0 && self.growth.is_finite()) {
             return wrong("growth", "a share above -1", &self.growth);
         }
         Ok(())
     }
 
+    /// Bits on the wire for a byte of the trace's payload.
+    fn wire_bits_per_byte(&self) -> f64 {
+        8.0 * ((1.0 + self.growth) * (1.0 - self.compression) / self.link_efficiency)
+    }
+
+    /// Bytes with growth.
+    fn grown(&self, bytes: f64) -> u64 {
+        (bytes * (1.0 + self.growth)).round() as u64
+    }
+
     /// The time that a link of `bps` bits per second takes for a byte of the trace's payload.
     fn byte_ns(&self, bps: u64) -> f64 {
-        let wire = (1.0 + self.growth) * (1.0 - self.compression) / self.link_efficiency;
         // One rounding where all are neutral: 8e9 / bps.
-        8e9 * wire / bps as f64
+        1e9 * self.wire_bits_per_byte() / bps as f64
     }
 }
 
 /// Plans every mode: continuous replication first, then snapshots in the order given.
 ///
+/// `disks` are the names of the trace's disks, by number.
+///
 /// # Errors
-/// `Input` when an option is out of range.
-pub fn plan(workload: &Workload, options: &PlanOptions) -> Result<PlanReport> {
+/// `Input` when an option is out of range, or a group names no disk of the trace.
+pub fn plan(workload: &Workload, options: &PlanOptions, disks: &[String]) -> Result<PlanReport> {
     options.check()?;
-    let frame = Frame {
-        horizon: workload.end_ns as f64,
-        target: options.target_ns as f64,
-        half_rtt: options.rtt_ns as f64 / 2.0,
-    };
-    let byte_ns = options.byte_ns(options.bandwidth_bps);
-    let streamed = Traffic {
-        sent_bytes: workload.written_bytes(),
-        backlog_bytes_max: workload.backlog_bytes_max(byte_ns),
-        syncs: None,
-    };
-    let planner = Planner { workload, options, byte_ns };
-    let mut modes = Vec::with_capacity(1 + options.snapshot_every_ns.len());
-    modes.push(if options.point_interval_ns == 0 {
-        planner.report(Kind::Continuous, &Continuous::new(workload, frame), streamed)
+    let frame = frame_of(workload, options);
+    let planner = Planner { workload, options, byte_ns: options.byte_ns(options.bandwidth_bps) };
+    let (mut modes, mut curves) = (Vec::new(), Vec::new());
+    let interval_ns = options.point_interval_ns;
+    if interval_ns == 0 {
+        let continuous = Continuous::new(workload, frame);
+        modes.push(planner.report(Kind::Continuous, &continuous, planner.streamed()));
+        curves.push(Curve::Continuous(continuous));
     } else {
-        let points = Points::new(workload, frame, options.point_interval_ns);
-        planner.report(Kind::Points(options.point_interval_ns), &points, streamed)
-    });
+        let mut points = Points::new(workload, frame, interval_ns);
+        let (mut kind, mut traffic) = (Kind::Points(interval_ns), planner.streamed());
+        if options.fold {
+            points = points.folding();
+            kind = Kind::Folded(interval_ns);
+            (traffic.sent_bytes, traffic.backlog_bytes_max) =
+                points.folded_traffic(planner.byte_ns);
+        }
+        modes.push(planner.report(kind, &points, traffic));
+        curves.push(Curve::Points(points));
+    }
     for &every_ns in &options.snapshot_every_ns {
         let snapshots = Snapshots::new(workload, frame, every_ns);
-        let syncs = snapshots.syncs(byte_ns);
+        let syncs = snapshots.syncs(planner.byte_ns);
         let traffic = Traffic {
             sent_bytes: syncs.sent_bytes,
             backlog_bytes_max: syncs.bytes_max as f64,
             syncs: Some(syncs),
         };
-        let granularity = workload.changed.granularity_bytes();
-        let kind = Kind::Snapshot { every_ns, granularity_bytes: granularity };
+        let granularity_bytes = workload.changed.granularity_bytes();
+        let kind = Kind::Snapshot { every_ns, granularity_bytes };
         modes.push(planner.report(kind, &snapshots, traffic));
+        curves.push(Curve::Snapshots(snapshots));
     }
-    Ok(PlanReport::new(workload, options, modes))
+    planner.add_frontiers(&mut modes, &curves);
+    let beside = planner.beside(frame, disks, &modes[0].bandwidth_for_target_bps)?;
+    Ok(PlanReport::new(workload, options, modes, beside))
+}
+
+fn frame_of(workload: &Workload, options: &PlanOptions) -> Frame {
+    Frame {
+        horizon: workload.end_ns as f64,
+        target: options.target_ns as f64,
+        half_rtt: options.rtt_ns as f64 / 2.0,
+    }
+}
+
+enum Curve<'a> {
+    Continuous(Continuous<'a>),
+    Points(Points<'a>),
+    Snapshots(Snapshots<'a>),
 }
 
 struct Planner<'a> {
@@ -138,23 +213,78 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
+    /// Every write is sent as it comes.
+    fn streamed(&self) -> Traffic {
+        Traffic {
+            sent_bytes: self.workload.written_bytes(),
+            backlog_bytes_max: self.workload.backlog_bytes_max(self.byte_ns),
+            syncs: None,
+        }
+    }
+
     fn report(&self, kind: Kind, mode: &impl Mode, traffic: Traffic) -> ModeReport {
         let measured = measure(mode, self.byte_ns, self.options.series_points);
-        let needed = self.bandwidth_needed(mode);
+        let needed = needed(self.workload, self.options, mode);
         ModeReport::new(kind, measured, traffic, needed, self.workload, self.options)
     }
 
-    /// For each of [`SHARES`], bits per second or None.
-    fn bandwidth_needed(&self, mode: &impl Mode) -> Vec<Option<u64>> {
-        let horizon = mode.frame().horizon;
-        let mut search = Search::new(|bps| mode.beyond_ns(self.options.byte_ns(bps)));
-        let mut needed = Vec::with_capacity(SHARES.len());
-        for (_, share) in SHARES {
-            // Room for the rounding of the share itself, as for the quantiles.
-            let found = search.smallest((1.0 - share) * horizon + horizon * 1e-12);
-            let idle = self.workload.written_bytes() == 0;
-            needed.push(if idle { found.map(|_| 0) } else { found });
+    /// All modes at the same bandwidths, so that they fit on one chart.
+    fn add_frontiers(&self, modes: &mut [ModeReport], curves: &[Curve<'_>]) {
+        let (workload, options) = (self.workload, self.options);
+        if workload.end_ns == 0 {
+            return;
         }
-        needed
+        let wire_bits = workload.written_bytes() as f64 * options.wire_bits_per_byte();
+        let mean_bps = wire_bits / workload.end_ns as f64 * 1e9;
+        // What snapshots need may be far beyond; the chart ends with what replication needs.
+        let needed = &modes[0].bandwidth_for_target_bps;
+        let asked = frontier::bandwidths(options, workload, mean_bps, needed);
+        for (mode, curve) in modes.iter_mut().zip(curves) {
+            let needed = &mode.bandwidth_for_target_bps;
+            mode.frontier = match curve {
+                Curve::Continuous(mode) => frontier::frontier(mode, options, &asked, needed),
+                Curve::Points(mode) => frontier::frontier(mode, options, &asked, needed),
+                Curve::Snapshots(mode) => frontier::frontier(mode, options, &asked, needed),
+            };
+        }
+    }
+
+    fn beside(&self, frame: Frame, disks: &[String], needed: &NeededBps) -> Result<Beside> {
+        let (workload, options) = (self.workload, self.options);
+        let folding = folding::curve(workload, options);
+        let interval_s = options.point_interval_ns as f64 / 1e9;
+        let of_points = folding.iter().find(|fold| fold.window_s == interval_s);
+        let whole = || workload.loads.reach_bytes.iter().sum();
+        let initial_bytes = options.initial_bytes.unwrap_or_else(whole);
+        Ok(Beside {
+            loads: groups::reports(workload, options, frame, disks, needed)?,
+            initial_sync: capacity::initial_sync(workload, options, initial_bytes),
+            catch_up: capacity::catch_up(workload, options),
+            journal: capacity::journal(workload, options, of_points.map(|f| f.unique_bytes)),
+            folding,
+        })
+    }
+}
+
+/// For each of [`SHARES`], bits per second or None.
+fn needed(workload: &Workload, options: &PlanOptions, mode: &impl Mode) -> NeededBps {
+    let horizon = mode.frame().horizon;
+    let mut search = Search::new(|bps| mode.beyond_ns(options.byte_ns(bps)));
+    let mut needed = [None; SHARES.len()];
+    for ((_, share), place) in SHARES.iter().zip(&mut needed) {
+        // Room for the rounding of the share itself, as for the quantiles.
+        let found = search.smallest((1.0 - share) * horizon + horizon * 1e-12);
+        let idle = workload.written_bytes() == 0;
+        *place = if idle { found.map(|_| 0) } else { found };
+    }
+    needed.into()
+}
+
+/// What some of the disks need by themselves, replicated as the plan does it but for folding.
+fn needed_continuous(workload: &Workload, options: &PlanOptions, frame: Frame) -> NeededBps {
+    if options.point_interval_ns == 0 {
+        needed(workload, options, &Continuous::new(workload, frame))
+    } else {
+        needed(workload, options, &Points::new(workload, frame, options.point_interval_ns))
     }
 }

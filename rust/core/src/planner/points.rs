@@ -3,6 +3,8 @@
 //! Point `k` is the state after all writes acknowledged before `k` intervals. It is recoverable
 //! when the last of them has arrived, at its cut at the earliest. Point 0 is the synchronous
 //! start.
+//!
+//! With folding, a point's changed blocks are sent when it is cut, each once in its last version.
 
 use crate::planner::envelope::Runs;
 use crate::planner::ramps::{Frame, Mode, Ramp, Sink};
@@ -14,6 +16,8 @@ pub struct Points<'a> {
     interval_ns: u64,
     /// The writes between two cuts, where there are any.
     runs: Runs,
+    /// With folding: the bytes of each run's changed blocks.
+    folded: Option<Vec<f64>>,
 }
 
 impl<'a> Points<'a> {
@@ -25,23 +29,69 @@ impl<'a> Points<'a> {
             let later = times[first..].iter().position(|time| *time as u64 >= cut);
             later.map_or(times.len(), |writes| first + writes)
         });
-        Self { workload, frame, interval_ns, runs }
+        Self { workload, frame, interval_ns, runs, folded: None }
+    }
+
+    /// Sends each block once a point.
+    #[must_use]
+    pub fn folding(mut self) -> Self {
+        self.folded = Some(self.unique_bytes());
+        self
+    }
+
+    /// Bytes of the distinct blocks of each point that has some.
+    fn unique_bytes(&self) -> Vec<f64> {
+        let changed = &self.workload.changed;
+        let block = changed.granularity_bytes();
+        let runs = self.runs.runs.iter();
+        runs.map(|run| (changed.distinct(run.from, run.to) * block) as f64).collect()
+    }
+
+    /// What folding sends by the end, and the most that waits at one time, in bytes.
+    #[must_use]
+    pub fn folded_traffic(&self, byte_ns: f64) -> (u64, f64) {
+        let (mut sent, mut most, mut empty) = (0.0, 0.0_f64, 0.0_f64);
+        for (run, bytes) in self.runs.runs.iter().zip(self.folded.iter().flatten()) {
+            let cut = self.cut_of(run.from) as f64 * self.interval_ns as f64;
+            if cut <= self.frame.horizon {
+                empty = empty.max(cut) + bytes * byte_ns;
+                sent += bytes;
+                most = most.max((empty - cut) / byte_ns);
+            }
+        }
+        (sent as u64, most)
+    }
+
+    /// Number of the first point that holds a write.
+    fn cut_of(&self, write: usize) -> u64 {
+        self.workload.times_ns[write] as u64 / self.interval_ns + 1
+    }
+
+    /// When the link has sent what run `i` holds.
+    #[inline]
+    fn empty_after(&self, i: usize, before_ns: f64, byte_ns: f64) -> f64 {
+        match &self.folded {
+            None => self.runs.empty_after(i, before_ns, byte_ns),
+            Some(bytes) => {
+                let cut = self.cut_of(self.runs.runs[i].from) as f64 * self.interval_ns as f64;
+                before_ns.max(cut) + bytes[i] * byte_ns
+            }
+        }
     }
 }
 
 impl Mode for Points<'_> {
     fn walk(&self, byte_ns: f64, sink: &mut impl Sink) {
         let Frame { horizon, half_rtt, .. } = self.frame;
-        let slot = |write: usize| self.workload.times_ns[write] as u64 / self.interval_ns;
         let last_cut = horizon as u64 / self.interval_ns;
         let mut newest = Newest::new(self.interval_ns as f64, horizon);
         let (mut empty, mut arrived) = (0.0_f64, 0.0_f64);
         for (i, run) in self.runs.runs.iter().enumerate() {
-            let cut = slot(run.from) + 1;
+            let cut = self.cut_of(run.from);
             newest.advance((cut - 1).min(last_cut), arrived, sink);
             let first = self.workload.times_ns[run.from] as f64;
             let start = first.max(arrived);
-            empty = self.runs.empty_after(i, empty, byte_ns);
+            empty = self.empty_after(i, empty, byte_ns);
             arrived = empty + half_rtt;
             let covered = if cut > last_cut {
                 horizon

@@ -113,6 +113,13 @@ pub trait Mode {
     /// `byte_ns`: the link's time for one byte of the trace's payload.
     fn walk(&self, byte_ns: f64, sink: &mut impl Sink);
 
+    /// As `walk`, where pieces of RPO that stay below `floor` may be left out, and exposure and
+    /// sessions are not asked for.
+    fn walk_above(&self, byte_ns: f64, floor: f64, sink: &mut impl Sink) {
+        let _ = floor;
+        self.walk(byte_ns, sink);
+    }
+
     fn frame(&self) -> &Frame;
 
     /// Time beyond the target, ns.
@@ -120,6 +127,11 @@ pub trait Mode {
         let mut sink = Beyond { frame: *self.frame(), total_ns: 0.0 };
         self.walk(byte_ns, &mut sink);
         sink.total_ns
+    }
+
+    /// More bandwidth is never worse.
+    fn falls_with_bandwidth(&self) -> bool {
+        true
     }
 
     /// Exposure and RPO are one function: `walk` then tells only of RPO.

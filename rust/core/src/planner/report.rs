@@ -3,7 +3,11 @@
 use serde::Serialize;
 
 use crate::planner::PlanOptions;
+use crate::planner::capacity::{CatchUp, InitialSync, Journal};
 use crate::planner::distribution::{Histogram, Quantiles};
+use crate::planner::folding::Fold;
+use crate::planner::frontier::FrontierPoint;
+use crate::planner::groups::LoadReport;
 use crate::planner::ramps::{Frame, Mode, Ramp, Sink};
 use crate::planner::series::Series;
 use crate::planner::snapshot::Syncs;
@@ -14,12 +18,14 @@ use crate::planner::workload::Workload;
 pub const SHARES: [(&str, f64); 5] =
     [("100", 1.0), ("99.9", 0.999), ("99", 0.99), ("95", 0.95), ("90", 0.9)];
 
-const QUANTILES: [f64; 3] = [0.5, 0.95, 0.99];
+/// Of the time, in the order of [`Distribution`] without its maximum.
+const QUANTILES: [f64; 5] = [0.5, 0.95, 0.99, 0.999, 0.9];
 
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
     Continuous,
     Points(u64),
+    Folded(u64),
     Snapshot { every_ns: u64, granularity_bytes: u64 },
 }
 
@@ -37,6 +43,31 @@ pub struct Distribution {
     pub p95: f64,
     pub p99: f64,
     pub max: f64,
+    #[serde(skip)]
+    pub p99_9: f64,
+    #[serde(skip)]
+    pub p90: f64,
+}
+
+/// The RPO that the link holds for so many % of the time, seconds.
+#[derive(Debug, Clone, Serialize)]
+pub struct Achievable {
+    #[serde(rename = "100")]
+    pub p100: f64,
+    #[serde(rename = "99.9")]
+    pub p99_9: f64,
+    #[serde(rename = "99")]
+    pub p99: f64,
+    #[serde(rename = "95")]
+    pub p95: f64,
+    #[serde(rename = "90")]
+    pub p90: f64,
+}
+
+impl From<&Distribution> for Achievable {
+    fn from(of: &Distribution) -> Self {
+        Self { p100: of.max, p99_9: of.p99_9, p99: of.p99, p95: of.p95, p90: of.p90 }
+    }
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -45,7 +76,7 @@ pub struct Violation {
     pub end_s: f64,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct NeededBps {
     #[serde(rename = "100")]
     pub p100: Option<u64>,
@@ -57,6 +88,21 @@ pub struct NeededBps {
     pub p95: Option<u64>,
     #[serde(rename = "90")]
     pub p90: Option<u64>,
+}
+
+impl NeededBps {
+    /// In the order of [`SHARES`].
+    #[must_use]
+    pub const fn each(&self) -> [Option<u64>; SHARES.len()] {
+        [self.p100, self.p99_9, self.p99, self.p95, self.p90]
+    }
+}
+
+impl From<[Option<u64>; SHARES.len()]> for NeededBps {
+    fn from(each: [Option<u64>; SHARES.len()]) -> Self {
+        let [p100, p99_9, p99, p95, p90] = each;
+        Self { p100, p99_9, p99, p95, p90 }
+    }
 }
 
 #[derive(Debug, Clone, Default, Serialize)]
@@ -77,6 +123,7 @@ pub struct ModeReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub granularity_bytes: Option<u64>,
     pub rpo_s: Distribution,
+    pub achievable_rpo_s: Achievable,
     pub exposure_s: Distribution,
     pub met_time: f64,
     pub met_sessions: Option<f64>,
@@ -94,6 +141,11 @@ pub struct ModeReport {
     pub syncs: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sync_s_max: Option<f64>,
+    /// Each block once a point.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fold: Option<bool>,
+    /// By rising bandwidth.
+    pub frontier: Vec<FrontierPoint>,
     pub series: LagSeries,
 }
 
@@ -103,7 +155,21 @@ pub struct PlanReport {
     pub ios: u64,
     pub writes: u64,
     pub modes: Vec<ModeReport>,
+    pub folding: Vec<Fold>,
+    pub loads: Vec<LoadReport>,
+    pub initial_sync: InitialSync,
+    pub catch_up: CatchUp,
+    pub journal: Journal,
     pub warnings: Vec<String>,
+}
+
+/// What is beside the modes.
+pub struct Beside {
+    pub folding: Vec<Fold>,
+    pub loads: Vec<LoadReport>,
+    pub initial_sync: InitialSync,
+    pub catch_up: CatchUp,
+    pub journal: Journal,
 }
 
 /// The figures of one walk.
@@ -153,7 +219,14 @@ pub fn measure(mode: &impl Mode, byte_ns: f64, series_points: usize) -> Measured
 fn distribution(quantiles: Quantiles, max_ns: f64) -> Distribution {
     let values = quantiles.solve();
     let second = |i: usize| values[i].min(max_ns) / 1e9;
-    Distribution { p50: second(0), p95: second(1), p99: second(2), max: max_ns / 1e9 }
+    Distribution {
+        p50: second(0),
+        p95: second(1),
+        p99: second(2),
+        max: max_ns / 1e9,
+        p99_9: second(3),
+        p90: second(4),
+    }
 }
 
 struct FirstWalk {
@@ -227,15 +300,14 @@ impl ModeReport {
         kind: Kind,
         measured: Measured,
         traffic: Traffic,
-        needed: Vec<Option<u64>>,
+        needed: NeededBps,
         workload: &Workload,
         options: &PlanOptions,
     ) -> Self {
         let seconds = |ns: u64| ns as f64 / 1e9;
-        let grown = |bytes: f64| (bytes * (1.0 + options.growth)).round() as u64;
         let (mode, point_interval_s, every_s, granularity_bytes) = match kind {
             Kind::Continuous => ("cdp", Some(0.0), None, None),
-            Kind::Points(ns) => ("cdp", Some(seconds(ns)), None, None),
+            Kind::Points(ns) | Kind::Folded(ns) => ("cdp", Some(seconds(ns)), None, None),
             Kind::Snapshot { every_ns, granularity_bytes } => {
                 ("snapshot", None, Some(seconds(every_ns)), Some(granularity_bytes))
             }
@@ -248,6 +320,7 @@ impl ModeReport {
             point_interval_s,
             every_s,
             granularity_bytes,
+            achievable_rpo_s: Achievable::from(&measured.rpo),
             rpo_s: measured.rpo,
             exposure_s: measured.exposure,
             met_time: measured.met_time,
@@ -257,18 +330,14 @@ impl ModeReport {
             no_restore_point_time: 0.0,
             violations: measured.violations.iter().map(violation).collect(),
             violations_count: measured.violations_count,
-            bandwidth_for_target_bps: NeededBps {
-                p100: needed[0],
-                p99_9: needed[1],
-                p99: needed[2],
-                p95: needed[3],
-                p90: needed[4],
-            },
-            backlog_bytes_max: grown(traffic.backlog_bytes_max),
-            sent_bytes: grown(traffic.sent_bytes as f64),
-            written_bytes: grown(workload.written_bytes() as f64),
+            bandwidth_for_target_bps: needed,
+            backlog_bytes_max: options.grown(traffic.backlog_bytes_max),
+            sent_bytes: options.grown(traffic.sent_bytes as f64),
+            written_bytes: options.grown(workload.written_bytes() as f64),
             syncs: traffic.syncs.map(|s| s.count),
             sync_s_max: traffic.syncs.map(|s| s.duration_ns_max / 1e9),
+            fold: matches!(kind, Kind::Folded(_)).then_some(true),
+            frontier: Vec::new(),
             series: measured.series,
         }
     }
@@ -276,42 +345,65 @@ impl ModeReport {
 
 impl PlanReport {
     #[must_use]
-    pub fn new(workload: &Workload, options: &PlanOptions, modes: Vec<ModeReport>) -> Self {
-        let mut warnings = Vec::new();
-        let (target_s, rtt_s) = (options.target_ns as f64 / 1e9, options.rtt_ns as f64 / 1e9);
-        if options.target_ns < options.rtt_ns {
-            warnings.push(format!(
-                "the target of {target_s} s is below the link's round trip of {rtt_s} s: \
-                 acknowledgements come later than that at any bandwidth"
-            ));
-        }
-        if options.point_interval_ns > options.target_ns {
-            let interval_s = options.point_interval_ns as f64 / 1e9;
-            warnings.push(format!(
-                "points are cut every {interval_s} s, less often than the target of {target_s} s: \
-                 no bandwidth holds it throughout"
-            ));
-        }
+    pub fn new(
+        workload: &Workload,
+        options: &PlanOptions,
+        modes: Vec<ModeReport>,
+        beside: Beside,
+    ) -> Self {
         let duration_s = workload.end_ns as f64 / 1e9;
-        let every = options.snapshot_every_ns.iter().filter(|ns| **ns > workload.end_ns as u64);
-        for every_s in every.map(|ns| *ns as f64 / 1e9).filter(|_| workload.end_ns > 0) {
-            warnings.push(format!(
-                "the trace of {duration_s} s ends before the first snapshot, due after {every_s} \
-                 s: what such snapshots lose is cut short by the trace"
-            ));
+        let warnings = warnings(workload, options, &modes);
+        let Beside { folding, loads, initial_sync, catch_up, journal } = beside;
+        Self {
+            duration_s,
+            ios: workload.ios,
+            writes: workload.writes() as u64,
+            modes,
+            folding,
+            loads,
+            initial_sync,
+            catch_up,
+            journal,
+            warnings,
         }
-        if workload.end_ns == 0 {
-            warnings.push(
-                "the trace spans no time: there is nothing to plan, and shares of time are 1"
-                    .to_owned(),
-            );
-        }
-        if modes.iter().any(|mode| mode.violations_count > LISTED_MAX as u64) {
-            warnings.push(format!(
-                "more than {LISTED_MAX} violations: the longest are listed, violations_count \
-                 counts all"
-            ));
-        }
-        Self { duration_s, ios: workload.ios, writes: workload.writes() as u64, modes, warnings }
     }
+}
+
+fn warnings(workload: &Workload, options: &PlanOptions, modes: &[ModeReport]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let (target_s, rtt_s) = (options.target_ns as f64 / 1e9, options.rtt_ns as f64 / 1e9);
+    if options.target_ns < options.rtt_ns {
+        warnings.push(format!(
+            "the target of {target_s} s is below the link's round trip of {rtt_s} s: \
+                 acknowledgements come later than that at any bandwidth"
+        ));
+    }
+    if options.point_interval_ns > options.target_ns {
+        let interval_s = options.point_interval_ns as f64 / 1e9;
+        warnings.push(format!(
+            "points are cut every {interval_s} s, less often than the target of {target_s} s: \
+                 no bandwidth holds it throughout"
+        ));
+    }
+    let duration_s = workload.end_ns as f64 / 1e9;
+    let every = options.snapshot_every_ns.iter().filter(|ns| **ns > workload.end_ns as u64);
+    for every_s in every.map(|ns| *ns as f64 / 1e9).filter(|_| workload.end_ns > 0) {
+        warnings.push(format!(
+            "the trace of {duration_s} s ends before the first snapshot, due after {every_s} \
+                 s: what such snapshots lose is cut short by the trace"
+        ));
+    }
+    if workload.end_ns == 0 {
+        warnings.push(
+            "the trace spans no time: there is nothing to plan, and shares of time are 1"
+                .to_owned(),
+        );
+    }
+    if modes.iter().any(|mode| mode.violations_count > LISTED_MAX as u64) {
+        warnings.push(format!(
+            "more than {LISTED_MAX} violations: the longest are listed, violations_count \
+                 counts all"
+        ));
+    }
+    warnings
 }

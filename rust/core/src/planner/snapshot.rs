@@ -157,6 +157,11 @@ impl Mode for Snapshots<'_> {
     fn frame(&self) -> &Frame {
         &self.frame
     }
+
+    /// A late sync takes a later state along.
+    fn falls_with_bandwidth(&self) -> bool {
+        false
+    }
 }
 
 /// Hears nothing.

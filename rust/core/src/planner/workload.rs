@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::io::Op;
 use crate::planner::changed::ChangedBlocks;
+use crate::planner::loads::Loads;
 use crate::trace::TraceBatch;
 
 /// Rows between asking for a block's record and using it: about the time of a cache miss.
@@ -10,7 +11,7 @@ const FETCH_AHEAD: usize = 16;
 
 /// The writes of a trace in order, as prefix sums, with the blocks they change.
 ///
-/// Holds 16 bytes a write, and about 12 more where blocks are tracked.
+/// Holds 20 bytes a write, and about 12 more where blocks are tracked.
 pub struct Workload {
     /// Acknowledgement of each write that carries bytes, since the start of the trace.
     pub times_ns: Vec<i64>,
@@ -20,7 +21,13 @@ pub struct Workload {
     pub end_ns: i64,
     pub ios: u64,
     pub changed: ChangedBlocks,
+    /// The disk of each write; empty in a part of a workload.
+    pub disks: Vec<u32>,
+    pub loads: Loads,
 }
+
+/// Windows in which rates are taken, unless asked otherwise: those of Azure's planner.
+const RATE_WINDOW_NS: u64 = 60_000_000_000;
 
 impl Workload {
     /// `track_blocks`: changed blocks are wanted, for snapshots.
@@ -34,6 +41,8 @@ impl Workload {
             end_ns: 0,
             ios: 0,
             changed: ChangedBlocks::new(granularity_bytes, track_blocks)?,
+            disks: Vec::new(),
+            loads: Loads::new(RATE_WINDOW_NS),
         })
     }
 
@@ -55,9 +64,13 @@ impl Workload {
             if ahead < batch.len() && batch.op[ahead] == Op::Write as u8 {
                 self.changed.fetch_ahead(batch.disk[ahead], batch.offset_bytes[ahead]);
             }
+            let (disk, offset, length) =
+                (batch.disk[i], batch.offset_bytes[i], batch.length_bytes[i]);
             if matches!(op, Op::Write | Op::WriteZeroes) {
-                self.add_write(batch.disk[i], batch.offset_bytes[i], batch.length_bytes[i])?;
+                self.add_write(disk, offset, length)?;
             }
+            let (end, bytes) = (offset.saturating_add(length).max(0), length.max(0));
+            self.loads.add(time_ns, disk, op, end as u64, bytes as u64)?;
         }
         Ok(())
     }
@@ -72,8 +85,8 @@ impl Workload {
         if length_bytes == 0 {
             return Ok(());
         }
-        self.times_ns.push(self.end_ns);
-        self.sums_bytes.push(self.written_bytes() + length_bytes as u64);
+        self.push(self.end_ns, length_bytes as u64);
+        self.disks.push(disk);
         self.changed.touch(disk, offset_bytes as u64, length_bytes as u64)
     }
 
@@ -83,6 +96,57 @@ impl Workload {
 
     fn wrong_last(&self, column: &str, expected: &str, got: i64) -> Error {
         Error::input(format!("{column}: expected {expected}, got {got}")).with("row", self.ios - 1)
+    }
+
+    /// Call after the last batch.
+    pub fn finish(&mut self) {
+        self.changed.finish();
+        self.loads.finish();
+    }
+
+    /// The writes of the disks that `wanted` says, without their blocks and loads.
+    #[must_use]
+    pub fn part(&self, wanted: impl Fn(u32) -> bool) -> Self {
+        let mut part = Self::empty(self.end_ns);
+        for (i, _) in self.disks.iter().enumerate().filter(|(_, disk)| wanted(**disk)) {
+            part.push(self.times_ns[i], self.sums_bytes[i + 1] - self.sums_bytes[i]);
+        }
+        part
+    }
+
+    /// [`Workload::part`] of every disk.
+    #[must_use]
+    pub fn by_disk(&self) -> Vec<Self> {
+        let mut parts: Vec<Self> =
+            (0..self.loads.disks()).map(|_| Self::empty(self.end_ns)).collect();
+        for (i, disk) in self.disks.iter().enumerate() {
+            let bytes = self.sums_bytes[i + 1] - self.sums_bytes[i];
+            parts[*disk as usize].push(self.times_ns[i], bytes);
+        }
+        parts
+    }
+
+    fn empty(end_ns: i64) -> Self {
+        Self {
+            times_ns: Vec::new(),
+            sums_bytes: vec![0],
+            end_ns,
+            ios: 0,
+            changed: ChangedBlocks::untracked(),
+            disks: Vec::new(),
+            loads: Loads::new(RATE_WINDOW_NS),
+        }
+    }
+
+    fn push(&mut self, time_ns: i64, bytes: u64) {
+        self.times_ns.push(time_ns);
+        self.sums_bytes.push(self.written_bytes() + bytes);
+    }
+
+    /// Payload of the writes before a time.
+    #[must_use]
+    pub fn written_before(&self, time_ns: f64) -> u64 {
+        self.sums_bytes[self.times_ns.partition_point(|time| (*time as f64) < time_ns)]
     }
 
     #[must_use]
