@@ -9,11 +9,13 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
+import tomllib
 from dataclasses import dataclass
 from importlib import resources
 
 from vaio_bench import catalogue
 from vaio_bench.errors import InputError
+from vaio_bench.spec import shipped
 from vaio_bench.warnings import WarningKind
 
 
@@ -22,7 +24,7 @@ class Page:
     """A page that `explain` shows."""
 
     group: str
-    """`filter`, `format`, `eviction`, `backend`, `analysis`, `model` or `warning`."""
+    """`filter`, `format`, `eviction`, `backend`, `analysis`, `policy`, `model` or `warning`."""
     name: str
     summary: str
     text: str
@@ -42,7 +44,7 @@ def pages() -> list[Page]:
     """Every page, group by group."""
     engine = [Page(kind.kind, kind.name, kind.summary, kind.page) for kind in catalogue.kinds()]
     warnings = [Page("warning", kind.code, kind.value[1], kind.page) for kind in WarningKind]
-    return [*engine, *_analyses(), _synth(), *warnings]
+    return [*engine, *_analyses(), *_policies(), _synth(), *warnings]
 
 
 def explain(name: str) -> list[Page]:
@@ -77,6 +79,22 @@ def _analyses() -> list[Page]:
                 name = entry.name.removesuffix(".py").replace("_", "-")
                 page = f"# {name}\n\nAn analysis.\n\n{text}\n"
                 found.append(Page("analysis", name, catalogue.summary_of(text), page))
+    return found
+
+
+def _policies() -> list[Page]:
+    """The shipped models of products: each is its own page, sources of its parameters included.
+
+    A policy named like its one filter has that filter's page.
+    """
+    kinds, found = catalogue.filters(), []
+    for name, path in shipped().items():
+        if name in kinds:
+            continue
+        source = path.read_text(encoding="utf-8")
+        summary = str(tomllib.loads(source)["policy"]["description"])
+        text = f"# {name}\n\nA policy (`--policy {name}`). {summary}.\n\n```toml\n{source}```\n"
+        found.append(Page("policy", name, summary, text))
     return found
 
 

@@ -36,7 +36,9 @@ def stored(
     """A run of one policy with these events; and when its last I/O ended, ns."""
     run = make_run(path, policies={"repl": Policy(["cdp", "uring"])}, rounds=1, **changes)
     manifest = json.loads((run / "manifest.json").read_text())
-    manifest["policies"]["repl"]["filters"] = [use]
+    manifest["policies"]["repl"]["filters"] = [
+        {"use": use.pop("use"), "class": "replication", "params": use}
+    ]
     (run / "manifest.json").write_text(json.dumps(manifest))
     pq.write_table(pa.Table.from_pylist(events, schemas.EVENTS), run / "events.parquet")
     ends = [pq.read_table(part)["complete_ns"].to_numpy().max() for part in run.glob("ios/*/*/*")]

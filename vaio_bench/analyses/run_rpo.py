@@ -134,7 +134,8 @@ def refused(run: Run) -> str | None:
 
 def _replication_of(run: Run, policy: str) -> dict[str, Any] | None:
     filters = run.manifest.get("policies", {}).get(policy, {}).get("filters", [])
-    return next((dict(each) for each in filters if each.get("use") in _REPLICATION), None)
+    own = (each for each in filters if each.get("use") in _REPLICATION)
+    return next(({"use": each["use"], **each.get("params", {})} for each in own), None)
 
 
 def _interval_ns(use: dict[str, Any]) -> int | None:

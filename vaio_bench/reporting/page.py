@@ -24,6 +24,7 @@ from vaio_bench.analyses.across import overhead_of_runs
 from vaio_bench.analyses.fidelity import fidelity
 from vaio_bench.analyses.hits import hits
 from vaio_bench.analyses.overhead import Overhead
+from vaio_bench.analyses.run_rpo import run_rpo
 from vaio_bench.analyses.sweep import is_sweep
 from vaio_bench.errors import InputError, WorkError
 from vaio_bench.reporting import overhead_part, rpo_part, run_part, sweep_part, words
@@ -128,11 +129,12 @@ def chapter_of(run: Run, palette: Palette) -> tuple[Chapter, Overhead | None]:
     results = run.results()
     plan = results.get("rpo")
     hit = hits(run)
+    replicated = run_rpo(run)
     timed = fidelity(run)
     table = run_part.over_time(run)
     answers = [
         overhead_part.answer(found, why),
-        rpo_part.rpo_answer(plan),
+        rpo_part.rpo_answer(plan, replicated),
         rpo_part.hits_answer(run, hit),
         run_part.trust_answer(run, timed),
     ]
@@ -141,7 +143,7 @@ def chapter_of(run: Run, palette: Palette) -> tuple[Chapter, Overhead | None]:
         overhead_part.distribution_section(run, palette),
         overhead_part.layers_section(run, palette),
         run_part.timeline_section(run, table, palette),
-        rpo_part.rpo_section(run, plan, palette),
+        rpo_part.rpo_section(run, plan, palette, replicated, found),
         rpo_part.hits_section(run, hit, results.get("cache"), palette, table),
         run_part.fidelity_section(run, timed),
         run_part.environment_section(run),

@@ -8,7 +8,9 @@ from typing import Any
 import polars as pl
 
 from vaio_bench.analyses import hits
-from vaio_bench.reporting import figures, words
+from vaio_bench.analyses.overhead import Overhead
+from vaio_bench.analyses.run_rpo import RunRpo
+from vaio_bench.reporting import figures, replication_part, words
 from vaio_bench.reporting.cache_part import add_simulated
 from vaio_bench.reporting.figures import Figure, Palette
 from vaio_bench.reporting.model import Answer, Cell, Line, Section, Table
@@ -19,12 +21,20 @@ _SHARES = ("100", "99.9", "99", "95", "90")
 _MOST_VIOLATIONS = 400
 
 
-def rpo_answer(plan: dict[str, Any] | None) -> Answer:
-    """Which RPO each mode of replication gives, a sentence a mode."""
+def rpo_answer(plan: dict[str, Any] | None, measured: RunRpo) -> Answer:
+    """Which RPO each mode of replication gives: the plan in a sentence, then one a mode."""
     given = Answer("Which RPO does it give?")
+    given.lines += replication_part.measured_lines(measured)
     if not plan or not plan.get("modes"):
+        if given.lines:
+            return given
         given.absent = "nothing was planned: `vaio-bench rpo TRACE --link RATE -o RUN`"
         return given
+    if plan.get("answer"):
+        met = plan["modes"][0].get("met_time")
+        good = met == 1
+        badge = "planned" if met is None else "target met" if good else f"{words.share(met)}"
+        given.lines.insert(0, Line(badge, "good" if good else "bad", f"{plan['answer']}."))
     for mode in plan["modes"]:
         met = mode.get("met_time")
         good = met is not None and met == 1
@@ -33,17 +43,30 @@ def rpo_answer(plan: dict[str, Any] | None) -> Answer:
     return given
 
 
-def rpo_section(run: Run, plan: dict[str, Any] | None, palette: Palette) -> Section:
-    """RPO by mode, the bandwidth it would need, and when it was violated."""
+def rpo_section(
+    run: Run,
+    plan: dict[str, Any] | None,
+    palette: Palette,
+    measured: RunRpo,
+    overhead: Overhead | None,
+) -> Section:
+    """RPO as measured and by mode, the bandwidth it would need, and when it was violated."""
     made = Section("rpo", "Recovery point (RPO)")
     lag = _lag(run, palette)
+    table = replication_part.measured_table(measured, overhead)
+    chart = replication_part.measured_chart(measured, palette)
+    if table is not None:
+        made.tables.append(table)
+        if measured.refused:
+            made.notes.append(f"No verdict on the RPO of this run: {measured.refused}.")
+    made.figures += [chart] if chart else []
     if not plan or not plan.get("modes"):
-        if lag is None:
+        if lag is None and table is None:
             made.absent = (
                 "no plan in results/rpo.json, and no filter of the run replicates. "
                 "Plan one: vaio-bench rpo TRACE --link 100Mbit/s,20ms --target-rpo 5s -o RUN"
             )
-        else:
+        elif lag is not None:
             made.figures.append(lag)
         return made
     link = plan.get("link", {})
@@ -54,17 +77,23 @@ def rpo_section(run: Run, plan: dict[str, Any] | None, palette: Palette) -> Sect
         "of the oldest acknowledged write that no such point holds."
     )
     modes = plan["modes"]
-    made.tables = [_modes_table(modes), _bandwidth_table(modes)]
+    made.tables += [_modes_table(modes), _bandwidth_table(modes)]
+    loads = replication_part.loads_table(plan)
+    made.tables += [loads] if loads else []
     made.figures.append(_rpo_chart(plan, palette))
     for chart in (
+        replication_part.frontier(plan, palette),
+        replication_part.distribution(plan, palette),
+        replication_part.folding(plan, palette),
         _violations_chart(modes, palette),
         *_series_charts(modes, plan.get("target_s"), palette),
         lag,
     ):
         if chart is not None:
             made.figures.append(chart)
-    made.notes = [str(_text_of(each)) for each in plan.get("warnings", [])]
-    inputs = plan.get("inputs") or {}
+    made.notes += [str(_text_of(each)) for each in plan.get("warnings", [])]
+    made.notes += replication_part.capacity_notes(plan)
+    inputs = {k: v for k, v in (plan.get("inputs") or {}).items() if isinstance(v, int | float)}
     if inputs:
         named = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in inputs.items())
         made.notes.append(f"Planned with: {named}.")
@@ -249,13 +278,16 @@ def _series_charts(
     if not tables:
         return []
     table = pl.concat(tables)
-    note = "The age of the newest point that could be recovered; dashed: the target."
+    note = "The age of the newest point that could be recovered; dashed: the target; shaded: "
+    note += f"{words.mode_name(modes[0])} is over it."
     chart = figures.series(table, "rpo_s", "RPO over time", "s", palette, note)
     chart.layout["xaxis"] = {"title": {"text": "time in the trace (s)"}}
+    missed = [(v["start_s"], v["end_s"]) for v in modes[0].get("violations") or []]
+    chart.layout["shapes"] = replication_part.shaded(missed) if missed else []
     if target_s:
         line = {"color": "var(--bad)", "width": 1.5, "dash": "dash"}
         across = {"xref": "paper", "x0": 0, "x1": 1}
-        chart.layout["shapes"] = [
+        chart.layout["shapes"] += [
             {"type": "line", "y0": target_s, "y1": target_s, "line": line, **across}
         ]
     return [chart]

@@ -21,6 +21,7 @@ pub mod foreign;
 pub mod params;
 pub mod pass;
 mod properties;
+pub mod snapshot;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod throttle;
@@ -199,7 +200,7 @@ pub struct Kind {
 
 /// THE list.
 pub static FILTERS: &[Kind] =
-    &[cache::KIND, cdp::KIND, crypt::KIND, delay::KIND, pass::KIND, throttle::KIND];
+    &[cache::KIND, cdp::KIND, crypt::KIND, delay::KIND, pass::KIND, snapshot::KIND, throttle::KIND];
 
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Kind> {

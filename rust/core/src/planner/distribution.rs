@@ -62,6 +62,27 @@ impl Histogram {
         self.bracket((1.0 - share) * total + total * 1e-12).high
     }
 
+    /// The distribution for charts: values in ns, rising, and the share of `total` ns within each.
+    /// Values are edges of bins; steps of less than half a per cent are left out.
+    #[must_use]
+    pub fn shares(&self, total: f64) -> (Vec<f64>, Vec<f64>) {
+        let (mut values, mut within) = (vec![self.max], vec![1.0]);
+        let mut passing: f64 = self.passing.iter().sum();
+        let mut above = 0.0;
+        for bin in (0..BINS).rev() {
+            passing -= self.passing[bin + 1];
+            above += self.partial[bin] + passing * (edge(bin + 1) - edge(bin));
+            let share = (1.0 - above / total).clamp(0.0, 1.0);
+            if within[within.len() - 1] - share >= 0.005 {
+                values.push(edge(bin));
+                within.push(share);
+            }
+        }
+        values.reverse();
+        within.reverse();
+        (values, within)
+    }
+
     /// Prepares the second walk for the quantiles `shares` of a time of `total` ns.
     #[must_use]
     pub fn quantiles(&self, total: f64, shares: &[f64]) -> Quantiles {

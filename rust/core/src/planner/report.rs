@@ -49,6 +49,13 @@ pub struct Distribution {
     pub p90: f64,
 }
 
+/// Share of the time within each RPO, both rising.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Shares {
+    pub rpo_s: Vec<f64>,
+    pub share: Vec<f64>,
+}
+
 /// The RPO that the link holds for so many % of the time, seconds.
 #[derive(Debug, Clone, Serialize)]
 pub struct Achievable {
@@ -124,6 +131,7 @@ pub struct ModeReport {
     pub granularity_bytes: Option<u64>,
     pub rpo_s: Distribution,
     pub achievable_rpo_s: Achievable,
+    pub distribution: Shares,
     pub exposure_s: Distribution,
     pub met_time: f64,
     pub met_sessions: Option<f64>,
@@ -175,6 +183,7 @@ pub struct Beside {
 /// The figures of one walk.
 pub struct Measured {
     pub rpo: Distribution,
+    pub shares: Shares,
     pub exposure: Distribution,
     pub met_time: f64,
     pub sessions: u64,
@@ -202,6 +211,7 @@ pub fn measure(mode: &impl Mode, byte_ns: f64, series_points: usize) -> Measured
     let same = mode.exposure_is_rpo();
     Measured {
         exposure: if same { rpo.clone() } else { exposure },
+        shares: shares(&first.rpo, frame.horizon),
         rpo,
         met_time: if frame.horizon > 0.0 { 1.0 - missed / frame.horizon } else { 1.0 },
         sessions: first.sessions,
@@ -227,6 +237,14 @@ fn distribution(quantiles: Quantiles, max_ns: f64) -> Distribution {
         p99_9: second(3),
         p90: second(4),
     }
+}
+
+fn shares(of: &Histogram, total: f64) -> Shares {
+    if total <= 0.0 {
+        return Shares::default();
+    }
+    let (values, share) = of.shares(total);
+    Shares { rpo_s: values.into_iter().map(|ns| ns / 1e9).collect(), share }
 }
 
 struct FirstWalk {
@@ -321,6 +339,7 @@ impl ModeReport {
             every_s,
             granularity_bytes,
             achievable_rpo_s: Achievable::from(&measured.rpo),
+            distribution: measured.shares,
             rpo_s: measured.rpo,
             exposure_s: measured.exposure,
             met_time: measured.met_time,

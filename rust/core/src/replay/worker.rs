@@ -164,7 +164,10 @@ impl Worker {
     pub fn run_phase(&mut self, phase: Phase, source: &mut dyn Source, start_ns: Ns) -> Result<()> {
         self.phase = phase;
         self.start_ns = start_ns;
-        self.pipeline.core.start_ns = start_ns;
+        if phase != Phase::Sweep {
+            // What filters tell while the data is checked still counts from the trace's start.
+            self.pipeline.core.start_ns = start_ns;
+        }
         self.next_sample_ns = start_ns;
         self.room_since_ns = 0;
         self.last_due_ns = start_ns;
@@ -259,12 +262,13 @@ impl Worker {
 
     pub(super) fn send_events(&mut self) {
         let events = self.pipeline.take_events();
+        let start_ns = self.pipeline.core.start_ns;
         if !events.is_empty() {
             let events = events
                 .into_iter()
                 .map(|mut event| {
                     event.disk = self.disks[event.disk as usize];
-                    event.at_ns = event.at_ns.saturating_sub(self.start_ns);
+                    event.at_ns = event.at_ns.saturating_sub(start_ns);
                     event
                 })
                 .collect();
