@@ -13,6 +13,7 @@ from vaio_bench.analyses.run_rpo import RunRpo
 from vaio_bench.reporting import figures, replication_part, words
 from vaio_bench.reporting.cache_part import add_simulated
 from vaio_bench.reporting.figures import Figure, Palette
+from vaio_bench.reporting.gain_part import add_gained
 from vaio_bench.reporting.model import Answer, Cell, Line, Section, Table
 from vaio_bench.store import Run
 
@@ -362,6 +363,7 @@ def hits_section(
             made.figures.insert(0, figures.series(
                 over_time, "hit_percent", "Hit ratio over time", "%", palette,
                 "Of blocks, as the cache warms up."))  # fmt: skip
+        add_gained(made, run)
         why = hits.refused(run)
         if why:
             made.notes.append(f"No verdict on these ratios: {why}.")
