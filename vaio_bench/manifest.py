@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaio_bench import _core, environment, schemas, servers, target_state
+from vaio_bench import _core, environment, replica, schemas, servers, target_state
 from vaio_bench.errors import InputError
 from vaio_bench.store import Run, again_of
 from vaio_bench.warnings import RunWarning, WarningKind
@@ -48,6 +49,7 @@ def build(
     found = environment.environment(target if prepared.paths else None)
     return {
         "schema_version": schemas.RUN_SCHEMA_VERSION,
+        "id": secrets.token_hex(8),
         "tool_version": version("vaio-bench"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "trace": _trace(job),
@@ -184,6 +186,10 @@ def _warnings(
         warnings.append(WarningKind.FIT_TO_WRAPPED.of(fit_to=f"{settings.fit_to_bytes} bytes"))
     if not prepared.preconditioned:
         warnings.append(WarningKind.NOT_PRECONDITIONED.of(target=str(target)))
+    if settings.clock == "wall" and any(
+        replica.needs_site(use) for policy in job.policies for use in policy.engine_filters()
+    ):
+        warnings.append(WarningKind.REPLICA_ON_SAME_MACHINE.of())
     if settings.pace == "closed" and job.scan["with_latency"] == 0:
         warnings.append(WarningKind.NO_LATENCIES.of(trace=str(job.trace.path)))
     return warnings

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vaio_bench import manifest, servers, target_state
+from vaio_bench import manifest, replica, servers, target_state
 from vaio_bench.round_process import Ended, FilterDiedError, RoundError, run_round
 from vaio_bench.store import open_run, part_folder
 from vaio_bench.warnings import WarningKind
@@ -140,15 +140,19 @@ class RoundLoop:
                 **self.options,
                 "policy": name,
                 "round": number,
-                "filters": self.policies[name].engine_filters(),
                 **servers.engine(self.policies[name], self.job),
+                "run": f"{self.writer.manifest['id']}/{name}/{number}",
             },
         }
         black_box = self.writer.path / ".black-box"
         if any(use.make != "built-in" for use in self.policies[name].filters):
             job |= {"black_box": str(black_box), "hang_s": self.job.settings.hang_s}
+        replicas = part_folder(self.writer.path, name, number, f"{inside}replica")
+        chain = self.policies[name].engine_filters()
         try:
-            ended = run_round(job, show)
+            with replica.own_sites(chain, replicas, self.job.settings.clock) as (filters, site):
+                job["options"]["filters"] = filters
+                ended = run_round(job, show)
         except FilterDiedError as error:
             self._lose(name, number, error, warmup=warmup)
             self._done += 1
@@ -157,6 +161,8 @@ class RoundLoop:
             raise error.of(f"policy {name}, round {number}") from None
         finally:
             black_box.unlink(missing_ok=True)
+        if any(use["name"] == "cdp" for use in filters):
+            ended.totals["replica"] = {**site, "run": job["options"]["run"]}
         ended.totals["refilled_bytes"] = filled
         self._keep(name, number, ended, warmup=warmup)
         self._done += 1

@@ -22,6 +22,8 @@ VERBS: tuple[str, ...] = (
     "fidelity",
     "rpo",
     "cache",
+    "site",
+    "recover",
     "report",
     "explain",
     "abi",

@@ -75,7 +75,9 @@ fn setting() -> Setting {
         layer: 0,
         seed: 0,
         longest_bytes: 0,
+        disk_bytes: Vec::new(),
         run: String::new(),
+        is_virtual: true,
         data: DataMode::Bytes,
     }
 }

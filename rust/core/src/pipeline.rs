@@ -116,6 +116,12 @@ impl Pipeline {
             && !self.chains.instances().iter().any(|instance| instance.filter.is_busy())
     }
 
+    /// Why a filter cannot do its work, if one cannot.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.chains.instances().iter().find_map(|instance| instance.filter.failure())
+    }
+
     /// The run is over: the filters' last words.
     pub fn end(&mut self) {
         for instance in self.chains.iter_mut() {

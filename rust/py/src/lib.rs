@@ -11,6 +11,7 @@ mod planner;
 mod profile;
 mod replay;
 mod simulate;
+mod site;
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -25,5 +26,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(profile::profile_trace, module)?)?;
     module.add_function(wrap_pyfunction!(planner::plan_rpo, module)?)?;
     module.add_class::<simulate::CacheTrace>()?;
-    replay::register(module)
+    replay::register(module)?;
+    site::register(module)
 }

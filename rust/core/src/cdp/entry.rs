@@ -103,6 +103,12 @@ impl Entry {
         }
     }
 
+    /// All but the body, for one that is stored otherwise.
+    #[must_use]
+    pub const fn clone_without_body(&self) -> Self {
+        Self { body: Vec::new(), ..*self }
+    }
+
     /// The records of an uncompressed batch.
     #[must_use]
     pub fn records(&self, mode: DataMode) -> Records<'_> {

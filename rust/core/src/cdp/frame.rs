@@ -16,10 +16,18 @@ pub struct Hello {
     pub run: String,
     /// The disks that share points, in the order of their numbers.
     pub disks: Vec<String>,
+    /// How large each is.
+    pub disk_bytes: Vec<u64>,
     /// The last entry that the source knows to be durable.
     pub acked_no: u64,
     /// The source keeps no earlier entry than the next one: it was started anew.
     pub fresh: bool,
+    /// The first greeting of this source: a store with entries is not its own.
+    pub first: bool,
+    /// Every instant between entries is a point.
+    pub continuous: bool,
+    /// The source wants to know what is in memory, before it is durable.
+    pub early: bool,
     /// How long, and how many bytes of, earlier states are kept; 0 for no bound.
     pub retention_ns: u64,
     pub retention_bytes: u64,

@@ -2,6 +2,7 @@
 //! the replica at its far end, in virtual time, and a TLS connection on the wall clock.
 
 use super::frame::Frame;
+use crate::backends::waker::Waker;
 use crate::clock::Ns;
 
 /// What a link has to tell.
@@ -32,6 +33,11 @@ pub trait Link: Send {
     /// Appends what has happened by `now`.
     fn poll(&mut self, now: Ns, out: &mut Vec<LinkEvent>);
 
+    /// Whether `poll` has anything new to give, or the line wants more.
+    fn is_ready(&self) -> bool {
+        false
+    }
+
     /// When a model will next have something to tell, or want another entry.
     fn next_event_ns(&self) -> Option<Ns> {
         None
@@ -40,6 +46,11 @@ pub trait Link: Send {
     /// Not shaped while the disks are seeded before the run.
     fn shape(&mut self, on: bool, now: Ns) {
         let _ = (on, now);
+    }
+
+    /// What ends the worker's sleep when there is something to tell.
+    fn wake_by(&mut self, waker: Waker) {
+        let _ = waker;
     }
 
     /// Ends the connection in good order and gives what the link has counted, as JSON.

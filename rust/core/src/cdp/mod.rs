@@ -7,13 +7,21 @@
 //! without clock, file or socket. A link ([`link`]) carries their frames: a modelled one
 //! ([`model`]), with the replica at its far end, in virtual time.
 
+pub mod channel;
 pub mod dirty;
 pub mod entry;
 pub mod fold;
 pub mod frame;
 pub mod journal;
+pub mod key;
 pub mod link;
 pub mod model;
+pub mod recovery;
 pub mod replica;
+pub mod site;
 pub mod source;
+pub mod store;
+pub mod tcp;
+pub mod tls;
 pub mod vault;
+pub mod verify;

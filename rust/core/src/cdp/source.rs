@@ -49,6 +49,7 @@ pub enum Degrade {
 pub struct Config {
     pub run: String,
     pub disks: Vec<String>,
+    pub disk_bytes: Vec<u64>,
     pub data: DataMode,
     pub waits: Waits,
     pub degrade: Degrade,
@@ -179,6 +180,12 @@ pub struct Source {
     received_no: u64,
     /// Entries up to here hold writes that waited for nothing.
     unwaited_no: u64,
+    greeted: bool,
+    /// Why the connection was last lost.
+    pub last_trouble: String,
+    /// Times in the stream count from here: the start of the trace.
+    origin_ns: Ns,
+    started: bool,
     dirty: Dirty,
     reads: u64,
     reads_from_ns: Ns,
@@ -223,6 +230,10 @@ impl Source {
             last_recoverable_cut_ns: 0,
             received_no: 0,
             unwaited_no: 0,
+            greeted: false,
+            last_trouble: String::new(),
+            origin_ns: 0,
+            started: false,
             reads: 0,
             reads_from_ns: 0,
             hole: None,
@@ -260,8 +271,29 @@ impl Source {
         if self.hole.is_some() {
             return now.saturating_sub(self.newest_cut_ns);
         }
+        self.oldest_ns().map_or(0, |oldest| now.saturating_sub(oldest))
+    }
+
+    /// When the oldest write completed that is not confirmed.
+    fn oldest_ns(&self) -> Option<Ns> {
         let open = (!self.open.is_empty()).then_some(self.open.first_ns);
-        self.journal.oldest_ns().or(open).map_or(0, |oldest| now.saturating_sub(oldest))
+        self.journal.oldest_ns().or(open).map(|since| since + self.origin_ns)
+    }
+
+    /// A time as the stream has it; what is seeded before the start has none.
+    const fn since_start(&self, at_ns: Ns) -> Ns {
+        if self.started { at_ns.saturating_sub(self.origin_ns) } else { 0 }
+    }
+
+    /// The trace starts now; what was captured before has been confirmed.
+    pub fn start(&mut self, now: Ns) {
+        debug_assert!(self.journal.is_empty() && self.open.is_empty());
+        self.origin_ns = now;
+        self.started = true;
+        self.newest_cut_ns = now;
+        self.last_recoverable_cut_ns = now;
+        self.counts = Counts::default();
+        self.since_point_bytes = 0;
     }
 
     /// Nothing is on its way, and nothing has to be sent again.
@@ -297,7 +329,8 @@ impl Source {
     #[inline]
     fn push(&mut self, record: &Record<'_>) {
         let before = self.open.real_bytes;
-        self.open.push(record);
+        let time_ns = self.since_start(record.time_ns);
+        self.open.push(&Record { time_ns, ..*record });
         let grown = self.open.real_bytes - before;
         self.since_point_bytes += grown;
         self.counts.captured_bytes += grown;
@@ -361,7 +394,8 @@ impl Source {
         .max(self.unwaited_no);
         self.last_id += 1;
         let (id, no) = (self.last_id, self.journal.next_no());
-        self.append(Entry::mark(no, Kind::Point { id, cut_ns: now, after_no }, now));
+        let cut_ns = self.since_start(now);
+        self.append(Entry::mark(no, Kind::Point { id, cut_ns, after_no }, cut_ns));
         let bytes = std::mem::take(&mut self.since_point_bytes);
         self.points.push_back(Pending { id, no, cut_ns: now, bytes });
         self.counts.points += 1;
@@ -384,8 +418,7 @@ impl Source {
         }
         if self.is_continuous() {
             let arrived_ns = now.saturating_sub(one_way_ns);
-            let open = (!self.open.is_empty()).then_some(self.open.first_ns);
-            let cut_ns = self.journal.oldest_ns().or(open).unwrap_or(arrived_ns);
+            let cut_ns = self.oldest_ns().unwrap_or(arrived_ns);
             self.tell_continuous(cut_ns.min(arrived_ns), arrived_ns);
         }
     }

@@ -6,13 +6,16 @@
 use serde_json::{Value, json};
 
 use super::{
-    Answer, Built, Child, ChildData, Class, Cx, Filter, Kind, Properties, Scope, Setting, Up,
-    params,
+    Answer, Built, Child, ChildData, Class, Cx, Filter, Kind, ParamError, Properties, Scope,
+    Setting, Up, params,
 };
+use crate::backends::waker::Waker;
 use crate::cdp::entry::{Change, Record};
 use crate::cdp::link::{Link, LinkEvent};
 use crate::cdp::model::Model;
 use crate::cdp::source::{Degrade, Mode, Output, READS_MAX, Source, Waits};
+use crate::cdp::tcp::TcpLink;
+use crate::cdp::tls::Secret;
 use crate::cdp::vault::Counts;
 use crate::clock::Ns;
 use crate::io::{OK, Op};
@@ -38,7 +41,7 @@ fn schema() -> Value {
 
 fn build(table: &Value, setting: &Setting) -> Built {
     let settings = settings::read(table, setting)?;
-    let link = Box::new(Model::new(settings.line.clone(), Counts::default()));
+    let link = link(&settings).map_err(|e| vec![ParamError::new("link", e.to_string())])?;
     let properties = Properties {
         may_defer: true,
         background_ios: READS_MAX as u32,
@@ -48,6 +51,20 @@ fn build(table: &Value, setting: &Setting) -> Built {
     };
     Ok((Box::new(Cdp::new(settings, link)), properties))
 }
+
+fn link(settings: &Settings) -> crate::error::Result<Box<dyn Link>> {
+    let line = settings.line.clone();
+    Ok(match &settings.site {
+        Some((site, key)) => {
+            let config = Secret::new(key)?.client()?;
+            Box::new(TcpLink::new(site, config, line, settings.codec)?)
+        }
+        None => Box::new(Model::new(line, Counts::default())),
+    })
+}
+
+/// A site that was not reached within this long before the run is not there.
+const REACH_NS: Ns = 10_000_000_000;
 
 /// The phases of a run, as far as a filter can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +118,7 @@ impl Cdp {
         let interval = self.settings.config.point_interval_ns;
         if self.opened > 1 {
             self.link.shape(true, now);
+            self.source.start(cx.started_ns());
             let since = cx.since_start(now).max(0) as u64;
             let next = |beats: u64| now - since + (beats + 1) * interval;
             self.next_point_ns = since.checked_div(interval).map_or(Ns::MAX, next);
@@ -116,16 +134,16 @@ impl Cdp {
         if self.phase == Phase::Fresh {
             self.begin(cx, now);
         }
-        self.link.poll(now, &mut self.events);
-        for event in std::mem::take(&mut self.events) {
-            self.source.link_event(now, event, &mut *self.link);
-        }
-        // After what the link confirmed: synchronous writes confirmed by now are in the point.
+        // Before what the link confirms: writes that it releases are acknowledged after the cut.
         if now >= self.next_point_ns {
             self.source.cut(now);
             let interval = self.settings.config.point_interval_ns;
             let missed = (now - self.next_point_ns) / interval;
             self.next_point_ns += (missed + 1) * interval;
+        }
+        self.link.poll(now, &mut self.events);
+        for event in std::mem::take(&mut self.events) {
+            self.source.link_event(now, event, &mut *self.link);
         }
         if self
             .waiters
@@ -346,12 +364,18 @@ impl Filter for Cdp {
         self.next_point_ns = Ns::MAX;
         self.source.cut(now);
         let seeding = self.opened < 2;
-        self.phase = Phase::Closing(if seeding { Ns::MAX } else { now + self.settings.drain_ns });
+        let lasts = if seeding { REACH_NS } else { self.settings.drain_ns };
+        self.phase = Phase::Closing(now + lasts);
         self.tick(cx);
     }
 
     fn is_busy(&self) -> bool {
         match self.phase {
+            // Seeding takes what it takes, once the site is there.
+            Phase::Closing(until) if self.opened < 2 => {
+                let is_done = self.source.is_up() && self.source.is_settled();
+                self.fatal.is_none() && !is_done && (self.source.is_up() || self.seen_ns < until)
+            }
             Phase::Closing(until) => {
                 self.fatal.is_none() && !self.source.is_settled() && self.seen_ns < until
             }
@@ -359,10 +383,37 @@ impl Filter for Cdp {
         }
     }
 
+    fn failure(&self) -> Option<String> {
+        if let Some(why) = &self.fatal {
+            return Some(format!("cdp: the replica site refuses this run: {why}"));
+        }
+        let seeding = matches!(self.phase, Phase::Closing(_)) && self.opened < 2;
+        let why = &self.source.last_trouble;
+        (seeding && !self.source.is_up())
+            .then(|| format!("cdp: the replica site cannot be reached: {why}"))
+    }
+
     fn end(&mut self, cx: &mut Cx<'_>) {
+        let now = cx.now();
         self.source.tell_untold();
-        self.source.tell_open_hole(cx.now());
+        self.source.tell_open_hole(now);
         self.act(cx);
+        let totals = json!({"source": self.source.counts(), "link": self.link.close(now)});
+        cx.event("replication_totals", totals.to_string());
+    }
+
+    fn is_polled(&self) -> bool {
+        self.settings.site.is_some()
+    }
+
+    fn wake_by(&mut self, waker: Waker) {
+        self.link.wake_by(waker);
+    }
+
+    fn poll(&mut self, cx: &mut Cx<'_>) {
+        if self.phase != Phase::Fresh && self.link.is_ready() {
+            self.tick(cx);
+        }
     }
 
     fn gauges(&self, out: &mut Vec<(&'static str, i64)>) {

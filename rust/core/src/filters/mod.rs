@@ -103,6 +103,11 @@ pub trait Filter: Send {
         false
     }
 
+    /// Why the filter cannot do its work: the round ends with it.
+    fn failure(&self) -> Option<String> {
+        None
+    }
+
     /// The run is over, and nothing is in flight: the last chance for events.
     fn end(&mut self, cx: &mut Cx<'_>) {
         let _ = cx;
@@ -180,8 +185,12 @@ pub struct Setting {
     pub data: DataMode,
     /// The longest I/O that will come, 0 where that is not known yet.
     pub longest_bytes: u64,
+    /// By disk: its size, none where that is not known yet.
+    pub disk_bytes: Vec<u64>,
     /// A word for this run, policy and round: what is kept elsewhere belongs to it.
     pub run: String,
+    /// A run in virtual time: nothing outside of it may be reached.
+    pub is_virtual: bool,
 }
 
 pub type Built = Result<(Box<dyn Filter>, Properties), Vec<ParamError>>;
@@ -408,6 +417,12 @@ impl Cx<'_> {
             std::hint::spin_loop();
         }
         true
+    }
+
+    /// The time of this clock at which the round started.
+    #[must_use]
+    pub fn started_ns(&self) -> Ns {
+        self.core.start_ns
     }
 
     /// A row of events.parquet; `detail` is a JSON object. A filter that changes how it works says

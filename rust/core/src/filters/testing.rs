@@ -176,7 +176,9 @@ pub fn setting(mode: DataMode) -> Setting {
         seed: 7,
         data: mode,
         longest_bytes: 0,
+        disk_bytes: Vec::new(),
         run: "test".into(),
+        is_virtual: true,
     }
 }
 

@@ -1,21 +1,28 @@
 //! Builds the chains of a worker from the policy, and opens what its filters need beside the disk.
 
-use super::options::Options;
+use super::options::{ClockKind, Options};
 use crate::backends::target::Target;
 use crate::error::{Error, Result};
 use crate::filters::foreign;
 use crate::filters::{DataMode, Filter, Properties, Scope, Setting};
 use crate::pipeline::{Chains, Place};
 
+/// What is known of the run before its filters are built.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// The longest I/O.
+    pub longest_bytes: u64,
+    /// By the worker's disks: how large each is.
+    pub disk_bytes: Vec<u64>,
+}
+
 /// What each filter of the policy declares of itself.
 ///
 /// # Errors
 /// `Input` with the first wrong parameter.
-pub(super) fn declared(options: &Options, longest_bytes: u64) -> Result<Vec<Properties>> {
+pub(super) fn declared(options: &Options, known: &Known) -> Result<Vec<Properties>> {
     (0..options.filters.len())
-        .map(|layer| {
-            build(options, layer, 0, DataMode::Bytes, longest_bytes).map(|(_, declared)| declared)
-        })
+        .map(|layer| build(options, layer, 0, DataMode::Bytes, known).map(|(_, declared)| declared))
         .collect()
 }
 
@@ -28,7 +35,7 @@ pub(super) fn chains(
     disks: &[u16],
     data: DataMode,
     declared: &[Properties],
-    longest_bytes: u64,
+    known: &Known,
 ) -> Result<Chains> {
     let mut chains = Chains::new(options.filters.len());
     for (local, disk) in disks.iter().enumerate() {
@@ -37,7 +44,7 @@ pub(super) fn chains(
             places.push(if local > 0 && properties.scope == Scope::Group {
                 Place::Shared
             } else {
-                Place::Own(build(options, layer, *disk, data, longest_bytes)?.0)
+                Place::Own(build(options, layer, *disk, data, known)?.0)
             });
         }
         chains.add_disk(places);
@@ -74,7 +81,7 @@ fn build(
     layer: usize,
     disk: u16,
     data: DataMode,
-    longest_bytes: u64,
+    known: &Known,
 ) -> Result<(Box<dyn Filter>, Properties)> {
     let setting = Setting {
         disk: options.window.disks[disk as usize].clone(),
@@ -83,8 +90,10 @@ fn build(
         layer: layer as u8,
         seed: options.seed,
         data,
-        longest_bytes,
+        longest_bytes: known.longest_bytes,
+        disk_bytes: known.disk_bytes.clone(),
         run: options.run.clone(),
+        is_virtual: options.clock == ClockKind::Virtual,
     };
     let spec = &options.filters[layer];
     foreign::build(&spec.name, &spec.params, &setting).map_err(|errors| {

@@ -43,11 +43,6 @@ pub(super) struct Kit {
 impl Kit {
     pub fn prepare(options: &Options, disks: Vec<(u16, DiskScan)>) -> Result<Self> {
         let longest = disks.iter().map(|(_, found)| found.length_max_bytes).max().unwrap_or(0);
-        let properties = chain::declared(options, longest)?;
-        let whole_sectors = disks.iter().all(|(_, found)| found.align_bytes() >= SECTOR_BYTES);
-        let data = data_mode(options, &properties, whole_sectors)?;
-        let numbers: Vec<u16> = disks.iter().map(|(disk, _)| *disk).collect();
-        let chains = chain::chains(options, &numbers, data, &properties, longest)?;
         let mut targets = Vec::new();
         if options.backend.has_targets() {
             for (disk, found) in &disks {
@@ -55,6 +50,17 @@ impl Kit {
             }
         }
         let servers = devices::servers(options, &disks)?;
+        let reach = |(_, found): &(u16, DiskScan)| found.reach_bytes;
+        let disk_bytes = match targets.as_slice() {
+            [] => disks.iter().map(reach).collect(),
+            targets => targets.iter().map(|target: &Target| target.size_bytes).collect(),
+        };
+        let known = chain::Known { longest_bytes: longest, disk_bytes };
+        let properties = chain::declared(options, &known)?;
+        let whole_sectors = disks.iter().all(|(_, found)| found.align_bytes() >= SECTOR_BYTES);
+        let data = data_mode(options, &properties, whole_sectors)?;
+        let numbers: Vec<u16> = disks.iter().map(|(disk, _)| *disk).collect();
+        let chains = chain::chains(options, &numbers, data, &properties, &known)?;
         targets.extend(chain::auxiliary_targets(options, &chains)?);
         let of_files = targets.iter().map(|target| target.offset_align);
         let of_servers = servers.iter().map(|server| u64::from(server.export.block_min_bytes));
@@ -104,7 +110,7 @@ impl Kit {
         out: Sender<Output>,
         batches: Batches,
     ) -> Result<Totals> {
-        end_sleeps_in_time();
+        crate::clock::end_sleeps_in_time();
         let mut late = Latecomer::at(&shared.gate, shared.origin_ns);
         let mut late_to_sweep = Latecomer::at(&shared.sweep_gate, shared.origin_ns);
         let prefills: Vec<(u16, u64, u64)> = self.prefill_runs(&options);
@@ -212,14 +218,6 @@ impl Kit {
         let disks = self.disks.iter().map(|(disk, _)| *disk).collect();
         Ok(Worker::new(options, shared, disks, oracles, pipeline, out, self.lock_align))
     }
-}
-
-/// Left alone, the kernel may end a sleep of this thread 50 us late (all but those in io_uring),
-/// and that is most of what it is worth to spin before a due time.
-fn end_sleeps_in_time() {
-    let slack_ns: libc::c_ulong = 1;
-    // SAFETY: sets a number of the calling thread.
-    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, slack_ns) };
 }
 
 /// Arrives at a gate as failed when the worker leaves before it could.

@@ -109,7 +109,9 @@ impl Run {
         let options = Arc::new(options);
         let disks = options.window.disks.len();
         // What sees several disks is one worker's.
-        let grouped = chain::declared(&options, 0)?.iter().any(|p| p.scope == Scope::Group);
+        let grouped = chain::declared(&options, &chain::Known::default())?
+            .iter()
+            .any(|p| p.scope == Scope::Group);
         let workers = if options.clock == ClockKind::Virtual || grouped {
             1
         } else {

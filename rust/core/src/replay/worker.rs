@@ -223,7 +223,8 @@ impl Worker {
             self.pass_time()?;
             self.pipeline.poll()?;
         }
-        self.pipeline.broken().map_or(Ok(()), Err)
+        self.pipeline.broken().map_or(Ok(()), Err)?;
+        self.pipeline.failure().map_or(Ok(()), |why| Err(Error::input(why)))
     }
 
     /// Sends the rows that are left.

@@ -41,6 +41,12 @@ impl Source {
         }
     }
 
+    /// The far end has taken this source.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.state == State::Up
+    }
+
     /// When `pump` has to be called at the latest.
     #[must_use]
     pub fn next_due_ns(&self) -> Option<Ns> {
@@ -64,8 +70,12 @@ impl Source {
                         version: VERSION,
                         run: self.config.run.clone(),
                         disks: self.config.disks.clone(),
+                        disk_bytes: self.config.disk_bytes.clone(),
                         acked_no: self.journal.confirmed_no(),
                         fresh: self.journal.confirmed_no() == 0,
+                        first: !std::mem::replace(&mut self.greeted, true),
+                        continuous: self.config.point_interval_ns == 0,
+                        early: self.config.waits == Waits::SemiSync,
                         retention_ns: self.config.retention_ns,
                         retention_bytes: self.config.retention_bytes,
                     }),
@@ -78,6 +88,7 @@ impl Source {
 
     fn down(&mut self, now: Ns, why: &str) {
         let was_up = self.state == State::Up;
+        why.clone_into(&mut self.last_trouble);
         let retry_ns = now + self.backoff_ns;
         self.backoff_ns = (self.backoff_ns * 2).min(BACKOFF_MAX_NS);
         self.state = State::Down { retry_ns };

@@ -7,8 +7,11 @@ Continuous replication: every write that completes goes into a journal, in order
 to a replica site. Restore points are cut at an interval; each is the state after all writes
 acknowledged before it, and nothing else. Failed writes never reach the log.
 
-In virtual time the link is a model with the replica at its far end. A byte has arrived at the end
-of its transmission and half a round trip.
+In virtual time the link is a model with the replica at its far end. On the wall clock it is TCP
+and TLS 1.3, both ends proving that they have the shared key, to a `vaio-bench site`; a policy that
+names none gets one on loopback, with its store in the run folder (`replica/POLICY/ROUND`). The line
+is held to the declared bandwidth and round trip by the sender, so that a link can be emulated. A
+byte has arrived at the end of its transmission and half a round trip.
 
 When the journal is full, `degrade` says what happens. `bitmap`: changed blocks are marked instead,
 and there are no restore points (a hole) until all have been read from the disk and sent again; so
@@ -23,12 +26,14 @@ A filter for all disks of the run: a point is one moment on all of them.
 - `rpo`: the target. Required.
 - `point_interval`: between restore points; by default half of `rpo`. `\"0s\"`: continuous, where
   every instant whose acknowledged writes have arrived is a point.
-- `link`: `bandwidth` (required), `rtt` (`\"0s\"`), `timeout` (`\"10s\"`: without a confirmation for
-  so long the connection is given up), `window` (bytes on their way at most; by default twice what
-  the line holds and eight batches). In virtual time also `compression_ratio` (what compression
-  leaves of a byte, 1 by default), `site_sync` (how long the site takes to make data durable) and
-  `faults`, each with a `kind` and a time `at` after the start: `outage` and `restart` of the site
-  (`for` how long), `reset`, `bandwidth` and `rtt` (with their new value).
+- `link`: `bandwidth` (required), `rtt` (`\"0s\"`), `site` (address of a replica site) and `key`
+  (`\"file:PATH\"` or `\"env:NAME\"`, shared with it), `timeout` (`\"10s\"`: without a confirmation
+  for so long the connection is given up), `window` (bytes on their way at most; by default
+  twice what the line holds and eight batches), and `faults`, each with a `kind` and a time `at`
+  after the start: `outage` (`for` how long), `reset`, `bandwidth` and `rtt` (with their new
+  value). In virtual time also `compression_ratio` (what compression leaves of a byte, 1 by
+  default), `site_sync` (how long the site takes to make data durable), and the fault `restart`
+  of the site (`for` how long).
 - `journal`: `memory` (`\"256MiB\"`) and `spill`, bytes that are captured and not confirmed.
 - `degrade`: `\"bitmap\"` (default), `\"spill-backpressure-bitmap\"` or `\"lag\"`.
 - `backpressure`: how long a write is held back at most, by default `\"1s\"`.

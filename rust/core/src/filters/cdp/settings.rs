@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::{ParamError, Setting, params};
+use crate::cdp::entry::Codec;
 use crate::cdp::model::{Fault, Line};
 use crate::cdp::source::{Config, Degrade, Waits};
 use crate::clock::Ns;
@@ -44,6 +45,10 @@ pub struct Params {
 struct LinkParams {
     bandwidth: Option<ByteRate>,
     rtt: Option<Time>,
+    /// Address of the replica site.
+    site: Option<String>,
+    /// The key shared with the site.
+    key: Option<String>,
     timeout: Option<Time>,
     /// Bytes under way at most.
     window: Option<Size>,
@@ -113,6 +118,9 @@ pub struct Settings {
     pub line: Line,
     pub hold_ns: Ns,
     pub drain_ns: Ns,
+    /// The site's address and the shared key, on the wall clock.
+    pub site: Option<(String, Vec<u8>)>,
+    pub codec: Codec,
 }
 
 const MIB: u64 = 1 << 20;
@@ -130,11 +138,7 @@ pub fn read(table: &Value, setting: &Setting) -> Result<Settings, Vec<ParamError
         return Err(vec![ParamError::new("link", message)]);
     };
     let line = line(link, params.compression, &mut faults);
-    let degrade = match params.degrade.unwrap_or(DegradeParam::Bitmap) {
-        DegradeParam::Bitmap => Degrade::Bitmap,
-        DegradeParam::SpillBackpressureBitmap => Degrade::Backpressure,
-        DegradeParam::Lag => Degrade::Lag,
-    };
+    let degrade = degrade(params.degrade);
     let journal_bytes = journal_bytes(&params, degrade);
     let size = |size: Option<Size>, default: u64| size.map_or(default, |Size(bytes)| bytes);
     let time = |time: Option<Time>, default: Ns| time.map_or(default, |Time(ns)| ns);
@@ -160,12 +164,14 @@ pub fn read(table: &Value, setting: &Setting) -> Result<Settings, Vec<ParamError
         ));
     }
     contradictions(&params, &mut faults);
+    let site = site(link, setting, &mut faults);
     if !faults.is_empty() {
         return Err(faults);
     }
     let config = Config {
         run: setting.run.clone(),
         disks: setting.disks.clone(),
+        disk_bytes: setting.disk_bytes.clone(),
         data: setting.data,
         waits: match params.mode.unwrap_or(ModeParam::Async) {
             ModeParam::Async => Waits::Async,
@@ -186,7 +192,60 @@ pub fn read(table: &Value, setting: &Setting) -> Result<Settings, Vec<ParamError
         retention_bytes: size(params.retention_size, 0),
     };
     let hold_ns = time(params.backpressure, SECOND);
-    Ok(Settings { config, line, hold_ns, drain_ns: time(params.drain, 10 * SECOND) })
+    let (drain_ns, codec) = (time(params.drain, 10 * SECOND), codec(params.compression));
+    Ok(Settings { config, line, hold_ns, drain_ns, site, codec })
+}
+
+const fn degrade(asked: Option<DegradeParam>) -> Degrade {
+    match asked {
+        None | Some(DegradeParam::Bitmap) => Degrade::Bitmap,
+        Some(DegradeParam::SpillBackpressureBitmap) => Degrade::Backpressure,
+        Some(DegradeParam::Lag) => Degrade::Lag,
+    }
+}
+
+const fn codec(asked: Option<CompressionParam>) -> Codec {
+    match asked {
+        None | Some(CompressionParam::None) => Codec::None,
+        Some(CompressionParam::Lz4) => Codec::Lz4,
+        Some(CompressionParam::Zstd) => Codec::Zstd,
+    }
+}
+
+/// Where the replica is; on the wall clock it has to be somewhere.
+fn site(
+    link: &LinkParams,
+    setting: &Setting,
+    faults: &mut Vec<ParamError>,
+) -> Option<(String, Vec<u8>)> {
+    if let Some(site) = &link.site
+        && site.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err())
+    {
+        let message = format!("expected an address such as \"10.0.0.2:7100\", got \"{site}\"");
+        faults.push(ParamError::new("link.site", message));
+    }
+    if link.site.is_some() && link.key.is_none() {
+        let message = "expected \"file:PATH\" or \"env:NAME\": the key shared with the site";
+        faults.push(ParamError::new("link.key", message));
+    }
+    if setting.is_virtual {
+        return None;
+    }
+    let Some(site) = &link.site else {
+        faults.push(ParamError::new("link.site", "expected the address of a replica site"));
+        return None;
+    };
+    if link.faults.iter().flatten().any(|fault| fault.kind == FaultKind::Restart) {
+        let message = "expected no restart on the wall clock: restart the site itself";
+        faults.push(ParamError::new("link.faults", message));
+    }
+    match crate::cdp::key::load(link.key.as_deref().unwrap_or("")) {
+        Ok(key) => Some((site.clone(), key)),
+        Err(message) => {
+            faults.push(ParamError::new("link.key", message));
+            None
+        }
+    }
 }
 
 /// Parameters that are right by themselves and make no sense together.

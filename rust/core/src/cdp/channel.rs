@@ -1,0 +1,288 @@
+//! Frames over a TLS connection: what both ends of the wall clock's link share.
+//!
+//! A frame is a kind, a length and that many bytes: an entry as it is stored, the others as JSON.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+use rustls::Connection;
+
+use super::entry::{BODY_MAX, Entry, HEADER_BYTES};
+use super::frame::{Durable, Frame, Hello};
+use crate::error::{Error, Result};
+
+const PREFIX_BYTES: usize = 8;
+/// Frames that are no entries are no longer.
+const WORDS_MAX: usize = 64 << 10;
+
+/// A frame as bytes: prefix, then one or two parts.
+pub fn encode(frame: &Frame, out: &mut Vec<u8>) {
+    let words = |out: &mut Vec<u8>, kind: u8, value: &serde_json::Value| {
+        let text = value.to_string();
+        prefix(out, kind, text.len());
+        out.extend_from_slice(text.as_bytes());
+    };
+    match frame {
+        Frame::Entry(entry) => {
+            prefix(out, 1, HEADER_BYTES + entry.body.len());
+            out.extend_from_slice(&entry.header());
+            out.extend_from_slice(&entry.body);
+        }
+        Frame::Hello(hello) => words(out, 0, &serde_json::json!(hello)),
+        Frame::Welcome { next_no, points } => {
+            words(out, 2, &serde_json::json!({"next_no": next_no, "points": points}));
+        }
+        Frame::Ack { received_no, durable_no, points } => words(
+            out,
+            3,
+            &serde_json::json!({
+                "received_no": received_no, "durable_no": durable_no, "points": points
+            }),
+        ),
+        Frame::Full => words(out, 4, &serde_json::Value::Null),
+        Frame::Refuse(why) => words(out, 5, &serde_json::json!(why)),
+    }
+}
+
+fn prefix(out: &mut Vec<u8>, kind: u8, length: usize) {
+    out.extend_from_slice(&[kind, b'v', b'b', b'1']);
+    out.extend_from_slice(&(length as u32).to_le_bytes());
+}
+
+#[derive(serde::Deserialize)]
+struct Welcomed {
+    next_no: u64,
+    points: Vec<Durable>,
+}
+
+#[derive(serde::Deserialize)]
+struct Acked {
+    received_no: u64,
+    durable_no: u64,
+    points: Vec<Durable>,
+}
+
+/// Takes frames out of a run of bytes.
+#[derive(Default)]
+pub struct Frames {
+    buffer: Vec<u8>,
+    from: usize,
+}
+
+impl Frames {
+    /// The next frame, if all of it is there.
+    ///
+    /// # Errors
+    /// `Failed` for what no end of this protocol says.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>> {
+        let there = &self.buffer[self.from..];
+        let Some(head) = there.get(..PREFIX_BYTES) else { return Ok(self.wait()) };
+        if head[1..4] != *b"vb1" {
+            return Err(Error::failed("what came is no frame"));
+        }
+        let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+        let kind = head[0];
+        let most = if kind == 1 { HEADER_BYTES + BODY_MAX as usize } else { WORDS_MAX };
+        if length > most {
+            return Err(Error::failed(format!("a frame of {length} bytes, {most} at most")));
+        }
+        let Some(body) = there.get(PREFIX_BYTES..PREFIX_BYTES + length) else {
+            return Ok(self.wait());
+        };
+        let frame = decode(kind, body)?;
+        self.from += PREFIX_BYTES + length;
+        Ok(Some(frame))
+    }
+
+    /// Makes room before more is read.
+    fn wait(&mut self) -> Option<Frame> {
+        self.buffer.drain(..self.from);
+        self.from = 0;
+        None
+    }
+}
+
+fn decode(kind: u8, body: &[u8]) -> Result<Frame> {
+    fn words<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T> {
+        serde_json::from_slice(body).map_err(|e| Error::failed(format!("a frame's words: {e}")))
+    }
+    Ok(match kind {
+        0 => Frame::Hello(words::<Hello>(body)?),
+        1 => {
+            let Some((head, rest)) = body.split_first_chunk::<HEADER_BYTES>() else {
+                return Err(Error::failed("an entry without a header"));
+            };
+            let (mut entry, bytes, hash) = Entry::from_header(head)?;
+            if bytes != rest.len() || !Entry::body_fits(rest, hash) {
+                return Err(Error::failed(format!("entry {} is damaged", entry.no)));
+            }
+            entry.body = rest.to_vec();
+            Frame::Entry(Arc::new(entry))
+        }
+        2 => {
+            let Welcomed { next_no, points } = words(body)?;
+            Frame::Welcome { next_no, points }
+        }
+        3 => {
+            let Acked { received_no, durable_no, points } = words(body)?;
+            Frame::Ack { received_no, durable_no, points }
+        }
+        4 => Frame::Full,
+        5 => Frame::Refuse(words(body)?),
+        _ => return Err(Error::failed(format!("a frame of unknown kind {kind}"))),
+    })
+}
+
+/// A connection that never blocks.
+pub struct Channel {
+    socket: TcpStream,
+    tls: Connection,
+    frames: Frames,
+    /// Bytes of plain text not yet given to TLS.
+    out: Vec<u8>,
+    out_from: usize,
+    pub sent_bytes: u64,
+}
+
+impl Channel {
+    /// # Errors
+    /// The socket cannot be set up.
+    pub fn new(socket: TcpStream, mut tls: Connection) -> Result<Self> {
+        let set_up = socket.set_nonblocking(true).and_then(|()| socket.set_nodelay(true));
+        set_up.map_err(|e| Error::failed("cannot set a socket up").caused_by(e))?;
+        tls.set_buffer_limit(Some(1 << 20));
+        Ok(Self {
+            socket,
+            tls,
+            frames: Frames::default(),
+            out: Vec::new(),
+            out_from: 0,
+            sent_bytes: 0,
+        })
+    }
+
+    #[must_use]
+    pub fn fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+
+    #[must_use]
+    pub fn is_handshaking(&self) -> bool {
+        self.tls.is_handshaking()
+    }
+
+    /// Bytes that wait for the socket.
+    #[must_use]
+    pub fn wants_write(&self) -> bool {
+        self.tls.wants_write() || self.out_from < self.out.len()
+    }
+
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.out.len() - self.out_from
+    }
+
+    pub fn send(&mut self, frame: &Frame) {
+        encode(frame, &mut self.out);
+    }
+
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+    }
+
+    /// Writes what the socket takes.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub fn write(&mut self) -> Result<()> {
+        loop {
+            if self.out_from < self.out.len() && !self.tls.is_handshaking() {
+                let some = self.tls.writer().write(&self.out[self.out_from..]);
+                self.out_from += some.map_err(broken)?;
+                if self.out_from == self.out.len() {
+                    self.out.clear();
+                    self.out_from = 0;
+                }
+            }
+            if !self.tls.wants_write() {
+                return Ok(());
+            }
+            match self.tls.write_tls(&mut self.socket) {
+                Ok(0) => return Err(Error::failed("the peer has closed the connection")),
+                Ok(bytes) => self.sent_bytes += bytes as u64,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(broken(e)),
+            }
+        }
+    }
+
+    /// Reads what there is, `most` bytes of plain text at most; whether there may be more.
+    ///
+    /// # Errors
+    /// The connection is broken or closed, or the peer is not who it should be.
+    pub fn read(&mut self, most: usize) -> Result<bool> {
+        let mut got = 0;
+        while got < most {
+            match self.tls.read_tls(&mut self.socket) {
+                Ok(0) => return Err(Error::failed("the peer has closed the connection")),
+                Ok(_) => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                Err(e) => return Err(broken(e)),
+            }
+            let state = self.tls.process_new_packets().map_err(|e| {
+                // The peer is told why, if it still listens.
+                let _ = self.tls.write_tls(&mut self.socket);
+                Error::failed(format!("TLS: {e}"))
+            })?;
+            let bytes = state.plaintext_bytes_to_read();
+            if bytes > 0 {
+                let at = self.frames.buffer.len();
+                self.frames.buffer.resize(at + bytes, 0);
+                let read = self.tls.reader().read(&mut self.frames.buffer[at..]);
+                let read = read.map_err(broken)?;
+                self.frames.buffer.truncate(at + read);
+                got += read;
+            }
+        }
+        Ok(true)
+    }
+
+    /// # Errors
+    /// As [`Frames::next_frame`].
+    pub fn next_frame(&mut self) -> Result<Option<Frame>> {
+        self.frames.next_frame()
+    }
+}
+
+fn broken(e: std::io::Error) -> Error {
+    Error::failed("the connection is broken").caused_by(e)
+}
+
+/// Waits until one of these can be read (or written, where asked), at most `timeout_ns`.
+pub fn wait(ends: &[(RawFd, bool)], timeout_ns: u64) {
+    let mut polled: Vec<libc::pollfd> = ends
+        .iter()
+        .map(|(fd, write)| libc::pollfd {
+            fd: *fd,
+            events: if *write { libc::POLLIN | libc::POLLOUT } else { libc::POLLIN },
+            revents: 0,
+        })
+        .collect();
+    let timeout = libc::timespec {
+        tv_sec: (timeout_ns / 1_000_000_000) as libc::time_t,
+        tv_nsec: (timeout_ns % 1_000_000_000) as libc::c_long,
+    };
+    // SAFETY: as many valid entries as said; no signal mask.
+    unsafe {
+        libc::ppoll(
+            polled.as_mut_ptr(),
+            polled.len() as libc::nfds_t,
+            &raw const timeout,
+            std::ptr::null(),
+        )
+    };
+}

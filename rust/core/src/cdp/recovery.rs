@@ -1,0 +1,240 @@
+//! Recovery: an image of a replica store at one of its points.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::entry::Kind;
+use super::store::{
+    Damage, Images, Owner, StoredPoint, read_owner, scan, segment_numbers, segment_path,
+};
+use crate::clock::{Ns, monotonic_ns};
+use crate::error::{Error, Result};
+
+/// Which state is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    Point(u64),
+    /// The newest state at this time since the run's start.
+    At(Ns),
+    Latest,
+}
+
+/// What a store offers.
+#[derive(Debug)]
+pub struct Offer {
+    pub owner: Owner,
+    pub points: Vec<StoredPoint>,
+    pub journal_bytes: u64,
+    /// The journal is good only up to here.
+    pub damage: Option<Damage>,
+}
+
+/// What was recovered.
+#[derive(Debug, serde::Serialize)]
+pub struct Recovered {
+    pub point: u64,
+    pub cut_ns: Ns,
+    /// Time from the request until the image could be used.
+    pub rto_ns: u64,
+    pub applied_entries: u64,
+    pub applied_bytes: u64,
+    /// By disk.
+    pub images: Vec<String>,
+    /// Where the journal is damaged, if it is: states after that are lost.
+    pub damage: Option<String>,
+}
+
+/// Lists a store's points, as far as its journal is good.
+///
+/// # Errors
+/// `Input` when the folder is no store.
+pub fn offer(dir: &Path) -> Result<Offer> {
+    let owner = read_owner(dir)?.ok_or_else(|| {
+        Error::input("expected a replica store (there is no store.json)")
+            .with("file", dir.display())
+    })?;
+    let mut found = Offer { owner, points: Vec::new(), journal_bytes: 0, damage: None };
+    for number in segment_numbers(dir)? {
+        if number < found.owner.first_segment {
+            continue;
+        }
+        let (points, bytes) = (&mut found.points, &mut found.journal_bytes);
+        found.damage = scan(&segment_path(dir, number), true, |entry, _| {
+            if let Kind::Point { id, cut_ns, after_no } = entry.kind {
+                points.push(StoredPoint { id, cut_ns, after_no, no: entry.no, segment: number });
+            }
+            *bytes += entry.body.len() as u64;
+            Ok(true)
+        })?;
+        if found.damage.is_some() {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// Writes the images of a state: `out` is a file for one disk, a folder for several. They are
+/// written aside and renamed.
+///
+/// # Errors
+/// `Input` when there is no such point, or it lies behind damage.
+pub fn recover(dir: &Path, wanted: Wanted, out: &Path) -> Result<Recovered> {
+    let began_ns = monotonic_ns();
+    let found = offer(dir)?;
+    let (point, until_ns) = choose(&found, wanted, dir)?;
+    let paths = image_paths(&found.owner.disks, out)?;
+    let asides: Vec<PathBuf> = paths.iter().map(|path| aside(path)).collect();
+    let done = write(dir, &found, &point, until_ns, &asides);
+    let (entries, bytes) = match done {
+        Ok(applied) => applied,
+        Err(error) => {
+            for path in &asides {
+                let _ = std::fs::remove_file(path);
+            }
+            return Err(error);
+        }
+    };
+    for (from, to) in asides.iter().zip(&paths) {
+        std::fs::rename(from, to).map_err(|e| at(to, e))?;
+    }
+    Ok(Recovered {
+        point: point.id,
+        cut_ns: until_ns.unwrap_or(point.cut_ns),
+        rto_ns: monotonic_ns() - began_ns,
+        applied_entries: entries,
+        applied_bytes: bytes,
+        images: paths.iter().map(|path| path.display().to_string()).collect(),
+        damage: found.damage.as_ref().map(told),
+    })
+}
+
+fn told(damage: &Damage) -> String {
+    format!("{}: byte {}: {}", damage.segment.display(), damage.byte, damage.what)
+}
+
+fn at(path: &Path, e: std::io::Error) -> Error {
+    Error::failed("cannot write an image").with("file", path.display()).caused_by(e)
+}
+
+fn aside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".partial");
+    name.into()
+}
+
+/// The point to start from, and for continuous replication the time to go on to.
+fn choose(found: &Offer, wanted: Wanted, dir: &Path) -> Result<(StoredPoint, Option<Ns>)> {
+    let named = |error: Error| Err(error.with("file", dir.display()));
+    let (Some(first), Some(last)) = (found.points.first(), found.points.last()) else {
+        let why = found.damage.as_ref().map_or(String::new(), |d| format!(" ({})", told(d)));
+        return named(Error::input(format!("the store holds no restore point{why}")));
+    };
+    match wanted {
+        Wanted::Latest => Ok((*last, found.owner.continuous.then_some(Ns::MAX))),
+        Wanted::Point(id) => match found.points.iter().find(|point| point.id == id) {
+            Some(point) => Ok((*point, None)),
+            None => {
+                let damage = found.damage.as_ref().map_or(String::new(), |damage| {
+                    format!("; the journal is damaged ({}), recovery stops there", told(damage))
+                });
+                named(Error::input(format!(
+                    "--point: expected one of {} points, {} to {}, got {id}{damage}",
+                    found.points.len(),
+                    first.id,
+                    last.id
+                )))
+            }
+        },
+        Wanted::At(time_ns) => {
+            match found.points.iter().rev().find(|point| point.cut_ns <= time_ns) {
+                Some(point) => Ok((*point, found.owner.continuous.then_some(time_ns))),
+                None => named(Error::input(format!(
+                    "--at: the oldest point was cut {} ns after the start, which is later",
+                    first.cut_ns
+                ))),
+            }
+        }
+    }
+}
+
+/// A disk's name as a file's.
+fn image_paths(disks: &[String], out: &Path) -> Result<Vec<PathBuf>> {
+    if let [_] = disks {
+        return Ok(vec![out.to_owned()]);
+    }
+    std::fs::create_dir_all(out).map_err(|e| at(out, e))?;
+    let safe = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    let name = |(i, disk): (usize, &String)| {
+        out.join(format!("{i}-{}.img", disk.chars().map(safe).collect::<String>()))
+    };
+    Ok(disks.iter().enumerate().map(name).collect())
+}
+
+fn write(
+    dir: &Path,
+    found: &Offer,
+    point: &StoredPoint,
+    until_ns: Option<Ns>,
+    asides: &[PathBuf],
+) -> Result<(u64, u64)> {
+    let mut files = Vec::new();
+    for (disk, path) in asides.iter().enumerate() {
+        let file = copy(&dir.join("base").join(format!("{disk}.img")), path)?;
+        let size = file.metadata().map_err(|e| at(path, e))?.len();
+        let whole = found.owner.disk_bytes.get(disk).copied().unwrap_or(0);
+        file.set_len(size.max(whole)).map_err(|e| at(path, e))?;
+        files.push(file);
+    }
+    let mut images = Images::of(files);
+    let (mut entries, mut bytes, mut going) = (0, 0, true);
+    for number in segment_numbers(dir)? {
+        if number < found.owner.first_segment || !going {
+            continue;
+        }
+        // Damage here lies behind the point: the offer ends before it.
+        scan(&segment_path(dir, number), false, |entry, _| {
+            let within = entry.no <= point.after_no;
+            going = match until_ns {
+                _ if within => true,
+                Some(_) if entry.kind == Kind::ResyncBegin => false,
+                Some(until_ns) => entry.first_ns <= until_ns,
+                None => false,
+            };
+            if going {
+                let until = if within { Ns::MAX } else { until_ns.unwrap_or(Ns::MAX) };
+                going = images.apply_until(entry, until)?;
+                entries += 1;
+                bytes += entry.body.len() as u64;
+            }
+            Ok(going)
+        })?;
+    }
+    images.sync()?;
+    Ok((entries, bytes))
+}
+
+/// A copy of the base, holes and all; an empty image where there is no base yet.
+fn copy(from: &Path, to: &Path) -> Result<File> {
+    let mut out = File::options();
+    let out = out.read(true).write(true).create(true).truncate(true).open(to);
+    let out = out.map_err(|e| at(to, e))?;
+    let Ok(mut base) = File::open(from) else { return Ok(out) };
+    let size = base.metadata().map_err(|e| at(from, e))?.len();
+    out.set_len(size).map_err(|e| at(to, e))?;
+    let (mut buffer, mut offset) = (vec![0; 1 << 20], 0);
+    while offset < size {
+        let some = base.read(&mut buffer).map_err(|e| at(from, e))?;
+        if some == 0 {
+            break;
+        }
+        // What is zero stays a hole.
+        if buffer[..some].iter().any(|byte| *byte != 0) {
+            out.write_all_at(&buffer[..some], offset).map_err(|e| at(to, e))?;
+        }
+        offset += some as u64;
+    }
+    (&out).flush().map_err(|e| at(to, e))?;
+    Ok(out)
+}

@@ -1,0 +1,271 @@
+//! The replica site: a process that listens, takes sources that have the shared key, and keeps
+//! what they send in a store. One source at a time; a new connection of the same run takes over
+//! from the old one, which may not have noticed yet that it is dead.
+//!
+//! A peer without the key gets no further than the handshake; one that sends nothing, or garbage,
+//! is shown the door in seconds. Memory is bounded: so many connections, each with a buffer for
+//! one frame, which is small until the peer has shown its key and said hello.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use rustls::{ServerConfig, ServerConnection};
+
+use super::channel::{Channel, wait};
+use super::frame::Frame;
+use super::replica::Replica;
+use super::store::Store;
+use super::tls::Secret;
+use crate::clock::{Ns, monotonic_ns};
+use crate::error::{Error, Result};
+
+/// A peer has this long for handshake and hello.
+const GREETING_NS: Ns = 5_000_000_000;
+/// Connections at one time, greeted or not.
+const CONNECTIONS_MAX: usize = 32;
+const LOOK_UP_NS: Ns = 100_000_000;
+/// What is taken in between two confirmations.
+const TURN_BYTES: usize = 4 << 20;
+
+struct Shared {
+    replica: Mutex<Replica<Store>>,
+    /// The connection that may append; older ones end when they see that it is not theirs.
+    session: AtomicU64,
+    connections: AtomicUsize,
+    stop: AtomicBool,
+    log: Mutex<Sender<String>>,
+    cpu_ns: AtomicU64,
+    received_bytes: AtomicU64,
+}
+
+impl Shared {
+    fn say(&self, line: String) {
+        let _ = self.log.lock().unwrap_or_else(PoisonError::into_inner).send(line);
+    }
+}
+
+/// A site under way.
+pub struct Site {
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+    log: Receiver<String>,
+    listener: Option<JoinHandle<()>>,
+}
+
+impl Site {
+    /// Opens the store and listens.
+    ///
+    /// # Errors
+    /// `Input` when the store, the key or the address cannot be used.
+    pub fn start(
+        address: &str,
+        dir: &Path,
+        key: &[u8],
+        capacity_bytes: u64,
+        segment_bytes: u64,
+    ) -> Result<Self> {
+        let tls = Secret::new(key)?.server()?;
+        let store = Store::open(dir, capacity_bytes, segment_bytes)?;
+        let cannot = |e| Error::input(format!("cannot listen on {address}")).caused_by(e);
+        let listener = TcpListener::bind(address).map_err(cannot)?;
+        listener.set_nonblocking(true).map_err(cannot)?;
+        let address = listener.local_addr().map_err(cannot)?;
+        let (say, log) = channel();
+        let shared = Arc::new(Shared {
+            replica: Mutex::new(Replica::new(store)),
+            session: AtomicU64::new(0),
+            connections: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+            log: Mutex::new(say),
+            cpu_ns: AtomicU64::new(0),
+            received_bytes: AtomicU64::new(0),
+        });
+        let own = Arc::clone(&shared);
+        let listener = std::thread::Builder::new()
+            .name("site".to_owned())
+            .spawn(move || listen(&listener, &own, &tls))
+            .map_err(|e| Error::failed("cannot start a thread").caused_by(e))?;
+        Ok(Self { address, shared, log, listener: Some(listener) })
+    }
+
+    /// The next line of the log within `timeout_ns`.
+    #[must_use]
+    pub fn next_line(&self, timeout_ns: Ns) -> Option<String> {
+        self.log.recv_timeout(std::time::Duration::from_nanos(timeout_ns)).ok()
+    }
+
+    /// Takes no more, ends all connections; what there was to tell, as JSON.
+    pub fn stop(&mut self) -> serde_json::Value {
+        self.shared.stop.store(true, Relaxed);
+        if let Some(listener) = self.listener.take() {
+            let _ = listener.join();
+        }
+        let replica = self.shared.replica.lock().unwrap_or_else(PoisonError::into_inner);
+        serde_json::json!({
+            "cpu_s": self.shared.cpu_ns.load(Relaxed) as f64 / 1e9,
+            "received_bytes": self.shared.received_bytes.load(Relaxed),
+            "points": replica.vault.points().len(),
+            "journal_bytes": replica.vault.journal_bytes(),
+        })
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn listen(listener: &TcpListener, shared: &Arc<Shared>, tls: &Arc<ServerConfig>) {
+    use std::os::fd::AsRawFd;
+    let mut threads: Vec<JoinHandle<()>> = Vec::new();
+    while !shared.stop.load(Relaxed) {
+        wait(&[(listener.as_raw_fd(), false)], LOOK_UP_NS);
+        threads.retain(|thread| !thread.is_finished());
+        let Ok((socket, peer)) = listener.accept() else { continue };
+        if shared.connections.load(Relaxed) >= CONNECTIONS_MAX {
+            shared.say(format!("{peer}: refused: {CONNECTIONS_MAX} connections are open"));
+            continue;
+        }
+        shared.connections.fetch_add(1, Relaxed);
+        let (own, tls) = (Arc::clone(shared), Arc::clone(tls));
+        let thread = std::thread::Builder::new().name("site-source".to_owned()).spawn(move || {
+            match serve(socket, &own, tls) {
+                Ok(()) => own.say(format!("{peer}: done")),
+                Err(error) => own.say(format!("{peer}: {error}")),
+            }
+            own.connections.fetch_sub(1, Relaxed);
+            own.cpu_ns.fetch_add(crate::clock::thread_cpu_ns(), Relaxed);
+        });
+        match thread {
+            Ok(thread) => threads.push(thread),
+            Err(_) => {
+                shared.connections.fetch_sub(1, Relaxed);
+            }
+        }
+    }
+    for thread in threads {
+        let _ = thread.join();
+    }
+}
+
+/// One connection, from handshake to end.
+fn serve(socket: TcpStream, shared: &Shared, tls: Arc<ServerConfig>) -> Result<()> {
+    let tls = ServerConnection::new(tls).map_err(|e| Error::failed(format!("TLS: {e}")))?;
+    let mut channel = Channel::new(socket, tls.into())?;
+    let deadline = monotonic_ns() + GREETING_NS;
+    let hello = loop {
+        let broken = channel.read(1 << 16).err();
+        let done = channel.write();
+        if let Some(error) = broken {
+            return Err(Error::failed(format!("refused: {error}")));
+        }
+        done?;
+        match channel.next_frame() {
+            Ok(Some(Frame::Hello(hello))) => break hello,
+            Ok(Some(_)) => return Err(Error::failed("refused: it did not say hello first")),
+            Ok(None) => {}
+            Err(error) => return Err(Error::failed(format!("refused: {error}"))),
+        }
+        if monotonic_ns() > deadline {
+            return Err(Error::failed("refused: it said nothing within 5 s"));
+        }
+        if shared.stop.load(Relaxed) {
+            return Ok(());
+        }
+        wait(&[(channel.fd(), channel.wants_write())], LOOK_UP_NS);
+    };
+    let session = shared.session.fetch_add(1, Relaxed) + 1;
+    let answer = {
+        let mut replica = shared.replica.lock().unwrap_or_else(PoisonError::into_inner);
+        match replica.vault.claim(&hello) {
+            Ok(()) => replica.greet(&hello, monotonic_ns()),
+            Err(error) => Frame::Refuse(error.to_string()),
+        }
+    };
+    channel.send(&answer);
+    if let Frame::Refuse(why) = answer {
+        flush(&mut channel, deadline);
+        return Err(Error::failed(format!("refused: {why}")));
+    }
+    shared.say(format!("run {}: connected, entry {} is next", hello.run, next_no(&answer)));
+    take_entries(&mut channel, shared, session, hello.early)
+}
+
+const fn next_no(answer: &Frame) -> u64 {
+    match answer {
+        Frame::Welcome { next_no, .. } => *next_no,
+        _ => 0,
+    }
+}
+
+fn flush(channel: &mut Channel, deadline: Ns) {
+    while channel.wants_write() && monotonic_ns() < deadline {
+        if channel.write().is_err() {
+            return;
+        }
+        wait(&[(channel.fd(), channel.wants_write())], LOOK_UP_NS / 10);
+    }
+}
+
+fn take_entries(channel: &mut Channel, shared: &Shared, session: u64, early: bool) -> Result<()> {
+    loop {
+        channel.write()?;
+        let more = channel.read(TURN_BYTES)?;
+        if shared.stop.load(Relaxed) {
+            return Ok(());
+        }
+        if shared.session.load(Relaxed) != session {
+            return Err(Error::failed("a newer connection of the run has taken over"));
+        }
+        let mut took = 0u64;
+        {
+            let mut replica = shared.replica.lock().unwrap_or_else(PoisonError::into_inner);
+            while let Some(frame) = channel.next_frame()? {
+                let Frame::Entry(entry) = frame else {
+                    return Err(Error::failed("refused: it sends what no source sends"));
+                };
+                took += entry.body.len() as u64 + 1;
+                if let Some(answer) = replica.take(&entry, monotonic_ns())? {
+                    return refuse(channel, shared, &answer);
+                }
+            }
+            if took > 0 {
+                shared.received_bytes.fetch_add(took, Relaxed);
+                if early {
+                    channel.send(&replica.received());
+                    channel.write()?;
+                }
+                match replica.sync(monotonic_ns())? {
+                    Some(answer @ Frame::Ack { .. }) => channel.send(&answer),
+                    Some(answer) => return refuse(channel, shared, &answer),
+                    None => {}
+                }
+            }
+        }
+        channel.write()?;
+        if !more {
+            wait(&[(channel.fd(), channel.wants_write())], LOOK_UP_NS);
+        }
+    }
+}
+
+/// The source is told why it is taken no further.
+fn refuse(channel: &mut Channel, shared: &Shared, answer: &Frame) -> Result<()> {
+    channel.send(answer);
+    flush(channel, monotonic_ns() + GREETING_NS);
+    match answer {
+        Frame::Full => {
+            shared.say("the store is full: the source marks blocks until there is room".to_owned());
+            Ok(())
+        }
+        Frame::Refuse(why) => Err(Error::failed(format!("refused: {why}"))),
+        _ => Ok(()),
+    }
+}

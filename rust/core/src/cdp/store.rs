@@ -1,0 +1,411 @@
+//! A replica on disk: base images, and a journal of redo entries with restore points after them.
+//!
+//! ```text
+//! DIR/store.json             whose replica this is
+//! DIR/journal/N.seg          entries as they came: header, body, header, body ...
+//! DIR/base/K.img             disk K as all segments before the first one left it (sparse)
+//! DIR/base.json              the segment that is being, or was last, taken into the base
+//! ```
+//!
+//! A state is the base and the journal up to a point: recovery copies the one and applies the
+//! other. Retention takes the oldest segment into the base once no point before its end is kept;
+//! doing that twice gives the same base, so a crash in the middle is made good at the next start.
+//! Every entry carries checksums of its header and body.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::entry::{Entry, Kind};
+use super::frame::Hello;
+use super::vault::{Refusal, Vault};
+use crate::clock::Ns;
+use crate::error::{Error, Result};
+
+mod images;
+mod segment;
+
+pub use images::Images;
+use segment::good_entry_after;
+pub use segment::{Damage, scan, segment_numbers, segment_path, unpack};
+
+/// A segment is closed at this size, at the next point.
+pub const SEGMENT_BYTES: u64 = 64 << 20;
+/// Appended entries are written out at least this often.
+const BUFFER_BYTES: usize = 4 << 20;
+
+/// Whose replica a store is, in `store.json`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Owner {
+    pub version: u32,
+    pub run: String,
+    pub disks: Vec<String>,
+    pub disk_bytes: Vec<u64>,
+    /// Every instant between entries is a point.
+    pub continuous: bool,
+    /// Number of the first segment that is not in the base.
+    #[serde(default)]
+    pub first_segment: u64,
+}
+
+/// A restore point in the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct StoredPoint {
+    pub id: u64,
+    pub cut_ns: Ns,
+    pub after_no: u64,
+    pub no: u64,
+    pub segment: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    number: u64,
+    bytes: u64,
+    last_no: u64,
+}
+
+/// A store open for appending. One process at a time has it.
+pub struct Store {
+    dir: PathBuf,
+    pub owner: Option<Owner>,
+    segments: Vec<Segment>,
+    points: Vec<StoredPoint>,
+    fresh: Vec<StoredPoint>,
+    /// The last segment, and what of it is on disk and good.
+    file: Option<File>,
+    written: u64,
+    durable: u64,
+    buffer: Vec<u8>,
+    received_no: u64,
+    durable_no: u64,
+    /// Bytes that the journal may take, 0 for what the disk has.
+    capacity_bytes: u64,
+    segment_bytes: u64,
+    retention: (Ns, u64),
+    newest_ns: Ns,
+    _lock: File,
+}
+
+fn at(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
+    move |e| Error::failed("the store").with("file", path.display()).caused_by(e)
+}
+
+impl Store {
+    /// Opens a store, or makes one; the end of the journal that a crash tore is cut off.
+    ///
+    /// # Errors
+    /// `Input` when the folder is no store, is in use, or its journal is damaged before its end.
+    pub fn open(dir: &Path, capacity_bytes: u64, segment_bytes: u64) -> Result<Self> {
+        let path = dir.join("store.json");
+        if dir.is_dir() && !path.exists() {
+            let used = std::fs::read_dir(dir).map_err(at(dir))?.flatten();
+            if used.into_iter().any(|entry| entry.file_name() != "lock") {
+                return Err(Error::input("expected an empty folder or a replica store")
+                    .with("file", dir.display()));
+            }
+        }
+        std::fs::create_dir_all(dir.join("journal")).map_err(at(dir))?;
+        std::fs::create_dir_all(dir.join("base")).map_err(at(dir))?;
+        let lock = lock(dir)?;
+        let mut store = Self {
+            owner: read_owner(dir)?,
+            dir: dir.to_owned(),
+            segments: Vec::new(),
+            points: Vec::new(),
+            fresh: Vec::new(),
+            file: None,
+            written: 0,
+            durable: 0,
+            buffer: Vec::new(),
+            received_no: 0,
+            durable_no: 0,
+            capacity_bytes,
+            segment_bytes: segment_bytes.max(4096),
+            retention: (0, 0),
+            newest_ns: 0,
+            _lock: lock,
+        };
+        if store.owner.is_none() {
+            // A folder made for a source that never came.
+            return Ok(store);
+        }
+        store.load()?;
+        Ok(store)
+    }
+
+    fn load(&mut self) -> Result<()> {
+        let numbers = segment_numbers(&self.dir)?;
+        let first = self.owner.as_ref().map_or(0, |owner| owner.first_segment);
+        for number in numbers {
+            let path = segment_path(&self.dir, number);
+            if number < first {
+                // Taken into the base; only its removal was missed.
+                std::fs::remove_file(&path).map_err(at(&path))?;
+                continue;
+            }
+            let mut segment = Segment { number, bytes: 0, last_no: self.received_no };
+            let points = &mut self.points;
+            let damage = scan(&path, true, |entry, end| {
+                segment.bytes = end;
+                segment.last_no = entry.no;
+                if let Kind::Point { id, cut_ns, after_no } = entry.kind {
+                    points.push(StoredPoint {
+                        id,
+                        cut_ns,
+                        after_no,
+                        no: entry.no,
+                        segment: number,
+                    });
+                }
+                Ok(true)
+            })?;
+            self.segments.push(segment);
+            self.received_no = segment.last_no;
+            if let Some(damage) = damage {
+                self.mend(&path, number, &damage)?;
+            }
+        }
+        self.durable_no = self.received_no;
+        self.newest_ns = self.points.last().map_or(0, |point| point.cut_ns);
+        if let Some(last) = self.segments.last().copied() {
+            let path = segment_path(&self.dir, last.number);
+            let file = OpenOptions::new().write(true).open(&path).map_err(at(&path))?;
+            file.set_len(last.bytes).map_err(at(&path))?;
+            (self.file, self.written, self.durable) = (Some(file), last.bytes, last.bytes);
+        }
+        Ok(())
+    }
+
+    /// A torn end is what a crash leaves; damage with good entries after it is not.
+    fn mend(&self, path: &Path, number: u64, damage: &Damage) -> Result<()> {
+        let is_last = segment_numbers(&self.dir)?.last() == Some(&number);
+        if is_last && !good_entry_after(path, damage.byte)? {
+            return Ok(());
+        }
+        Err(Error::input(format!(
+            "byte {}: {}: recover from this store what is before it, and start a new one",
+            damage.byte, damage.what
+        ))
+        .with("file", path.display()))
+    }
+
+    /// The source whose replica this becomes, or is.
+    ///
+    /// # Errors
+    /// `Input` when the store is another's.
+    pub fn claim(&mut self, hello: &Hello) -> Result<()> {
+        let asked = Owner {
+            version: hello.version,
+            run: hello.run.clone(),
+            disks: hello.disks.clone(),
+            disk_bytes: hello.disk_bytes.clone(),
+            continuous: hello.continuous,
+            first_segment: 0,
+        };
+        self.retention = (hello.retention_ns, hello.retention_bytes);
+        match &self.owner {
+            Some(owner) if owner.run != asked.run => Err(Error::input(format!(
+                "the store holds the replica of run {}, not of {}",
+                owner.run, asked.run
+            ))),
+            Some(owner) if owner.disks != asked.disks => {
+                Err(Error::input("the store holds the replica of other disks"))
+            }
+            Some(_)
+                if hello.fresh && self.received_no > 0 && hello.acked_no == 0 && hello.first =>
+            {
+                Err(Error::input("the store already holds a replica of this run"))
+            }
+            Some(_) => Ok(()),
+            None => {
+                write_owner(&self.dir, &asked)?;
+                self.owner = Some(asked);
+                Ok(())
+            }
+        }
+    }
+
+    #[must_use]
+    pub fn points(&self) -> &[StoredPoint] {
+        &self.points
+    }
+
+    #[must_use]
+    pub fn journal_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    fn roll(&mut self) -> Result<()> {
+        let number = self.segments.last().map_or(1, |last| last.number + 1);
+        let path = segment_path(&self.dir, number);
+        let file =
+            OpenOptions::new().write(true).create_new(true).open(&path).map_err(at(&path))?;
+        File::open(self.dir.join("journal")).and_then(|d| d.sync_all()).map_err(at(&path))?;
+        self.segments.push(Segment { number, bytes: 0, last_no: self.received_no });
+        (self.file, self.written, self.durable) = (Some(file), 0, 0);
+        Ok(())
+    }
+
+    fn write_out(&mut self) -> Result<(), Refusal> {
+        let Some(file) = &self.file else { return Ok(()) };
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let full = self.capacity_bytes > 0
+            && self.journal_bytes() + self.buffer.len() as u64 > self.capacity_bytes;
+        let written = if full {
+            Err(std::io::Error::from(ErrorKind::StorageFull))
+        } else {
+            file.write_all_at(&self.buffer, self.written)
+        };
+        match written {
+            Ok(()) => {
+                self.written += self.buffer.len() as u64;
+                if let Some(last) = self.segments.last_mut() {
+                    last.bytes = self.written;
+                }
+                self.buffer.clear();
+                Ok(())
+            }
+            Err(e) => Err(self.fall_back(e)),
+        }
+    }
+
+    /// What is not durable is given up, for the source to send again.
+    fn fall_back(&mut self, e: std::io::Error) -> Refusal {
+        self.buffer.clear();
+        self.fresh.clear();
+        self.received_no = self.durable_no;
+        self.written = self.durable;
+        let cut = self.file.as_ref().map_or(Ok(()), |file| file.set_len(self.durable));
+        if let Some(last) = self.segments.last_mut() {
+            last.bytes = self.durable;
+            last.last_no = self.durable_no;
+        }
+        let full = matches!(
+            e.kind(),
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
+        );
+        if full && cut.is_ok() { Refusal::Full } else { Refusal::Broken(at(&self.dir)(e)) }
+    }
+
+    /// Takes the oldest segment into the base where no kept point needs it apart.
+    fn retain(&mut self) -> Result<()> {
+        let (age_ns, bytes) = self.retention;
+        let Some(oldest) = self.segments.first().copied().filter(|_| self.segments.len() > 1)
+        else {
+            return Ok(());
+        };
+        let last = self.points.iter().rev().find(|point| point.segment == oldest.number);
+        let aged = age_ns > 0 && last.is_none_or(|p| p.cut_ns + age_ns < self.newest_ns);
+        if !aged && (bytes == 0 || self.journal_bytes() <= bytes) {
+            return Ok(());
+        }
+        // A point of a later segment must remain, and none may lie before the new base's end.
+        let later: Vec<StoredPoint> =
+            self.points.iter().copied().filter(|point| point.segment > oldest.number).collect();
+        if later.is_empty() || later.iter().any(|point| point.after_no < oldest.last_no) {
+            return Ok(());
+        }
+        let Some(mut owner) = self.owner.clone() else { return Ok(()) };
+        let path = segment_path(&self.dir, oldest.number);
+        let mut bases = Images::open(&self.dir.join("base"), owner.disks.len())?;
+        if let Some(damage) = scan(&path, false, |entry, _| bases.apply(entry).map(|()| true))? {
+            return Err(Error::failed(format!("byte {}: {}", damage.byte, damage.what))
+                .with("file", path.display()));
+        }
+        bases.sync()?;
+        owner.first_segment = oldest.number + 1;
+        write_owner(&self.dir, &owner)?;
+        self.owner = Some(owner);
+        std::fs::remove_file(&path).map_err(at(&path))?;
+        self.segments.remove(0);
+        self.points = later;
+        Ok(())
+    }
+}
+
+impl Vault for Store {
+    fn append(&mut self, entry: &Arc<Entry>, _now: Ns) -> Result<(), Refusal> {
+        let at_point = self.written + self.buffer.len() as u64 >= self.segment_bytes
+            && self.received_no == self.durable_no;
+        if self.file.is_none() || at_point {
+            self.roll().map_err(Refusal::Broken)?;
+        }
+        self.buffer.extend_from_slice(&entry.header());
+        self.buffer.extend_from_slice(&entry.body);
+        self.received_no = entry.no;
+        if let Kind::Point { id, cut_ns, after_no } = entry.kind {
+            let segment = self.segments.last().map_or(0, |last| last.number);
+            self.fresh.push(StoredPoint { id, cut_ns, after_no, no: entry.no, segment });
+        }
+        if self.buffer.len() >= BUFFER_BYTES {
+            self.write_out()?;
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self, _now: Ns) -> Result<(), Refusal> {
+        if self.received_no == self.durable_no {
+            return Ok(());
+        }
+        self.write_out()?;
+        if let Some(Err(e)) = self.file.as_ref().map(File::sync_data) {
+            return Err(self.fall_back(e));
+        }
+        self.durable = self.written;
+        self.durable_no = self.received_no;
+        if let Some(last) = self.segments.last_mut() {
+            last.last_no = self.durable_no;
+        }
+        if let Some(newest) = self.fresh.last() {
+            self.newest_ns = newest.cut_ns;
+            self.points.append(&mut self.fresh);
+            self.retain().map_err(Refusal::Broken)?;
+        }
+        Ok(())
+    }
+
+    fn received_no(&self) -> u64 {
+        self.received_no
+    }
+}
+
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join("lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+    let file = file.map_err(at(&path))?;
+    // SAFETY: a valid descriptor; the lock ends with it.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+        return Err(Error::input("the store is in use by another site").with("file", dir.display()));
+    }
+    Ok(file)
+}
+
+/// What `store.json` says, if there is one.
+///
+/// # Errors
+/// `Input` when it is not this tool's.
+pub fn read_owner(dir: &Path) -> Result<Option<Owner>> {
+    let path = dir.join("store.json");
+    match std::fs::read(&path) {
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| {
+            Error::input(format!("expected a replica store: {e}")).with("file", path.display())
+        }),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(at(&path)(e)),
+    }
+}
+
+fn write_owner(dir: &Path, owner: &Owner) -> Result<()> {
+    let (path, aside) = (dir.join("store.json"), dir.join("store.json.partial"));
+    let text = serde_json::json!(owner).to_string();
+    let mut file = File::create(&aside).map_err(at(&aside))?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(at(&aside))?;
+    std::fs::rename(&aside, &path).map_err(at(&path))?;
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(at(&path))
+}

@@ -1,0 +1,112 @@
+//! A file of the journal: entries one after the other, each with its checksums.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use super::{SEGMENT_BYTES, at};
+use crate::cdp::entry::{Codec, Entry, HEADER_BYTES};
+use crate::error::{Error, Result};
+
+/// Where a segment stops making sense.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    pub segment: PathBuf,
+    pub byte: u64,
+    pub what: String,
+}
+
+#[must_use]
+pub fn segment_path(dir: &Path, number: u64) -> PathBuf {
+    dir.join("journal").join(format!("{number:08}.seg"))
+}
+
+/// # Errors
+/// The folder cannot be read.
+pub fn segment_numbers(dir: &Path) -> Result<Vec<u64>> {
+    let folder = dir.join("journal");
+    let names = std::fs::read_dir(&folder).map_err(at(&folder))?.flatten();
+    let mut numbers: Vec<u64> = names
+        .filter_map(|name| name.file_name().to_str()?.strip_suffix(".seg")?.parse().ok())
+        .collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Reads a segment's entries with the byte after each; `take` says whether to go on. Without
+/// `bodies` needed they are still read: their checksums tell whether they are good.
+///
+/// # Errors
+/// The file cannot be read, or `take` failed. Damage is no error: it is given back.
+pub fn scan(
+    path: &Path,
+    bare: bool,
+    mut take: impl FnMut(&Entry, u64) -> Result<bool>,
+) -> Result<Option<Damage>> {
+    let file = File::open(path).map_err(at(path))?;
+    let size = file.metadata().map_err(at(path))?.len();
+    let mut reader = std::io::BufReader::with_capacity(1 << 20, file);
+    let mut byte = 0;
+    let damage = |byte: u64, what: &str| {
+        Ok(Some(Damage { segment: path.to_owned(), byte, what: what.to_owned() }))
+    };
+    while byte < size {
+        let mut head = [0; HEADER_BYTES];
+        if size - byte < HEADER_BYTES as u64 {
+            return damage(byte, "the last entry is cut short");
+        }
+        reader.read_exact(&mut head).map_err(at(path))?;
+        let Ok((mut entry, bytes, hash)) = Entry::from_header(&head) else {
+            return damage(byte, "a damaged header");
+        };
+        let end = byte + (HEADER_BYTES + bytes) as u64;
+        if end > size {
+            return damage(byte, "the last entry is cut short");
+        }
+        entry.body.resize(bytes, 0);
+        reader.read_exact(&mut entry.body).map_err(at(path))?;
+        if !Entry::body_fits(&entry.body, hash) {
+            return damage(byte, &format!("the checksum of entry {} does not fit", entry.no));
+        }
+        if !bare {
+            unpack(&mut entry)?;
+        }
+        if !take(&entry, end)? {
+            return Ok(None);
+        }
+        byte = end;
+    }
+    Ok(None)
+}
+
+/// Whether any whole entry starts after `byte`: then the damage there is no torn end.
+pub(super) fn good_entry_after(path: &Path, byte: u64) -> Result<bool> {
+    let mut file = File::open(path).map_err(at(path))?;
+    file.seek(SeekFrom::Start(byte + 1)).map_err(at(path))?;
+    let mut rest = Vec::new();
+    file.take(2 * SEGMENT_BYTES).read_to_end(&mut rest).map_err(at(path))?;
+    Ok(rest.windows(HEADER_BYTES).any(|window| {
+        window.first_chunk::<HEADER_BYTES>().is_some_and(|head| Entry::from_header(head).is_ok())
+    }))
+}
+
+/// Undoes an entry's compression.
+///
+/// # Errors
+/// `Failed` when the body does not give what it announced.
+pub fn unpack(entry: &mut Entry) -> Result<()> {
+    let size = entry.raw_bytes as usize;
+    let unpacked = match entry.codec {
+        Codec::None => return Ok(()),
+        Codec::Lz4 => lz4_flex::block::decompress(&entry.body, size).ok(),
+        Codec::Zstd => zstd::bulk::decompress(&entry.body, size).ok(),
+    };
+    match unpacked {
+        Some(body) if body.len() == size => {
+            entry.body = body;
+            entry.codec = Codec::None;
+            Ok(())
+        }
+        _ => Err(Error::failed(format!("entry {} does not unpack", entry.no))),
+    }
+}

@@ -1,0 +1,151 @@
+//! `site` and `recover`: a replica site under way, and what a store holds.
+
+use std::path::Path;
+use std::sync::Mutex;
+
+use arrow_array::{Array, Int64Array};
+use pyo3::prelude::*;
+use vaio_bench_core::cdp::key;
+use vaio_bench_core::cdp::recovery::{self, Wanted};
+use vaio_bench_core::cdp::site::Site as CoreSite;
+use vaio_bench_core::cdp::verify::Expected;
+use vaio_bench_core::error::Error;
+use vaio_bench_core::io::Op;
+use vaio_bench_core::payload::Knobs;
+
+use crate::arrow::stream_from_py;
+use crate::errors::to_py;
+
+/// A replica site that listens until `stop`.
+#[pyclass(frozen)]
+pub struct Site {
+    site: Mutex<CoreSite>,
+    address: String,
+}
+
+#[pymethods]
+impl Site {
+    /// `key` is `file:PATH` or `env:NAME`; a capacity of 0 is what the disk has.
+    #[new]
+    #[pyo3(signature = (address, store, key, capacity_bytes=0, segment_bytes=67_108_864))]
+    fn new(
+        py: Python<'_>,
+        address: &str,
+        store: &str,
+        key: &str,
+        capacity_bytes: u64,
+        segment_bytes: u64,
+    ) -> PyResult<Self> {
+        let key = key::load(key).map_err(|e| to_py(&Error::input(format!("--key: {e}"))))?;
+        let start =
+            || CoreSite::start(address, Path::new(store), &key, capacity_bytes, segment_bytes);
+        let site = py.detach(start).map_err(|e| to_py(&e))?;
+        let address = site.address.to_string();
+        Ok(Self { site: Mutex::new(site), address })
+    }
+
+    /// Where it listens: `127.0.0.1:7100`.
+    #[getter]
+    fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The next line of the log within `timeout_s`, or None.
+    fn next_line(&self, py: Python<'_>, timeout_s: f64) -> Option<String> {
+        py.detach(|| {
+            let site = self.site.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            site.next_line((timeout_s * 1e9) as u64)
+        })
+    }
+
+    /// Takes no more; JSON: cpu_s, received_bytes, points, journal_bytes.
+    fn stop(&self, py: Python<'_>) -> String {
+        py.detach(|| {
+            let mut site = self.site.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            site.stop().to_string()
+        })
+    }
+}
+
+/// JSON: whose replica a store is, its points, and where its journal is damaged.
+#[pyfunction]
+fn store_offer(py: Python<'_>, store: &str) -> PyResult<String> {
+    let offer = py.detach(|| recovery::offer(Path::new(store))).map_err(|e| to_py(&e))?;
+    Ok(serde_json::json!({
+        "run": offer.owner.run,
+        "disks": offer.owner.disks,
+        "continuous": offer.owner.continuous,
+        "journal_bytes": offer.journal_bytes,
+        "damage": offer.damage.as_ref().map(|damage| serde_json::json!({
+            "file": damage.segment, "byte": damage.byte, "what": damage.what
+        })),
+        "points": offer.points,
+    })
+    .to_string())
+}
+
+/// Writes the image of a state: of `point`, of the newest at `at_ns`, or of the newest; JSON.
+#[pyfunction]
+#[pyo3(signature = (store, out, point=None, at_ns=None))]
+fn recover(
+    py: Python<'_>,
+    store: &str,
+    out: &str,
+    point: Option<u64>,
+    at_ns: Option<u64>,
+) -> PyResult<String> {
+    let wanted = match (point, at_ns) {
+        (Some(id), _) => Wanted::Point(id),
+        (None, Some(at_ns)) => Wanted::At(at_ns),
+        (None, None) => Wanted::Latest,
+    };
+    let done = py.detach(|| recovery::recover(Path::new(store), wanted, Path::new(out)));
+    let done = done.map_err(|e| to_py(&e))?;
+    serde_json::to_string(&done).map_err(|e| to_py(&Error::failed(e.to_string())))
+}
+
+/// Compares an image with the state that rows tell: `rows` is an Arrow stream of `op` (code),
+/// `offset_bytes`, `length_bytes` and `seq`, all int64, in the order of completion. JSON:
+/// verified_bytes, unverified_bytes, mismatch.
+#[pyfunction]
+#[pyo3(signature = (image, rows, disk, seed, compressible, dedupe))]
+fn compare_image(
+    py: Python<'_>,
+    image: &str,
+    rows: &Bound<'_, PyAny>,
+    disk: &str,
+    seed: u64,
+    compressible: f64,
+    dedupe: f64,
+) -> PyResult<String> {
+    let stream = stream_from_py(rows)?;
+    py.detach(|| {
+        let mut expected = Expected::new(disk, seed, Knobs { compressible, dedupe })?;
+        for batch in stream {
+            let batch = batch.map_err(|e| Error::failed(e.to_string()))?;
+            let column = |name: &str| {
+                batch
+                    .column_by_name(name)
+                    .and_then(|column| column.as_any().downcast_ref::<Int64Array>())
+                    .ok_or_else(|| Error::failed(format!("expected int64 values of {name}")))
+            };
+            let (ops, offsets) = (column("op")?, column("offset_bytes")?);
+            let (lengths, seqs) = (column("length_bytes")?, column("seq")?);
+            for i in 0..batch.num_rows() {
+                let op = Op::from_code(ops.value(i) as u8);
+                let (offset, length) = (offsets.value(i) as u64, lengths.value(i) as u64);
+                expected.add(op, offset, length, seqs.value(i) as u64);
+            }
+        }
+        let compared = expected.compare(Path::new(image))?;
+        serde_json::to_string(&compared).map_err(|e| Error::failed(e.to_string()))
+    })
+    .map_err(|e| to_py(&e))
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Site>()?;
+    module.add_function(wrap_pyfunction!(store_offer, module)?)?;
+    module.add_function(wrap_pyfunction!(compare_image, module)?)?;
+    module.add_function(wrap_pyfunction!(recover, module)?)
+}

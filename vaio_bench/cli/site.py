@@ -1,0 +1,57 @@
+"""`vaio-bench site`: the far end of a replication."""
+
+from __future__ import annotations
+
+import json
+import select
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verb."""
+
+    @app.command()
+    def site(
+        *,
+        store: Annotated[Path, typer.Option(help="Folder of the replica's store.")],
+        key: Annotated[str, typer.Option(help="The shared key: file:PATH or env:NAME.")],
+        listen: Annotated[str, typer.Option(help="HOST:PORT; port 0: any.")] = "127.0.0.1:7100",
+        capacity: Annotated[
+            str, typer.Option(help="What the journal may take; 0: what the disk has.")
+        ] = "0B",
+        segment: Annotated[
+            str, typer.Option(help="Size of a file of the journal, the unit of retention.")
+        ] = "64MiB",
+        until_eof: Annotated[
+            bool, typer.Option("--until-eof", help="End when standard input ends.")
+        ] = False,
+        as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+        quiet: Annotated[bool, typer.Option("--quiet", help="No log on stderr.")] = False,
+    ) -> None:
+        """Receives the replica of a run, from sources that have the shared key."""
+        from vaio_bench.recovering import serve_site
+
+        told_to_end = []
+        signal.signal(signal.SIGTERM, lambda *_: told_to_end.append(True))
+
+        def stop() -> bool:
+            eof = until_eof and select.select([sys.stdin], [], [], 0)[0] and not sys.stdin.read(1)
+            return bool(told_to_end) or bool(eof)
+
+        def say(line: str) -> None:
+            if not quiet:
+                print(f"vaio-bench site: {line}", file=sys.stderr, flush=True)
+
+        found = serve_site(
+            listen=listen, store=store, key=key, capacity=capacity, segment=segment, say=say,
+            stop=stop,
+        )  # fmt: skip
+        if as_json:
+            print(json.dumps(found))
+        else:
+            print(f"{found['points']} restore points in {store}")

@@ -1,0 +1,164 @@
+"""`site` and `recover` as functions: a replica site that listens, and images out of its store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import polars as pl
+
+from vaio_bench import _core
+from vaio_bench.errors import InputError, WorkError
+from vaio_bench.store import Run, open_run
+from vaio_bench.units import parse_size, parse_time_ns
+
+_OPS = ("read", "write", "flush", "discard", "write_zeroes")
+_CHANGES = ("write", "write_zeroes", "discard")
+
+
+def serve_site(
+    *,
+    listen: str,
+    store: str | Path,
+    key: str,
+    capacity: str | int = 0,
+    segment: str | int = "64MiB",
+    say: Callable[[str], None],
+    stop: Callable[[], bool],
+) -> dict[str, Any]:
+    """Runs a replica site until `stop` says so.
+
+    Args:
+        listen: `HOST:PORT`; port 0 takes any that is free.
+        store: folder of the store; made if it is not there.
+        key: `file:PATH` or `env:NAME` of the shared key.
+        capacity: bytes that the journal may take; 0 for what the disk has.
+        segment: size of a file of the journal, the unit of retention.
+        say: called with every line of the log, the first of which tells the address.
+        stop: asked several times a second.
+
+    Returns:
+        `cpu_s`, `received_bytes`, `points` and `journal_bytes`.
+
+    Raises:
+        InputError: store, key or address cannot be used.
+    """
+    site = _core.Site(
+        listen,
+        str(store),
+        key,
+        parse_size(capacity, "capacity"),
+        parse_size(segment, "segment"),
+    )
+    say(f"listening on {site.address}")
+    while not stop():
+        line = site.next_line(0.2)
+        if line is not None:
+            say(line)
+    found: dict[str, Any] = json.loads(site.stop())
+    return {"listened": site.address, "store": str(store), **found}
+
+
+def list_points(store: str | Path) -> dict[str, Any]:
+    """What a store offers: `run`, `disks`, `continuous`, `points`, `damage`.
+
+    Raises:
+        InputError: the folder is no store.
+    """
+    found: dict[str, Any] = json.loads(_core.store_offer(str(store)))
+    return found
+
+
+def recover(
+    *,
+    store: str | Path,
+    out: str | Path,
+    point: int | None = None,
+    at: str | None = None,
+    run: str | Path | None = None,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Writes the image of a state, and compares it with what the source had acknowledged.
+
+    Args:
+        store: folder of the replica's store.
+        out: the image; for a group of disks a folder that gets one an each.
+        point: number of a restore point; neither `point` nor `at`: the newest.
+        at: a time since the run's start such as `90s`: the newest state of then.
+        run: the run whose rows tell what the state was; by default the one the store lies in.
+        force: replace what is at `out`.
+
+    Returns:
+        `point`, `cut_ns`, `rto_ns`, `images`, `damage`, and `checked`: None without a run, else
+        `verified_bytes` and `unverified_bytes`.
+
+    Raises:
+        InputError: no such point, or it lies behind a damaged record.
+        WorkError: the image is not the source's state; the first difference is named.
+    """
+    out = Path(out)
+    if out.exists() and not force:
+        raise InputError(f"{out}: is there already; --force replaces it")
+    at_ns = None if at is None else parse_time_ns(at, "--at")
+    found: dict[str, Any] = json.loads(_core.recover(str(store), str(out), point, at_ns))
+    told = _round_of(Path(store)) if run is None else _round_in(Path(run), Path(store))
+    found["checked"] = None
+    if told is not None:
+        found["checked"] = _check(found, list_points(store)["disks"], *told)
+    return found
+
+
+def _round_of(store: Path) -> tuple[Run, str, int] | None:
+    """The run that a store lies in: `RUN/replica/POLICY/ROUND/store`."""
+    parts = store.resolve().parents
+    if len(parts) < 4 or parts[2].name != "replica" or not (parts[3] / "manifest.json").is_file():
+        return None
+    return open_run(parts[3]), unquote(parts[1].name), int(parts[0].name)
+
+
+def _round_in(path: Path, store: Path) -> tuple[Run, str, int]:
+    run = open_run(path)
+    found = [(run, name, number) for name in run.policies for number in run.rounds(name)
+             if run.totals(name, number).get("replica", {}).get("run")
+             == list_points(store)["run"]]  # fmt: skip
+    if not found:
+        raise InputError(f"{path}: holds no round whose replica is in {store}")
+    return found[0]
+
+
+def _check(
+    found: dict[str, Any], disks: list[str], run: Run, policy: str, round_: int
+) -> dict[str, int]:
+    data, seed = run.manifest["data"], run.manifest["seed"]
+    total = {"verified_bytes": 0, "unverified_bytes": 0}
+    for disk, image in zip(disks, found["images"], strict=True):
+        op = pl.col("op").cast(pl.String)
+        code = op.replace_strict(_OPS, range(len(_OPS)), return_dtype=pl.Int64).alias("op")
+        rows = (
+            run.scan_ios(policy, round_)
+            .filter(
+                pl.col("disk").cast(pl.String) == disk,
+                pl.col("status") == 0,
+                pl.col("complete_ns") <= found["cut_ns"],
+                op.is_in(_CHANGES),
+            )
+            .sort("complete_ns", maintain_order=True)
+            .select(
+                code, *(pl.col(n).cast(pl.Int64) for n in ("offset_bytes", "length_bytes", "seq"))
+            )
+            .collect()
+        )
+        compared = json.loads(
+            _core.compare_image(image, rows, disk, seed, data["compressible"], data["dedupe"])
+        )
+        if compared["mismatch"]:
+            raise WorkError(
+                f"{image}: not the source's state at point {found['point']}: disk {disk}, "
+                f"{compared['mismatch']}"
+            )
+        for name in total:
+            total[name] += compared[name]
+    return total

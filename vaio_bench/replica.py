@@ -1,0 +1,108 @@
+"""Replica sites that a run starts for itself: one process a round, on loopback.
+
+A policy whose `cdp` filter names a link and no site gets a site of its own on the wall clock: its
+store and key lie in the run folder, under `replica/POLICY/ROUND/`. It shares the machine, which
+the run warns about, and its processor time is reported apart, in the round's totals.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vaio_bench.errors import WorkError
+
+_START_S = 20.0
+_COMMAND = "from vaio_bench.cli import main; main()"
+LISTENING = "listening on "
+
+
+def needs_site(use: dict[str, Any]) -> bool:
+    """Whether a filter of the engine's options replicates to a site that the policy does not name.
+
+    A link that is none is the engine's to refuse.
+    """
+    link = use["params"].get("link")
+    return use["name"] == "cdp" and isinstance(link, dict) and "site" not in link
+
+
+@contextmanager
+def own_sites(
+    filters: list[dict[str, Any]], folder: Path, clock: str
+) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any]]]:
+    """The filters with the address of a site filled in, and what the site told at its end.
+
+    Args:
+        filters: a chain as the engine's options have it.
+        folder: where store and key go; made if needed.
+        clock: only the wall clock has sites.
+
+    Raises:
+        WorkError: the site did not start.
+    """
+    told: dict[str, Any] = {}
+    lacking = [use for use in filters if needs_site(use)]
+    if clock != "wall" or not lacking:
+        yield filters, told
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    key = folder / "key"
+    key.touch(mode=0o600)
+    key.write_text(secrets.token_hex(32), encoding="ascii")
+    process, address = _start(folder / "store", key)
+    try:
+        link = {"site": address, "key": f"file:{key}"}
+        yield (
+            [
+                {**use, "params": {**use["params"], "link": {**use["params"]["link"], **link}}}
+                if needs_site(use)
+                else use
+                for use in filters
+            ],
+            told,
+        )
+    finally:
+        told.update(_stop(process))
+
+
+def _start(store: Path, key: Path) -> tuple[subprocess.Popen[str], str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _COMMAND, "site", "--listen", "127.0.0.1:0", "--store", str(store),
+         "--key", f"file:{key}", "--until-eof", "--json"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stderr
+    deadline, said = time.monotonic() + _START_S, ""
+    while time.monotonic() < deadline:
+        ready, _, _ = select.select([process.stderr], [], [], 0.2)
+        line = process.stderr.readline() if ready else ""
+        if LISTENING in line:
+            return process, line.split(LISTENING, maxsplit=1)[1].strip()
+        if ready and not line:
+            break
+        said = line.strip() or said
+    process.kill()
+    raise WorkError(f"the replica site did not start: {said or 'it said nothing'}")
+
+
+def _stop(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Ends the site in good order; what it counted."""
+    try:
+        out, _ = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return {}
+    try:
+        found: dict[str, Any] = json.loads(out)
+    except json.JSONDecodeError:
+        return {}
+    return found
