@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from vaio_bench import _core
+from vaio_bench import _core, foreign
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ def summary_of(page: str) -> str:
 
 @functools.cache
 def kinds() -> tuple[Kind, ...]:
-    """Every kind of the engine, in its own order."""
-    return tuple(
+    """Every kind of the engine, in its own order; filters in Python after its filters."""
+    engine = [
         Kind(
             kind=entry["kind"],
             name=entry["name"],
@@ -56,7 +56,13 @@ def kinds() -> tuple[Kind, ...]:
             properties=entry.get("properties") or {},
         )
         for entry in json.loads(_core.catalogue())
-    )
+    ]
+    python = [
+        Kind("filter", name, described.filter_class, described.page, {}, {})
+        for name, described in foreign.described().items()
+    ]
+    of_filters = sum(kind.kind == "filter" for kind in engine)
+    return (*engine[:of_filters], *python, *engine[of_filters:])
 
 
 def filters() -> dict[str, Kind]:

@@ -8,7 +8,9 @@ itself is asked in a process of its own, so that one that crashes is a fault of 
 
 from __future__ import annotations
 
+import ast
 import functools
+import importlib.util
 import json
 import subprocess
 import sys
@@ -43,6 +45,44 @@ class About:
 def installed() -> dict[str, str]:
     """Filters that packages offer: name to `MODULE:CLASS`."""
     return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+
+
+@dataclass(frozen=True)
+class Described:
+    """What the source of an installed filter says of it."""
+
+    filter_class: str | None
+    page: str
+
+
+@functools.cache
+def described() -> dict[str, Described]:
+    """The installed filters by name, read from their sources: nothing of them is run."""
+    return {name: _described(name, place) for name, place in installed().items()}
+
+
+def _described(name: str, place: str) -> Described:
+    module, _, wanted = place.partition(":")
+    try:
+        found = importlib.util.find_spec(module)
+        tree = ast.parse(Path((found and found.origin) or "").read_text(encoding="utf-8"))
+    except (ImportError, OSError, SyntaxError, ValueError) as error:
+        page = f"# {name}\n\nA filter in Python whose source cannot be read: {error}.\n"
+        return Described(None, page)
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == wanted:
+            assigned = (each for each in node.body if isinstance(each, ast.Assign))
+            classes = [
+                each.value.value
+                for each in assigned
+                if isinstance(each.targets[0], ast.Name)
+                and each.targets[0].id == "filter_class"
+                and isinstance(each.value, ast.Constant)
+            ]
+            page = ast.get_docstring(node) or ""
+            page = page if page.startswith("# ") else f"# {name}\n\n{page}"
+            return Described(str(classes[0]) if classes else None, page + "\n")
+    return Described(None, f"# {name}\n\nA filter in Python, at {place}.\n")
 
 
 def make_of(use: str) -> str | None:

@@ -193,6 +193,17 @@ impl Pipeline {
         self.run_actions();
     }
 
+    /// Whether every filter that is polled lets the worker sleep.
+    #[inline]
+    pub fn may_sleep(&mut self) -> bool {
+        if self.polled.is_empty() {
+            return true;
+        }
+        let now = self.core.clock.now();
+        let chains = &mut self.chains;
+        self.polled.iter().all(|index| chains.instance_mut(*index).filter.may_sleep(now))
+    }
+
     /// Roots that are done since the last call, in order of completion.
     #[inline]
     pub fn take_done(&mut self, out: &mut Vec<IoId>) {

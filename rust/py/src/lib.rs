@@ -9,6 +9,7 @@ mod foreign;
 mod import;
 mod planner;
 mod profile;
+mod python_filter;
 mod replay;
 mod simulate;
 mod site;
@@ -22,6 +23,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(catalogue::check_server, module)?)?;
     module.add_function(wrap_pyfunction!(catalogue::is_server, module)?)?;
     foreign::register(module)?;
+    python_filter::register(module)?;
     import::register(module)?;
     module.add_function(wrap_pyfunction!(profile::profile_trace, module)?)?;
     module.add_function(wrap_pyfunction!(planner::plan_rpo, module)?)?;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Built, Class, Filter, Kind, ParamError, Properties, Setting, dylib, find};
@@ -25,7 +25,7 @@ static PYTHON_BUILD: OnceLock<PythonBuild> = OnceLock::new();
 pub type Described = Result<(Box<dyn Filter>, About), Vec<ParamError>>;
 
 /// What a filter says of itself: the catalogue's columns, asked of the filter.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct About {
     pub name: String,
     pub class: Option<Class>,

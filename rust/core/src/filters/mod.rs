@@ -12,6 +12,7 @@ use crate::io::{OK, Op, Status, row_flags};
 use crate::pipeline::{Action, Core, Event};
 use crate::slab::{Io, IoId, NONE};
 
+pub mod batch;
 pub mod cache;
 pub mod cdp;
 pub mod crypt;

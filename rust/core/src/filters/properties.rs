@@ -34,7 +34,7 @@ pub struct Auxiliary {
 }
 
 /// Whose I/Os one instance of a filter sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// Those of one disk.
@@ -44,7 +44,7 @@ pub enum Scope {
 }
 
 /// What a filter says of itself; the law suite tests what follows from it.
-#[derive(Debug, Clone, Copy, serde::Serialize)]
+#[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
 pub struct Properties {
     /// A reader below sees the same bytes as one above.
     pub transparent: bool,

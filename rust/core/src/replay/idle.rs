@@ -38,6 +38,9 @@ impl Worker {
             until = until.min(event);
         }
         self.sample_if_due(now, until);
+        if !self.pipeline.may_sleep() {
+            return self.pipeline.kick();
+        }
         if self.pipeline.core.clock.is_virtual() {
             if until == Ns::MAX {
                 return Err(Error::failed(format!(

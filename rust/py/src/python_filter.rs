@@ -1,0 +1,366 @@
+//! Filters in Python: the bridge between a batch of the engine and a `vaio_bench.filters.Filter`.
+
+use std::ffi::c_char;
+use std::sync::atomic::AtomicPtr;
+use std::sync::atomic::Ordering::Relaxed;
+
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use vaio_bench_core::black_box;
+use vaio_bench_core::filters::batch::{Answers, BatchCx, Batched, Target};
+use vaio_bench_core::filters::foreign::{self, About, Described, detail, word};
+use vaio_bench_core::filters::{
+    Answer, Child, ChildData, DataMode, Lifecycle, ParamError, Setting, Up,
+};
+use vaio_bench_core::io::{Op, Status};
+use vaio_bench_core::slab::{IoId, NONE};
+
+const EIO: Status = 5;
+/// What a filter's callback gives beside a positive errno (`vaio_bench/filters/__init__.py`).
+const PASS: i64 = 0;
+const COMPLETE: i64 = -1;
+const DEFER: i64 = -2;
+
+/// An I/O as a filter sees it; `data` is valid during the callback.
+#[pyclass(frozen, get_all)]
+pub struct FilterIo {
+    id: u32,
+    op: &'static str,
+    offset_bytes: u64,
+    length_bytes: u64,
+    flags: u32,
+    seq: u64,
+    tag: u64,
+    status: i32,
+    disk: u16,
+    /// The I/O that a child was forked for.
+    parent: Option<u32>,
+    /// A memoryview; None where the run carries no bytes. Read-only for a write from above.
+    data: Option<Py<PyAny>>,
+}
+
+/// What a filter may do inside a callback.
+#[pyclass(frozen)]
+pub struct FilterContext(AtomicPtr<BatchCx<'static, 'static>>);
+
+impl FilterContext {
+    fn with<T>(&self, act: impl FnOnce(&mut BatchCx<'_, '_>) -> T) -> PyResult<T> {
+        let at = self.0.load(Relaxed);
+        if at.is_null() {
+            let why = "the context belongs to the callback it was given to, which has returned";
+            return Err(PyRuntimeError::new_err(why));
+        }
+        // SAFETY: set by `Bridge::call` to what its caller lends it, and taken back before that
+        // ends; the interpreter's lock is held, so nobody else is here.
+        Ok(act(unsafe { &mut *at }))
+    }
+}
+
+#[pymethods]
+impl FilterContext {
+    /// Nanoseconds since the run's origin: of the wall, or virtual.
+    fn now(&self) -> PyResult<u64> {
+        self.with(|host| host.cx.now())
+    }
+
+    /// Calls the filter's `timer` with this token at that time.
+    fn timer(&self, at_ns: u64, token: u64) -> PyResult<()> {
+        self.with(|host| host.cx.timer(at_ns, token))
+    }
+
+    /// Lets an I/O that was answered DEFER go on to the next layer.
+    fn resume(&self, io: u32) -> PyResult<()> {
+        held(self.with(|host| host.resume(io))?, io)
+    }
+
+    /// Ends an I/O that was answered DEFER: 0, or the errno of its failure.
+    #[pyo3(signature = (io, status=0))]
+    fn finish(&self, io: u32, status: i32) -> PyResult<()> {
+        held(self.with(|host| host.finish(io, status))?, io)
+    }
+
+    /// Forks an I/O of `parent`, or with None one that nobody waits for. `data` fills the buffer
+    /// of a write. Gives its number, or None where more are open than the filter declared.
+    #[pyo3(signature = (parent, op, offset_bytes, length_bytes, *, data=None, flags=0, tag=0))]
+    fn child(
+        &self,
+        parent: Option<u32>,
+        op: &str,
+        offset_bytes: u64,
+        length_bytes: u64,
+        data: Option<&[u8]>,
+        flags: u32,
+        tag: u64,
+    ) -> PyResult<Option<u32>> {
+        let op = Op::from_name(op)
+            .ok_or_else(|| PyValueError::new_err(format!("op: expected an operation, got {op}")))?;
+        let wanted = Child { op, offset_bytes, length_bytes, flags, data: ChildData::Own, tag };
+        self.with(|host| {
+            let id = match parent {
+                Some(parent) => host.child(parent, wanted),
+                None => host.background(wanted),
+            }?;
+            if let Some(data) = data {
+                let to = host.cx.data_mut(id);
+                let bytes = data.len().min(to.len());
+                to[..bytes].copy_from_slice(&data[..bytes]);
+            }
+            Some(id)
+        })
+    }
+
+    /// Counts blocks looked up and found in a cache, in the I/O's row.
+    fn count_blocks(&self, io: u32, blocks: u32, hits: u32) -> PyResult<()> {
+        self.with(|host| {
+            if host.cx.has(io) {
+                host.cx.count_blocks(io, blocks, hits.min(blocks));
+            }
+        })
+    }
+
+    /// A row of the run's events: a word, and a JSON object.
+    #[pyo3(signature = (kind, detail_json="{}"))]
+    fn event(&self, kind: &str, detail_json: &str) -> PyResult<()> {
+        self.with(|host| host.cx.event(word(kind), detail(detail_json)))
+    }
+}
+
+fn held(held: bool, io: u32) -> PyResult<()> {
+    let why = || PyValueError::new_err(format!("the filter does not hold I/O {io}"));
+    if held { Ok(()) } else { Err(why()) }
+}
+
+/// A filter's instance in Python.
+struct Bridge {
+    object: Py<PyAny>,
+}
+
+impl Bridge {
+    /// Calls a method with a context; what it raises becomes an event, and None.
+    fn call<T>(
+        &self,
+        host: &mut BatchCx<'_, '_>,
+        method: &str,
+        call: impl for<'py> FnOnce(
+            Python<'py>,
+            &Bound<'py, PyAny>,
+            &Bound<'py, FilterContext>,
+        ) -> PyResult<T>,
+    ) -> Option<T> {
+        Python::attach(|py| {
+            let lent = std::ptr::from_mut(host).cast::<BatchCx<'static, 'static>>();
+            let context = Bound::new(py, FilterContext(AtomicPtr::new(lent)));
+            let outcome = context.and_then(|context| {
+                let out = self
+                    .object
+                    .bind(py)
+                    .getattr(method)
+                    .and_then(|bound| call(py, &bound, &context));
+                context.get().0.store(std::ptr::null_mut(), Relaxed);
+                out
+            });
+            outcome.map_err(|error| tell(py, host, method, &error)).ok()
+        })
+    }
+}
+
+/// The traceback of what was raised, as an event.
+fn tell(py: Python<'_>, host: &mut BatchCx<'_, '_>, method: &str, error: &PyErr) {
+    let trace = error.traceback(py).and_then(|trace| trace.format().ok()).unwrap_or_default();
+    let told = serde_json::json!({
+        "callback": method, "error": error.to_string(), "traceback": trace,
+    });
+    host.cx.event("error", told.to_string());
+}
+
+fn shown(py: Python<'_>, host: &mut BatchCx<'_, '_>, id: IoId) -> PyResult<FilterIo> {
+    let io = host.cx.io(id).clone();
+    let data = if host.cx.data_mode() == DataMode::Bytes && io.op.has_data() {
+        let writable = io.op != Op::Write || host.cx.is_own_buffer(id);
+        let bytes = host.cx.data(id);
+        let mode = if writable { ffi::PyBUF_WRITE } else { ffi::PyBUF_READ };
+        // SAFETY: the slot's bytes lie in a map that lives as long as the pipeline; the view is
+        // released when the callback has returned.
+        let view = unsafe {
+            let at = bytes.as_ptr().cast_mut().cast::<c_char>();
+            let view = ffi::PyMemoryView_FromMemory(at, bytes.len() as ffi::Py_ssize_t, mode);
+            Bound::from_owned_ptr_or_err(py, view)?
+        };
+        Some(view.unbind())
+    } else {
+        None
+    };
+    Ok(FilterIo {
+        id,
+        op: io.op.name(),
+        offset_bytes: io.offset_bytes,
+        length_bytes: io.length_bytes,
+        flags: io.flags,
+        seq: io.seq,
+        tag: io.tag,
+        status: io.status,
+        disk: io.disk,
+        parent: (io.parent != NONE).then_some(io.parent),
+        data,
+    })
+}
+
+fn all<'py>(
+    py: Python<'py>,
+    context: &Bound<'_, FilterContext>,
+    ios: &[IoId],
+) -> PyResult<Vec<Bound<'py, FilterIo>>> {
+    let one = |id: &IoId| Bound::new(py, context.get().with(|host| shown(py, host, *id))??);
+    ios.iter().map(one).collect()
+}
+
+/// A view that is kept beyond its callback must not read what became of the slot.
+fn release(py: Python<'_>, ios: &[Bound<'_, FilterIo>]) {
+    for io in ios {
+        if let Some(view) = &io.get().data {
+            let _ = view.call_method0(py, "release");
+        }
+    }
+}
+
+fn down(answer: i64) -> Answer {
+    match answer {
+        PASS => Answer::Pass,
+        COMPLETE => Answer::Complete,
+        DEFER => Answer::Defer,
+        errno => Answer::Fail(i32::try_from(errno).ok().filter(|e| *e > 0).unwrap_or(EIO)),
+    }
+}
+
+fn up(answer: i64) -> Up {
+    match down(answer) {
+        Answer::Pass | Answer::Complete => Up::Pass,
+        Answer::Defer => Up::Defer,
+        Answer::Fail(status) => Up::Fail(status),
+    }
+}
+
+impl Target for Bridge {
+    fn open(&mut self, slots: usize) {
+        // What it raises shows at the first batch, which has events.
+        let _ = Python::attach(|py| self.object.call_method1(py, "open", (slots,)));
+    }
+
+    fn batch(&mut self, host: &mut BatchCx<'_, '_>, going: &[IoId], back: &[IoId]) -> Answers {
+        let answers = self.call(host, "batch", |py, method, context| {
+            let (first, second) = (all(py, context, going)?, all(py, context, back)?);
+            let (lists, views) = ((first.clone(), second.clone()), [&first, &second]);
+            let out = method.call1((context, lists.0, lists.1));
+            views.iter().for_each(|ios| release(py, ios));
+            out?.extract::<(Vec<i64>, Vec<i64>)>()
+        });
+        let (first, second) = answers.unwrap_or_default();
+        Answers {
+            down: first.into_iter().map(down).collect(),
+            up: second.into_iter().map(up).collect(),
+        }
+    }
+
+    fn io_abort(&mut self, host: &mut BatchCx<'_, '_>, io: IoId) {
+        self.call(host, "io_abort", |py, method, context| {
+            method.call1((context, &all(py, context, &[io])?[0])).map(drop)
+        });
+    }
+
+    fn child_complete(&mut self, host: &mut BatchCx<'_, '_>, child: IoId) {
+        self.call(host, "child_complete", |py, method, context| {
+            let ios = all(py, context, &[child])?;
+            let out = method.call1((context, &ios[0])).map(drop);
+            release(py, &ios);
+            out
+        });
+    }
+
+    fn timer(&mut self, host: &mut BatchCx<'_, '_>, token: u64) {
+        self.call(host, "timer", |_, method, context| method.call1((context, token)).map(drop));
+    }
+
+    fn close(&mut self, host: &mut BatchCx<'_, '_>) {
+        self.call(host, "close", |_, method, context| method.call1((context,)).map(drop));
+    }
+
+    fn lifecycle(
+        &mut self,
+        host: &mut BatchCx<'_, '_>,
+        event: Lifecycle<'_>,
+    ) -> Result<(), Status> {
+        let status = match event {
+            Lifecycle::Message(bytes) => self
+                .call(host, "message", |_, method, cx| method.call1((cx, bytes))?.extract::<i32>()),
+            Lifecycle::Resize(bytes) => self
+                .call(host, "resize", |_, method, cx| method.call1((cx, bytes))?.extract::<i32>()),
+            other => {
+                let (method, text) = named(other);
+                self.call(host, method, |_, method, cx| {
+                    text.map_or_else(|| method.call1((cx,)), |text| method.call1((cx, text)))?
+                        .extract::<i32>()
+                })
+            }
+        };
+        match status {
+            Some(0) => Ok(()),
+            Some(status) => Err(status),
+            None => Err(EIO),
+        }
+    }
+
+    fn gauges(&self, out: &mut Vec<(&'static str, i64)>) {
+        let told = Python::attach(|py| {
+            let told = self.object.call_method0(py, "gauges")?;
+            told.extract::<std::collections::BTreeMap<String, i64>>(py)
+        });
+        out.extend(told.unwrap_or_default().iter().map(|(name, value)| (word(name), *value)));
+    }
+}
+
+fn named(event: Lifecycle<'_>) -> (&'static str, Option<String>) {
+    match event {
+        Lifecycle::Stun => ("stun", None),
+        Lifecycle::Unstun => ("unstun", None),
+        Lifecycle::Consolidate => ("consolidate", None),
+        Lifecycle::Snapshot(name) => ("snapshot", Some(name.to_owned())),
+        Lifecycle::Clone(name) => ("clone", Some(name.to_owned())),
+        Lifecycle::Migrate(to) => ("migrate", Some(to.to_owned())),
+        Lifecycle::Configure(params) => ("configure", Some(params.to_string())),
+        Lifecycle::Message(_) | Lifecycle::Resize(_) => ("message", None),
+    }
+}
+
+/// The instance and what it says of itself, or every fault.
+type Made = Result<(Py<PyAny>, String), Vec<ParamError>>;
+
+/// `vaio_bench.filters.make`: `(instance, JSON of About)`, or faults.
+fn build(place: &str, params: &serde_json::Value, setting: &Setting) -> Described {
+    let told = serde_json::json!({
+        "disk": setting.disk, "disk_index": setting.disk_index, "disks": setting.disks,
+        "seed": setting.seed,
+    });
+    let wrong = |message: String| vec![ParamError::new("use", message)];
+    let made = Python::attach(|py| -> PyResult<Made> {
+        let make = py.import("vaio_bench.filters")?.getattr("make")?;
+        let made = make.call1((place, params.to_string(), told.to_string()))?;
+        let (object, about, faults): (Py<PyAny>, String, Vec<(String, String)>) = made.extract()?;
+        if faults.is_empty() {
+            return Ok(Ok((object, about)));
+        }
+        let faults = faults.into_iter().map(|(path, message)| ParamError::new(path, message));
+        Ok(Err(faults.collect()))
+    });
+    let (object, about) = made.map_err(|e| wrong(format!("py:{place}: {e}")))??;
+    let about: About = serde_json::from_str(&about)
+        .map_err(|e| wrong(format!("py:{place}: what it says of itself: {e}")))?;
+    let record = black_box::record(setting.layer, setting.disk_index);
+    Ok((Box::new(Batched::new(Box::new(Bridge { object }), record)), about))
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    foreign::set_python(build);
+    module.add_class::<FilterIo>()?;
+    module.add_class::<FilterContext>()
+}

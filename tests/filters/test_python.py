@@ -1,0 +1,235 @@
+"""Filters in Python, from the policy to the bytes on the target."""
+
+from __future__ import annotations
+
+import errno
+import json
+import random
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import polars as pl
+import pytest
+from filters.conftest import Io, Replayed
+
+import vaio_bench as vb
+from vaio_bench.errors import WorkError
+from vaio_bench.spec import PolicyError, load_policy, parse_policy
+
+SOURCE = '''
+    import errno
+    import os
+    from vaio_bench.filters import COMPLETE, DEFER, PASS, Filter, Parameters, Properties, fail
+
+    class Xor(Filter):
+        """Keeps every byte XORed with a key."""
+
+        filter_class = "encryption"
+        properties = Properties(may_defer=True, needs_data=True, children_per_io=1)
+
+        class Parameters(Parameters):
+            key: int
+
+        def io_start(self, cx, io):
+            if io.op not in ("write", "write_zeroes"):
+                return PASS
+            data = bytes(io.data) if io.op == "write" else bytes(io.length_bytes)
+            table = bytes(i ^ self.parameters.key for i in range(256))
+            child = cx.child(io.id, "write", io.offset_bytes, io.length_bytes,
+                             data=data.translate(table), flags=io.flags & 1)
+            return DEFER if child is not None else fail(errno.ENOMEM)
+
+        def io_complete(self, cx, io):
+            if io.op == "read" and io.status == 0:
+                table = bytes(i ^ self.parameters.key for i in range(256))
+                io.data[:] = bytes(io.data).translate(table)
+            return PASS
+
+    class Raises(Filter):
+        """Raises at one I/O."""
+
+        def io_start(self, cx, io):
+            if io.seq == 19:
+                raise RuntimeError("no more")
+            return PASS
+
+    class Batches(Filter):
+        """Tells how many I/Os it was shown at a time."""
+
+        most = 0
+
+        def start_batch(self, cx, ios):
+            self.most = max(self.most, len(ios))
+            return [PASS] * len(ios)
+
+        def gauges(self):
+            return {"most": self.most}
+
+    class Keeps(Filter):
+        """Looks at the bytes of an I/O that is over."""
+
+        properties = Properties(transparent=True, needs_data=True)
+        kept = None
+
+        def io_start(self, cx, io):
+            kept, self.kept = self.kept, io.data
+            if kept is not None:
+                kept[0]
+            return PASS
+
+    class Scribbles(Filter):
+        """Changes the bytes of a write from above."""
+
+        properties = Properties(transparent=True, needs_data=True)
+
+        def io_start(self, cx, io):
+            io.data[0] = 1
+            return PASS
+
+    class Aborts(Filter):
+        """Takes the process with it."""
+
+        def io_start(self, cx, io):
+            if io.seq == 19:
+                os.abort()
+            return PASS
+
+    class NoFilter:
+        pass
+'''
+
+
+@pytest.fixture(autouse=True)
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the filters of `SOURCE` importable as `mine`, in child processes too."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "mine.py").write_text(textwrap.dedent(SOURCE))
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+@pytest.fixture
+def writes() -> list[Io]:
+    rng = random.Random(2)
+    return [(i * 1000, "write", 4096 * rng.randrange(256), 4096) for i in range(60)]
+
+
+def events_of(done: Replayed) -> pl.DataFrame:
+    return vb.open_run(done.summary["run"]).events()
+
+
+def test_one_that_changes_data_is_right_on_both_clocks_and_repeats(
+    tmp_path: Path,
+    write_trace: Callable[[Sequence[Io]], Path],
+    replay: Callable[..., Replayed],
+    mixed_ios: list[Io],
+) -> None:
+    trace = write_trace(mixed_ios[:1000])
+    policy = 'use = "py:mine:Xor"\nkey = 90'
+    first, second = (replay(trace, policy, depth=16) for _ in range(2))
+    assert first.summary["verified"] is True
+    assert first.summary["errors"] == 0
+    assert first.rows.drop("policy").equals(second.rows.drop("policy"))
+    wall = {"clock": "wall", "backend": "psync", "depth": 16}
+    keyed, plain = tmp_path / "keyed.img", tmp_path / "plain.img"
+    assert replay(trace, policy, keyed, **wall).summary["verified"] is True
+    replay(trace, None, plain, **wall)
+    _, _, offset, length = next(io for io in reversed(mixed_ios[:1000]) if io[1] == "write")
+    ours = keyed.read_bytes()[offset : offset + length]
+    theirs = plain.read_bytes()[offset : offset + length]
+    assert bytes(byte ^ 90 for byte in ours) == theirs
+
+
+def test_a_run_with_one_is_labelled(
+    tmp_path: Path,
+    write_trace: Callable[[Sequence[Io]], Path],
+    replay: Callable[..., Replayed],
+    writes: list[Io],
+) -> None:
+    done = replay(write_trace(writes), 'use = "py:mine:Batches"', depth=8)
+    manifest = vb.open_run(done.summary["run"]).manifest
+    [policy] = manifest["policies"].values()
+    assert policy["filters"][0]["make"] == "python"
+    assert "python-filter" in [warning["code"] for warning in manifest["warnings"]]
+
+
+def test_ios_come_in_batches(
+    write_trace: Callable[[Sequence[Io]], Path],
+    replay: Callable[..., Replayed],
+    writes: list[Io],
+) -> None:
+    done = replay(write_trace(writes), 'use = "py:mine:Batches"', depth=8)
+    run = vb.open_run(done.summary["run"])
+    most = run.gauges(run.policies[0], 0).filter(pl.col("gauge") == "most").collect()
+    assert most["value"].max() == 8
+
+
+def test_what_is_raised_fails_that_io_and_is_told(
+    write_trace: Callable[[Sequence[Io]], Path],
+    replay: Callable[..., Replayed],
+    writes: list[Io],
+) -> None:
+    done = replay(write_trace(writes), 'use = "py:mine:Raises"', depth=8, verify=False)
+    failed = done.rows.filter(pl.col("status") != 0)
+    assert failed["seq"].to_list() == [19]
+    assert failed["status"].to_list() == [errno.EIO]
+    [detail] = events_of(done).filter(kind="error")["detail"]
+    told = json.loads(detail)
+    assert told["io"] == 19
+    assert told["error"] == "RuntimeError: no more"
+    assert "mine.py" in told["traceback"]
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("Keeps", "released memoryview"), ("Scribbles", "cannot modify read-only")]
+)
+def test_bytes_belong_to_their_callback_and_a_write_s_to_the_layers_above(
+    write_trace: Callable[[Sequence[Io]], Path],
+    replay: Callable[..., Replayed],
+    writes: list[Io],
+    name: str,
+    why: str,
+) -> None:
+    done = replay(write_trace(writes), f'use = "py:mine:{name}"', verify=False)
+    told = [
+        json.loads(detail)["error"] for detail in events_of(done).filter(kind="error")["detail"]
+    ]
+    assert told
+    assert all(why in error for error in told)
+
+
+def test_a_crash_is_named(
+    write_trace: Callable[[Sequence[Io]], Path],
+    replay: Callable[..., Replayed],
+    writes: list[Io],
+) -> None:
+    with pytest.raises(WorkError, match=r'"py:mine:Aborts" crashed \(SIGABRT\) in batch of I/O 19'):
+        replay(write_trace(writes), 'use = "py:mine:Aborts"')
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ('use = "py:nowhere:Filter"', "filter[0].use: py:nowhere:Filter: ModuleNotFoundError"),
+        (
+            'use = "py:mine:NoFilter"',
+            "filter[0].use: py:mine:NoFilter: TypeError: expected a class",
+        ),
+        ('use = "py:mine"', 'filter[0].use: expected "py:MODULE:CLASS", got "py:mine"'),
+        ('use = "py:mine:Xor"', "filter[0].key: missing"),
+        ('use = "py:mine:Xor"\nkey = 1\nkez = 2', "filter[0].kez: unknown key"),
+        ('use = "py:mine:Xor"\nkey = "x"', "filter[0].key: input should be a valid integer"),
+    ],
+)
+def test_faults_are_those_of_the_policy(table: str, expected: str) -> None:
+    with pytest.raises(PolicyError) as raised:
+        parse_policy(f"[[filter]]\n{table}\n", "p.toml")
+    [fault] = raised.value.faults
+    assert fault.startswith(f"p.toml: {expected}")
+
+
+def test_its_class_counts_in_the_framework_s_rules(tmp_path: Path) -> None:
+    file = tmp_path / "p.toml"
+    file.write_text('[[filter]]\nuse = "py:mine:Xor"\nkey = 1\n')
+    assert load_policy(file).filters[0].filter_class == "encryption"

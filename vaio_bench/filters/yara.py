@@ -1,0 +1,165 @@
+"""`yara`: an inspection filter, as an antivirus filter would be, on the YARA-X engine."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections import deque
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from vaio_bench.filters import (
+    PASS,
+    Answer,
+    Context,
+    Filter,
+    Io,
+    Parameters,
+    Properties,
+    Setting,
+    fail,
+)
+
+EICAR_RULES = Path(__file__).resolve().parent / "rules" / "eicar.yar"
+
+
+class YaraParameters(Parameters):
+    """The keys of `yara` in a policy."""
+
+    rules: Path = EICAR_RULES
+    action: Literal["allow", "block", "alert"] = "alert"
+    window: int = Field(default=4096, ge=0, le=1 << 20)
+    recent: int = Field(default=64, ge=0, le=4096)
+
+
+class _Piece(NamedTuple):
+    """A write that passed, as far as a match may reach into it."""
+
+    start: int
+    end: int
+    head: bytes
+    tail: bytes
+
+
+class Yara(Filter):
+    """Scans what the guest writes for patterns, and blocks or reports what matches.
+
+    An inspection filter, as an antivirus product on this interface would be.
+
+    A match may span I/Os: before the bytes of a write it sees the end of a recent write that
+    stops where this one starts, and behind them the beginning of one that starts where it stops,
+    `window` bytes of each.
+
+    ## Parameters
+    - `rules`: a file of YARA rules. By default the EICAR test string alone.
+    - `action`: `alert` (default) passes the write and tells of the match in the run's events,
+      `block` fails the write with EIO and tells of it, `allow` only counts.
+    - `window`: bytes of a neighbouring write that are scanned along, 4096 by default.
+    - `recent`: how many writes are remembered for that, 64 by default.
+
+    ## Example
+    ```toml
+    [[filter]]
+    use = "yara"
+    rules = "rules.yar"
+    action = "block"
+    ```
+
+    ## Class and properties
+    Class inspection. Transparent; it fails writes with `action = "block"`. It needs the bytes.
+    Gauges: `scanned_bytes`, `matched_writes`, `blocked_writes`.
+
+    ## Unsuitable for
+    Judging what an inspection product costs: this is Python around a fast engine, and the run says
+    so. Files that are not contiguous on the disk, or written out of order beyond the window: it
+    knows blocks, not files. YARA modules that parse a whole file (`pe`, `elf`) see parts of one.
+
+    ## Source
+    YARA-X (VirusTotal), https://virustotal.github.io/yara-x; the EICAR test file,
+    https://www.eicar.org.
+    """
+
+    filter_class = "inspection"
+    properties = Properties(transparent=True, needs_data=True)
+    Parameters = YaraParameters
+
+    def __init__(self, parameters: YaraParameters, setting: Setting) -> None:
+        """Compiles the rules.
+
+        Raises:
+            ValueError: they cannot be read or compiled, or yara-x is not installed.
+        """
+        super().__init__(parameters, setting)
+        try:
+            import yara_x
+        except ImportError:
+            raise ValueError("needs the yara-x package: pip install 'vaio-bench[yara]'") from None
+        try:
+            source = parameters.rules.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"rules: {parameters.rules}: {error}") from error
+        try:
+            self._rules = yara_x.compile(source)
+        except yara_x.CompileError as error:
+            first = " ".join(str(error).split())
+            raise ValueError(f"rules: {parameters.rules}: {first}") from error
+        self._pieces: deque[_Piece] = deque(maxlen=parameters.recent)
+        self._counts = {"scanned_bytes": 0, "matched_writes": 0, "blocked_writes": 0}
+
+    def open(self, slots: int) -> None:
+        """Forgets what the prefill wrote; a scanner belongs to the thread that makes it."""
+        import yara_x
+
+        self._scanner = yara_x.Scanner(self._rules)
+        self._pieces.clear()
+        self._counts = dict.fromkeys(self._counts, 0)
+
+    def io_start(self, cx: Context, io: Io) -> Answer:
+        """Scans a write; forgets what another I/O overwrites."""
+        if io.op == "write" and io.data is not None:
+            return self._write(cx, io, bytes(io.data))
+        if io.op in ("write_zeroes", "discard"):
+            self._forget(io.offset_bytes, io.offset_bytes + io.length_bytes)
+        return PASS
+
+    def gauges(self) -> dict[str, int]:
+        """What was scanned and found."""
+        return dict(self._counts)
+
+    def _write(self, cx: Context, io: Io, data: bytes) -> Answer:
+        start, end = io.offset_bytes, io.offset_bytes + len(data)
+        self._forget(start, end)
+        before = next((p.tail for p in reversed(self._pieces) if p.end == start), b"")
+        behind = next((p.head for p in reversed(self._pieces) if p.start == end), b"")
+        self._counts["scanned_bytes"] += len(data)
+        action, window = self.parameters.action, self.parameters.window
+        matched = self._matches(before, data, behind)
+        if matched:
+            self._counts["matched_writes"] += 1
+            if action != "allow":
+                place = {"action": action, "io": io.seq, "offset_bytes": start}
+                cx.event("match", json.dumps({"rules": matched, **place}))
+            if action == "block":
+                self._counts["blocked_writes"] += 1
+                return fail(errno.EIO)
+        if window and self.parameters.recent:
+            self._pieces.append(_Piece(start, end, data[:window], data[-window:]))
+        return PASS
+
+    def _matches(self, before: bytes, data: bytes, behind: bytes) -> list[str]:
+        """Rules that match with at least a byte of this write; those of a condition alone too."""
+        found = []
+        low, high = len(before), len(before) + len(data)
+        for rule in self._scanner.scan(before + data + behind).matching_rules:
+            spans: list[Any] = [match for pattern in rule.patterns for match in pattern.matches]
+            touching = [m for m in spans if m.offset < high and m.offset + m.length > low]
+            if touching or not spans:
+                found.append(rule.identifier)
+        return found
+
+    def _forget(self, start: int, end: int) -> None:
+        if any(piece.start < end and start < piece.end for piece in self._pieces):
+            kept = [p for p in self._pieces if p.end <= start or end <= p.start]
+            self._pieces = deque(kept, maxlen=self._pieces.maxlen)
