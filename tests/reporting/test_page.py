@@ -3,11 +3,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from run_folder import POLICIES, Policy, make_run, write_result
 
 import vaio_bench
+from tests.eviction.traces import write_requests
 from vaio_bench.analyses.rounds import round_figures
 from vaio_bench.errors import InputError
 from vaio_bench.reporting import run_part
@@ -170,3 +172,19 @@ def test_a_long_timeline_is_thinned_and_keeps_its_sums(tmp_path: Path) -> None:
     assert table["iops"].sum() * seconds == pytest.approx(whole.height)
     latency = (whole["complete_ns"] - whole["submit_ns"]).max()
     assert table["latency_p99_ns"].max() <= latency
+
+
+def test_a_study_of_caches_is_drawn_with_its_advice(tmp_path: Path) -> None:
+    trace = tmp_path / "t.parquet"
+    blocks = (np.random.default_rng(1).random(4_000) ** 3 * 900).astype(np.int64)
+    write_requests(trace, blocks, blocks % 3 == 0)
+    study = vaio_bench.cache(
+        trace, policies=["lru", "arc"], sizes=["10%"], curve=True, write_policy="back"
+    )
+    run = make_run(tmp_path / "run", rounds=1, ios=100, policies={"direct": Policy()})
+    write_result(run, "cache", study.to_dict())
+    vaio_bench.report(run, tmp_path / "r.html")
+    html = (tmp_path / "r.html").read_text()
+    assert study.document["recommendation"]["reason"] in html.replace("\N{NO-BREAK SPACE}", " ")
+    for title in ("Miss ratio by cache size", "Working set over time", "age of the oldest dirty"):
+        assert title in html
