@@ -88,3 +88,32 @@ def test_a_real_file_gives_back_what_was_written(
     )
     assert found.summary["verified"] is True
     assert found.summary["errors"] == 0
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        'write_policy = "back"',
+        'write_policy = "back"\ndirty_max = "32KiB"\ndestage_after = "0s"',
+        'write_policy = "around"\nread_ahead = "64KiB"',
+        "dedup = true",
+    ],
+)
+@pytest.mark.parametrize("is_file", [False, True])
+def test_every_way_of_writing_gives_back_what_was_written(
+    write_trace: Callable[..., Path],
+    replay: Callable[..., Any],
+    mixed_ios: list[Any],
+    tmp_path: Path,
+    keys: str,
+    is_file: bool,
+) -> None:
+    # The sweep at the end reads the disk: after a clean stop nothing is held back.
+    found = replay(
+        write_trace(mixed_ios),
+        f'use = "cache"\ncapacity = "512KiB"\n{keys}',
+        target=tmp_path / "disk.img" if is_file else None,
+        depth=32,
+    )
+    assert found.summary["verified"] is True
+    assert found.summary["errors"] == 0
