@@ -27,6 +27,8 @@ use crate::error::{Error, Result};
 
 mod images;
 mod segment;
+#[cfg(test)]
+mod tests;
 
 pub use images::Images;
 use segment::good_entry_after;

@@ -1,0 +1,146 @@
+//! A store on disk: what recovery gives is what was appended, with retention and after crashes.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::*;
+use crate::cdp::entry::{Batch, Change, Record};
+use crate::cdp::recovery::{Wanted, offer, recover};
+
+const DISK: usize = 1 << 16;
+
+fn hello(retention_bytes: u64) -> Hello {
+    Hello {
+        version: 1,
+        run: "a run".into(),
+        disks: vec!["disk".into()],
+        disk_bytes: vec![DISK as u64],
+        acked_no: 0,
+        fresh: false,
+        first: false,
+        continuous: false,
+        early: false,
+        retention_ns: 0,
+        retention_bytes,
+    }
+}
+
+/// Appends `rounds` batches with a point after each; the states by point.
+fn fill(store: &mut Store, image: &mut [u8], from: u64, rounds: u64) -> BTreeMap<u64, Vec<u8>> {
+    let mut states = BTreeMap::new();
+    for id in from..from + rounds {
+        let mut batch = Batch::default();
+        for i in 0..5 {
+            let offset = ((id * 7919 + i * 104_729) % (DISK as u64 - 4096)) as usize;
+            let data = vec![(id * 5 + i) as u8 | 1; 1 + (id as usize * 37 + i as usize) % 4000];
+            let change = if i == 4 { Change::Zero } else { Change::Write };
+            let range = &mut image[offset..offset + data.len()];
+            if change == Change::Write {
+                range.copy_from_slice(&data)
+            } else {
+                range.fill(0)
+            }
+            batch.push(&Record {
+                change,
+                disk: 0,
+                offset_bytes: offset as u64,
+                length_bytes: data.len() as u64,
+                time_ns: id * 1000 + i,
+                data: if change == Change::Write { &data } else { &[] },
+            });
+        }
+        let no = store.received_no() + 1;
+        store.append(&Arc::new(batch.close(no, Vec::new())), 0).unwrap();
+        let point = Kind::Point { id, cut_ns: id * 1000 + 500, after_no: no };
+        store.append(&Arc::new(Entry::mark(no + 1, point, id * 1000 + 500)), 0).unwrap();
+        store.sync(0).unwrap();
+        states.insert(id, image.to_vec());
+    }
+    states
+}
+
+fn check(dir: &Path, states: &BTreeMap<u64, Vec<u8>>) -> usize {
+    let points = offer(dir).unwrap().points;
+    let out = dir.parent().unwrap().join("out.img");
+    for point in &points {
+        recover(dir, Wanted::Point(point.id), &out).unwrap();
+        assert!(std::fs::read(&out).unwrap() == states[&point.id], "point {}", point.id);
+    }
+    points.len()
+}
+
+#[test]
+fn every_kept_point_is_its_state_with_retention_and_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("store");
+    let mut image = vec![0; DISK];
+    let mut store = Store::open(&dir, 0, 20_000).unwrap();
+    store.claim(&hello(100_000)).unwrap();
+    let mut states = fill(&mut store, &mut image, 1, 60);
+    assert!(store.journal_bytes() < 200_000);
+    let kept = check(&dir, &states);
+    assert!((5..60).contains(&kept), "{kept}");
+    assert_eq!(offer(&dir).unwrap().points.last().unwrap().id, 60);
+    drop(store);
+    let mut store = Store::open(&dir, 0, 20_000).unwrap();
+    store.claim(&hello(100_000)).unwrap();
+    assert_eq!(store.received_no(), 120);
+    states.extend(fill(&mut store, &mut image, 61, 20));
+    assert!(check(&dir, &states) >= 5);
+    let error = Store::open(&dir, 0, 20_000).err().unwrap();
+    assert!(error.to_string().contains("in use"), "{error}");
+    let other = Hello { run: "another".into(), ..hello(0) };
+    assert!(store.claim(&other).unwrap_err().to_string().contains("holds the replica of run"));
+}
+
+#[test]
+fn a_torn_end_is_cut_off_wherever_it_was_torn() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("store");
+    let mut image = vec![0; DISK];
+    let mut store = Store::open(&dir, 0, SEGMENT_BYTES).unwrap();
+    store.claim(&hello(0)).unwrap();
+    let states = fill(&mut store, &mut image, 1, 4);
+    drop(store);
+    let path = segment_path(&dir, 1);
+    let whole = std::fs::read(&path).unwrap();
+    for cut in (0..whole.len()).step_by(997) {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let store = Store::open(&dir, 0, SEGMENT_BYTES).unwrap();
+        drop(store);
+        let offered = offer(&dir).unwrap();
+        assert!(offered.damage.is_none(), "{cut}");
+        check(&dir, &states);
+    }
+    // Damage with good entries after it is no torn end: appending would hide it.
+    let mut damaged = whole;
+    damaged[100] ^= 1;
+    std::fs::write(&path, &damaged).unwrap();
+    let error = Store::open(&dir, 0, SEGMENT_BYTES).err().unwrap().to_string();
+    assert!(error.contains("checksum") && error.contains("byte 0"), "{error}");
+}
+
+#[test]
+fn a_full_store_keeps_what_it_confirmed() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("store");
+    let mut store = Store::open(&dir, 30_000, SEGMENT_BYTES).unwrap();
+    store.claim(&hello(0)).unwrap();
+    let states = fill(&mut store, &mut vec![0; DISK], 1, 2);
+    let mut batch = Batch::default();
+    let data = vec![1; 40_000];
+    let record = Record {
+        change: Change::Write,
+        disk: 0,
+        offset_bytes: 0,
+        length_bytes: 40_000,
+        time_ns: 9000,
+        data: &data,
+    };
+    batch.push(&record);
+    store.append(&Arc::new(batch.close(5, Vec::new())), 0).unwrap();
+    assert!(matches!(store.sync(0), Err(Refusal::Full)));
+    assert_eq!(store.received_no(), 4);
+    assert_eq!(check(&dir, &states), 2);
+}
