@@ -51,6 +51,9 @@ class TraceReader:
     def next_batch(self) -> Batch | None: ...
     def report(self) -> str: ...
 
+# laws.rs
+def certify(use: str, params_json: str, seed: int) -> str: ...
+
 # planner.rs
 def plan_rpo(
     reader: RecordBatchReader,

@@ -20,6 +20,7 @@ VERBS: tuple[str, ...] = (
     "compare",
     "sweep",
     "fidelity",
+    "certify",
     "rpo",
     "cache",
     "site",

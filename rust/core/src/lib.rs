@@ -17,6 +17,7 @@ pub mod formats;
 pub mod gauges;
 pub mod int_map;
 pub mod io;
+pub mod laws;
 pub mod payload;
 pub mod pipeline;
 pub mod planner;

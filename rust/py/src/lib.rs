@@ -7,6 +7,7 @@ mod catalogue;
 mod errors;
 mod foreign;
 mod import;
+mod laws;
 mod planner;
 mod profile;
 mod python_filter;
@@ -24,6 +25,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(catalogue::is_server, module)?)?;
     foreign::register(module)?;
     python_filter::register(module)?;
+    module.add_function(wrap_pyfunction!(laws::certify, module)?)?;
     import::register(module)?;
     module.add_function(wrap_pyfunction!(profile::profile_trace, module)?)?;
     module.add_function(wrap_pyfunction!(planner::plan_rpo, module)?)?;

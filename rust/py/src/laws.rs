@@ -1,0 +1,38 @@
+//! `certify`: the laws that a filter, or an NBD server, keeps or breaks.
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use serde_json::Value;
+use vaio_bench_core::backends::nbd::Uri;
+use vaio_bench_core::error::{Error, Result};
+use vaio_bench_core::filters::{Filter, Properties, find};
+use vaio_bench_core::laws;
+
+use crate::errors::to_py;
+
+/// JSON: `[{law, says, outcome, detail}]` of a filter by name or a server by URI.
+#[pyfunction]
+#[pyo3(signature = (r#use, params_json, seed))]
+pub fn certify(py: Python<'_>, r#use: &str, params_json: &str, seed: u64) -> PyResult<String> {
+    let params: Value =
+        serde_json::from_str(params_json).map_err(|e| PyValueError::new_err(e.to_string()))?;
+    let findings = py.detach(|| {
+        if Uri::is_meant(r#use) {
+            return laws::certify_server(r#use, &params, seed);
+        }
+        let kind =
+            find(r#use).ok_or_else(|| Error::input(format!("no filter {use}", use = r#use)))?;
+        let setting = laws::setting(seed);
+        let build = || -> Result<(Box<dyn Filter>, Properties)> {
+            (kind.build)(&params, &setting).map_err(|faults| {
+                let told: Vec<_> =
+                    faults.iter().map(|f| format!("{}: {}", f.path, f.message)).collect();
+                Error::input(told.join("; "))
+            })
+        };
+        build()?;
+        Ok(laws::certify(&build, seed))
+    });
+    let findings = findings.map_err(|e| to_py(&e))?;
+    serde_json::to_string(&findings).map_err(|e| PyValueError::new_err(e.to_string()))
+}

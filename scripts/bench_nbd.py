@@ -1,0 +1,181 @@
+"""Our NBD client beside fio's nbd engine (libnbd) and QEMU's, each on the same nbdkit server.
+
+    python scripts/bench_nbd.py [--pairs 11] [--ios 150000] [--depth 32] [--quick] [--json]
+
+4 KiB random reads, then writes, as fast as possible on an export of nbdkit's memory plugin over a
+Unix socket, one connection a client; `qemu-img bench` walks the export in order, which memory does
+not care about. In each round every client runs once, in an order drawn anew; a ratio is ours over
+the peer's of the same round, and what counts is the median with its bootstrap interval. Our I/Os
+per second are from the run's rows, first submission to last completion; the peers' are their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from benchlib import Goal, median_interval, report, spread
+
+from vaio_bench import spec
+from vaio_bench.errors import VaioBenchError
+from vaio_bench.runner import Settings, execute
+from vaio_bench.store import open_run
+from vaio_bench.trace import SCHEMA, TraceWriter
+
+EXPORT_BYTES = 1 << 30
+LENGTH_BYTES = 4096
+TOOLS = {"nbdkit": "nbdkit", "fio": "fio", "qemu-img": "qemu-utils"}
+
+
+def run(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"bench_nbd: {command[0]} failed: {done.stderr.strip()}")
+    return done.stdout
+
+
+class Bench:
+    """One server, and the clients by name."""
+
+    def __init__(self, folder: Path, ios: int, depth: int) -> None:
+        self.folder = folder
+        self.ios = ios
+        self.depth = depth
+        self.uri = f"nbd+unix:///?socket={folder / 'bench.sock'}"
+
+    def serve(self) -> subprocess.Popen[bytes]:
+        """Starts nbdkit and writes all of its export: a hole is not read from memory."""
+        path = self.folder / "bench.sock"
+        command = ["nbdkit", "-f", "-U", str(path), "memory", str(EXPORT_BYTES)]
+        server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 20
+        while not path.exists():
+            if time.monotonic() > deadline or server.poll() is not None:
+                raise SystemExit("bench_nbd: nbdkit did not start")
+            time.sleep(0.02)
+        self._fio("write", "--bs=1m", f"--size={EXPORT_BYTES}")
+        return server
+
+    def trace(self, op: str) -> Path:
+        """Random I/Os of one kind."""
+        path = self.folder / f"{op}.parquet"
+        blocks = np.random.default_rng(1).integers(0, EXPORT_BYTES // LENGTH_BYTES, self.ios)
+        word = {
+            name: pa.DictionaryArray.from_arrays(pa.array(np.zeros(self.ios, np.int32)), [name])
+            for name in ("d", op)
+        }
+        columns = [
+            pa.array(np.arange(self.ios)), word["d"], word[op], pa.array(blocks * LENGTH_BYTES),
+            pa.array(np.full(self.ios, LENGTH_BYTES)), pa.nulls(self.ios, pa.int64()),
+            pa.array(np.zeros(self.ios, np.uint32)), pa.nulls(self.ios, pa.uint32()),
+        ]  # fmt: skip
+        with TraceWriter(path, force=True) as writer:
+            writer.write(pa.record_batch(columns, schema=SCHEMA))
+            writer.close({"source_format": "bench"})
+        return path
+
+    def ours(self, op: str) -> float:
+        """I/Os per second of a replay."""
+        policy = spec.parse_policy(f'[[filter]]\nuse = "{self.uri}"\n', "bench.toml")
+        settings = Settings(pace="asap", depth=self.depth, destroy_data=True)
+        trace = self.folder / f"{op}.parquet"
+        out = execute(trace, [policy], 1, settings, None, self.folder / "run", force=True)
+        rows = open_run(out).scan_ios().select(
+            pl.len().alias("ios"), pl.col("submit_ns").min(), pl.col("complete_ns").max()
+        )  # fmt: skip
+        found = rows.collect().row(0, named=True)
+        return float(found["ios"] / (found["complete_ns"] - found["submit_ns"]) * 1e9)
+
+    def fio(self, op: str) -> float:
+        """I/Os per second of fio's nbd engine."""
+        job = self._fio(f"rand{op}", f"--bs={LENGTH_BYTES}", f"--number_ios={self.ios}")[op]
+        return float(job["total_ios"] / job["runtime"] * 1e3)
+
+    def _fio(self, pattern: str, *more: str) -> dict[str, dict[str, float]]:
+        command = [
+            "fio", "--name=peer", "--ioengine=nbd", f"--uri={self.uri}", f"--rw={pattern}",
+            f"--iodepth={self.depth}", "--output-format=json", f"--size={EXPORT_BYTES}", *more,
+        ]  # fmt: skip
+        told = run(command, self.folder)
+        job: dict[str, dict[str, float]] = json.loads(told[told.index("{") :])["jobs"][0]
+        return job
+
+    def qemu(self, op: str) -> float:
+        """I/Os per second of `qemu-img bench`."""
+        command = [
+            "qemu-img", "bench", "-f", "raw", "-t", "none", "-c", str(self.ios), "-d",
+            str(self.depth), "-s", str(LENGTH_BYTES), *(["-w"] if op == "write" else []), self.uri,
+        ]  # fmt: skip
+        told = re.search(r"completed in ([0-9.]+) seconds", run(command, self.folder))
+        if told is None:
+            raise SystemExit("bench_nbd: qemu-img told no time")
+        return self.ios / float(told[1])
+
+
+def measure(bench: Bench, pairs: int) -> dict[str, dict[str, list[float]]]:
+    """I/Os per second by kind and client, round by round."""
+    order = random.Random(3)
+    clients = {"ours": bench.ours, "fio": bench.fio, "qemu": bench.qemu}
+    found: dict[str, dict[str, list[float]]] = {}
+    server = bench.serve()
+    try:
+        for op in ("read", "write"):
+            bench.trace(op)
+            found[op] = {name: [] for name in clients}
+            for _ in range(pairs):
+                for name in order.sample(list(clients), len(clients)):
+                    found[op][name].append(clients[name](op))
+    finally:
+        server.terminate()
+        server.wait()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=11)
+    parser.add_argument("--ios", type=int, default=150_000)
+    parser.add_argument("--depth", type=int, default=32)
+    parser.add_argument("--quick", action="store_true", help="40,000 I/Os, five rounds")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    for tool, package in TOOLS.items():
+        if shutil.which(tool) is None:
+            print(f"bench_nbd: skipped: needs {tool} (Debian package {package})")
+            sys.exit(0)
+    if args.quick:
+        args.ios, args.pairs = 40_000, 5
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            found = measure(Bench(Path(folder), args.ios, args.depth), args.pairs)
+        except VaioBenchError as error:
+            raise SystemExit(f"bench_nbd: {error}") from None
+    rows, goals = [], []
+    for op, rates in found.items():
+        for name, each in rates.items():
+            rows.append((f"{op}, {name}, kI/Os per s", spread([rate / 1e3 for rate in each])))
+        for peer in ("fio", "qemu"):
+            ratios = [a / b for a, b in zip(rates["ours"], rates[peer], strict=True)]
+            low, high = median_interval(ratios)
+            middle = statistics.median(ratios)
+            name = f"{op}, ratio to {peer}, median"
+            rows.append((name, f"{middle:.3f} [{low:.3f}, {high:.3f}]"))
+            goals.append(Goal(name, middle, 1.0, "", at_least=True))
+    settings = {"ios": args.ios, "pairs": args.pairs, "depth": args.depth}
+    report("bench_nbd", settings, rows, goals, found, as_json=args.json)
+
+
+if __name__ == "__main__":
+    main()

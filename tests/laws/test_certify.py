@@ -1,0 +1,63 @@
+"""The law suite from outside; what breaks which law is tested in rust/core/src/laws/tests.rs."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Ended, requires
+
+import vaio_bench as vb
+from vaio_bench import spec
+from vaio_bench.errors import InputError
+
+LAWS = [
+    "read_after_write", "unaligned_edges", "discard_then_zeroes", "short_io", "errors_pass_up",
+    "completion_scope", "flush_durability", "fua_durability", "crash_at_any_point", "determinism",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", spec.shipped())
+def test_every_shipped_filter_keeps_every_law(name: str) -> None:
+    found = vb.certify(name, seed=11)
+    assert not found.broken
+    names = [finding.law for finding in found.findings]
+    assert names == LAWS * len(spec.load_policy(name).filters)
+    assert all(finding.outcome == "held" for finding in found.findings)
+
+
+def test_the_command(cli: Callable[..., Ended]) -> None:
+    ended = cli("certify", "crypt", "--json")
+    assert ended.exit_status == 0, ended.stderr
+    assert ended.document["certified"]
+    assert {finding["filter"] for finding in ended.document["findings"]} == {"crypt"}
+    ended = cli("certify", "nothing")
+    assert ended.exit_status == 2
+    assert ended.stderr.count("\n") == 1
+
+
+@requires("nbdkit")
+@pytest.mark.parametrize("served", ["nofilter", "cache", "cow", "noparallel"])
+def test_servers(tmp_path: Path, served: str) -> None:
+    path = tmp_path / "s.sock"
+    command = ["nbdkit", "-f", "-U", str(path), f"--filter={served}", "memory", "1M"]
+    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 20
+        while not path.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        uri = f"nbd+unix://{path}"
+        with pytest.raises(InputError, match="--destroy-data"):
+            vb.certify(uri)
+        found = vb.certify(uri, destroy_data=True)
+        assert not found.broken
+        held = [finding.law for finding in found.findings if finding.outcome == "held"]
+        assert held == LAWS[:3]
+        assert all(finding.detail for finding in found.findings if finding.outcome != "held")
+    finally:
+        server.terminate()
+        server.wait()

@@ -1,0 +1,94 @@
+"""`certify` as a function: the laws of filters, tested on one filter or one NBD server."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vaio_bench import _core, catalogue, spec
+from vaio_bench.errors import InputError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of one law for one filter."""
+
+    filter: str
+    law: str
+    says: str
+    outcome: str
+    """`held`, `broken` or `not_tested`."""
+    detail: str
+    """What was seen, or why it was not tested."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """All findings, filter by filter."""
+
+    subject: str
+    seed: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def broken(self) -> list[Finding]:
+        """The laws that were broken."""
+        return [finding for finding in self.findings if finding.outcome == "broken"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document of `certify --json`."""
+        return {
+            "subject": self.subject,
+            "seed": self.seed,
+            "certified": not self.broken,
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+
+
+def certify(subject: str | Path, *, seed: int = 0, destroy_data: bool = False) -> Certificate:
+    """Tests a filter against every law that can be tested of it.
+
+    A built-in filter runs in virtual time over a modelled device with a volatile write cache,
+    faults and losses of power; an NBD server on the wall clock, from outside, whose first 256 KiB
+    are overwritten.
+
+    Args:
+        subject: a filter's name (with the parameters of the shipped policy of that name), a policy
+            file, whose filters are tested one by one, or an NBD server's URI.
+        seed: of the I/Os, faults and crashes.
+        destroy_data: the contents of an NBD server's export may go.
+
+    Raises:
+        InputError: there is no such filter, its parameters are wrong, or the server is not fit.
+    """
+    uses = _uses(str(subject))
+    findings: list[Finding] = []
+    for use in uses:
+        if catalogue.is_server(use.use) and not destroy_data:
+            raise InputError(
+                f"{use.use}: the laws overwrite the first 256 KiB of what it holds; add "
+                "--destroy-data if its contents may go"
+            )
+        found = json.loads(_core.certify(use.use, json.dumps(use.params), seed))
+        findings += [Finding(use.use, **each) for each in found]
+    return Certificate(str(subject), seed, tuple(findings))
+
+
+def _uses(subject: str) -> tuple[spec.FilterUse, ...]:
+    if catalogue.is_server(subject):
+        faults = catalogue.check_server(subject, {})
+        if faults:
+            raise InputError(faults[0][1])
+        return (spec.FilterUse(subject, None, "inline", {}),)
+    if subject in catalogue.filters() and subject not in spec.shipped():
+        faults = catalogue.check_filter(subject, {})
+        if faults:
+            told = "; ".join(f"{path}: {message}" for path, message in faults)
+            raise InputError(f"{subject}: it needs parameters, name a policy file: {told}")
+        return (spec.FilterUse(subject, None, "inline", {}),)
+    filters = spec.load_policy(subject).filters
+    if not filters:
+        raise InputError(f"{subject}: expected a policy with a filter")
+    return filters
