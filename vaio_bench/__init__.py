@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vaio_bench.analyses.rpo import rpo
     from vaio_bench.analyses.run_rpo import run_rpo
     from vaio_bench.analyses.summary import summary
+    from vaio_bench.certifying import certify
     from vaio_bench.comparing import compare
     from vaio_bench.demonstration import demo
     from vaio_bench.doctor import doctor
@@ -36,6 +37,7 @@ __all__ = [
     "VaioBenchError",
     "WorkError",
     "cache",
+    "certify",
     "compare",
     "demo",
     "direct",
@@ -64,6 +66,7 @@ __all__ = [
 # The verbs as functions, imported when first used: Polars, pyarrow and plotly take a while.
 _LAZY = {
     "cache": "vaio_bench.analyses.cache",
+    "certify": "vaio_bench.certifying",
     "compare": "vaio_bench.comparing",
     "demo": "vaio_bench.demonstration",
     "direct": "vaio_bench.spec",

@@ -69,6 +69,8 @@ pub struct Bed {
     known: IntMap<u64>,
     versions: IntMap<Vec<Version>>,
     is_after_crash: bool,
+    /// What a sector holds that was never written.
+    blank: u64,
     /// False where a law is not about data.
     pub verifies: bool,
     /// The first thing that was wrong.
@@ -115,6 +117,7 @@ impl Bed {
             known,
             versions: IntMap::default(),
             is_after_crash: false,
+            blank: if is_blank { 0 } else { ANY },
             verifies: true,
             wrong: None,
         })
@@ -260,7 +263,8 @@ impl Bed {
         }
         if let Some(token) = token_of(op, seq) {
             for sector in sectors(&plan) {
-                let blank = || vec![Version { seq: u64::MAX, token: 0, acknowledged: Some(0) }];
+                let first = Version { seq: u64::MAX, token: self.blank, acknowledged: Some(0) };
+                let blank = || vec![first];
                 let versions = self.versions.entry(sector).or_insert_with(blank);
                 versions.push(Version { seq, token, acknowledged: None });
             }

@@ -127,9 +127,11 @@ fn words_of(panic: &(dyn std::any::Any + Send)) -> &str {
 
 impl Subject<'_> {
     fn bed(&self, model: SimModel, platter: &SharedPlatter, is_blank: bool) -> Result<Bed> {
-        let chain = vec![(self.build)()?];
+        let (filter, properties) = (self.build)()?;
         let device = Box::new(Sim::on(model, Arc::clone(platter)));
-        Bed::new(chain, device, Clock::Virtual(0), is_blank)
+        // Through a filter that transforms data, zeros of the device are not zeros.
+        let is_blank = is_blank && properties.transparent;
+        Bed::new(vec![(filter, properties)], device, Clock::Virtual(0), is_blank)
     }
 
     fn mixed(&self, model: SimModel, plan: &[Plan]) -> Seen {
