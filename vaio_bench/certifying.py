@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,9 +75,22 @@ def certify(subject: str | Path, *, seed: int = 0, destroy_data: bool = False) -
                 f"{use.use}: the laws overwrite the first 256 KiB of what it holds; add "
                 "--destroy-data if its contents may go"
             )
-        found = json.loads(_core.certify(use.use, json.dumps(use.params), seed))
+        with _fixed_key(use.params, seed) as params:
+            found = json.loads(_core.certify(use.use, json.dumps(params), seed))
         findings += [Finding(use.use, **each) for each in found]
     return Certificate(str(subject), seed, tuple(findings))
+
+
+@contextmanager
+def _fixed_key(params: dict[str, Any], seed: int) -> Iterator[dict[str, Any]]:
+    """The parameters with one key for all instances, where each would make its own."""
+    if params.get("key") != "random":
+        yield params
+        return
+    with tempfile.NamedTemporaryFile(prefix="vaio-bench-", suffix=".key") as file:
+        file.write(hashlib.sha512(f"certify {seed}".encode()).digest())
+        file.flush()
+        yield {**params, "key": f"file:{file.name}"}
 
 
 def _uses(subject: str) -> tuple[spec.FilterUse, ...]:

@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use serde_json::Value;
 use vaio_bench_core::backends::nbd::Uri;
 use vaio_bench_core::error::{Error, Result};
-use vaio_bench_core::filters::{Filter, Properties, find};
+use vaio_bench_core::filters::{Filter, Properties, foreign};
 use vaio_bench_core::laws;
 
 use crate::errors::to_py;
@@ -20,11 +20,9 @@ pub fn certify(py: Python<'_>, r#use: &str, params_json: &str, seed: u64) -> PyR
         if Uri::is_meant(r#use) {
             return laws::certify_server(r#use, &params, seed);
         }
-        let kind =
-            find(r#use).ok_or_else(|| Error::input(format!("no filter {use}", use = r#use)))?;
         let setting = laws::setting(seed);
         let build = || -> Result<(Box<dyn Filter>, Properties)> {
-            (kind.build)(&params, &setting).map_err(|faults| {
+            foreign::build(r#use, &params, &setting).map_err(|faults| {
                 let told: Vec<_> =
                     faults.iter().map(|f| format!("{}: {}", f.path, f.message)).collect();
                 Error::input(told.join("; "))

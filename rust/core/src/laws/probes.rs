@@ -52,18 +52,25 @@ impl Filter for Probe {
 pub struct Refuse {
     op: Op,
     status: Status,
+    refused: Arc<Count>,
 }
 
 impl Refuse {
+    /// `refused` counts (as gone down) what it failed.
     #[must_use]
-    pub fn built(op: Op, status: Status) -> (Box<dyn Filter>, Properties) {
-        (Box::new(Self { op, status }), Properties::TRANSPARENT)
+    pub fn built(op: Op, status: Status, refused: &Arc<Count>) -> (Box<dyn Filter>, Properties) {
+        let refused = Arc::clone(refused);
+        (Box::new(Self { op, status, refused }), Properties::TRANSPARENT)
     }
 }
 
 impl Filter for Refuse {
     fn io_start(&mut self, cx: &mut Cx<'_>, io: IoId) -> Answer {
-        if cx.io(io).op == self.op { Answer::Fail(self.status) } else { Answer::Pass }
+        if cx.io(io).op != self.op {
+            return Answer::Pass;
+        }
+        self.refused.down.fetch_add(1, Relaxed);
+        Answer::Fail(self.status)
     }
 
     fn wants_complete(&self) -> bool {
