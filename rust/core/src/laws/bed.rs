@@ -1,4 +1,4 @@
-//! Where a filter is tested: a chain over a device, every read checked, what a crash may leave known.
+//! Where a filter is tested: a chain over a device, every read checked, and what a crash may leave.
 
 use std::collections::VecDeque;
 

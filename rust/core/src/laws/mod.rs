@@ -114,7 +114,7 @@ pub fn setting(seed: u64) -> Setting {
         disks: vec!["disk".to_owned()],
         disk_index: 0,
         layer: 0,
-        disk_bytes: DISK_BYTES,
+        disk_bytes: vec![DISK_BYTES],
         is_virtual: true,
         seed,
         data: DataMode::Bytes,
