@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""`cdp` over a modelled link against `pass`, in turns, in virtual time: I/Os a second of one core.
+
+The trace is of 4 KiB writes to random places; data are tokens, and no Parquet is written. Goal:
+2 million I/Os a second with `cdp`. Exit status 1 below it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import benchlib
+import numpy as np
+import pyarrow as pa
+
+from vaio_bench import _core
+from vaio_bench.trace import SCHEMA, TraceWriter, open_trace
+
+COLUMNS = ["time_ns", "disk", "op", "offset_bytes", "length_bytes", "latency_ns", "flags"]
+GAP_NS = 50_000
+
+
+def write_writes(path: Path, ios: int) -> None:
+    """A canonical trace of 4 KiB writes, one every 50 us (82 MB/s)."""
+    offsets = np.random.default_rng(1).integers(0, 1 << 18, ios) * 4096
+    words = [
+        pa.DictionaryArray.from_arrays(pa.array(np.zeros(ios, np.int32)), [name])
+        for name in (benchlib.DISK, "write")
+    ]
+    columns = [
+        pa.array(np.arange(ios, dtype=np.int64) * GAP_NS),
+        *words,
+        pa.array(offsets),
+        pa.array(np.full(ios, 4096)),
+        pa.nulls(ios, pa.int64()),
+        pa.array(np.zeros(ios, np.uint32)),
+        pa.nulls(ios, pa.uint32()),
+    ]
+    with TraceWriter(path, force=True) as writer:
+        writer.write(pa.record_batch(columns, schema=SCHEMA))
+        writer.close({"source_format": "bench"})
+
+
+def rate(path: Path, ios: int, filters: list[dict[str, Any]]) -> float:
+    """I/Os per second of one round."""
+    trace = open_trace(path)
+    window = {"disks": [benchlib.DISK], "skip": 0, "limit": None}
+    scan = _core.Scan(trace.reader(COLUMNS), str(path), json.dumps(window), None)
+    options = {
+        "policy": "bench", "round": 0, "filters": filters, "window": window, "targets": [],
+        "read_only": False, "backend": "mem", "direct": "auto", "clock": "virtual",
+        "pace": "recorded", "speed": 1.0, "depth": 32, "inflight": 1024, "spin_ns": 60_000,
+        "conflicts": "order", "verify": False, "prefill": True, "compressible": 0.0,
+        "dedupe": 0.0, "seed": 0, "fit_to_bytes": None, "workers": 1,
+    }  # fmt: skip
+    began = time.perf_counter()
+    round_ = _core.Round(json.dumps(options), scan, trace.reader(COLUMNS), str(path))
+    while round_.next(1.0)[0] != "end":
+        pass
+    round_.finish()
+    return ios / (time.perf_counter() - began)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--ios", type=int, default=1_000_000)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    link = {"bandwidth": "1Gbit/s", "rtt": "10ms"}
+    chains = {
+        "pass": [{"name": "pass", "params": {}}],
+        "cdp": [{"name": "cdp", "params": {"rpo": "5s", "link": link}}],
+    }
+    rates: dict[str, list[float]] = {name: [] for name in chains}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "writes.parquet"
+        write_writes(path, args.ios)
+        for _ in range(args.rounds):
+            for name, chain in chains.items():
+                rates[name].append(rate(path, args.ios, chain) / 1e6)
+    ratios = [cdp / pass_ for cdp, pass_ in zip(rates["cdp"], rates["pass"], strict=True)]
+    goal = benchlib.Goal(
+        "cdp, I/Os a second", statistics.median(rates["cdp"]), 2.0, "M/s", at_least=True
+    )
+    rows = [(f"{name}, million I/Os a second", benchlib.spread(of)) for name, of in rates.items()]
+    rows.append(("cdp to pass", benchlib.spread(ratios)))
+    benchlib.report(
+        "bench_cdp", {"rounds": args.rounds, "ios": args.ios}, rows, [goal],
+        {"rates": rates, "ratios": ratios}, as_json=args.json,
+    )  # fmt: skip
+    return int(not goal.met)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
