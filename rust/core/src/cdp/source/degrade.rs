@@ -147,7 +147,8 @@ impl Source {
 
     /// Synchronous writes have waited long enough: the guest goes on alone.
     pub fn detach(&mut self) {
-        if self.mode == Mode::Normal {
+        // Held back or not: writes let go now are acknowledged, and belong to the next point.
+        if matches!(self.mode, Mode::Normal | Mode::Backpressure) {
             self.set_mode(Mode::Detached);
         }
         self.outputs.push(Output::ReleaseAll);
