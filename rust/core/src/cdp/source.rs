@@ -169,6 +169,8 @@ pub struct Source {
     backoff_ns: Ns,
     /// When the far end last confirmed something, or had nothing to confirm.
     progress_ns: Ns,
+    /// Connections in a row that were given up before anything was confirmed on them.
+    fruitless: u32,
     last_id: u64,
     points: VecDeque<Pending>,
     since_point_bytes: u64,
@@ -223,6 +225,7 @@ impl Source {
             state: State::Down { retry_ns: 0 },
             backoff_ns: connection::BACKOFF_MIN_NS,
             progress_ns: 0,
+            fruitless: 0,
             last_id: 0,
             points: VecDeque::new(),
             since_point_bytes: 0,
@@ -403,6 +406,9 @@ impl Source {
     }
 
     fn confirm(&mut self, no: u64, points: &[Durable], one_way_ns: Ns, now: Ns) {
+        if no > self.journal.confirmed_no() && now <= self.progress_ns + self.config.timeout_ns {
+            self.fruitless = 0;
+        }
         self.journal.confirm(no);
         self.progress_ns = now;
         while let Some(point) = self.points.front().copied() {

@@ -4,6 +4,8 @@ use super::{Frame, Hello, Link, LinkEvent, Mode, Ns, Output, Source, State, VERS
 
 pub const BACKOFF_MIN_NS: Ns = 100_000_000;
 const BACKOFF_MAX_NS: Ns = 5_000_000_000;
+/// The timeout is doubled this often at most.
+const PATIENCE_MAX: u32 = 6;
 /// A full store is asked again after this long.
 const FULL_RETRY_NS: Ns = 5_000_000_000;
 
@@ -36,9 +38,17 @@ impl Source {
             let Some(entry) = self.journal.send() else { break };
             link.send(now, Frame::Entry(entry));
         }
-        if now > self.progress_ns + self.config.timeout_ns && self.journal.in_flight_bytes() > 0 {
+        if now > self.progress_ns + self.patience_ns() && self.journal.in_flight_bytes() > 0 {
+            self.fruitless += 1;
             link.reset(now, "nothing was confirmed in time");
         }
+    }
+
+    /// How long the link may confirm nothing. On one so slow that an entry takes longer than the
+    /// timeout, every connection would be given up for ever: each in a row is given twice as long.
+    const fn patience_ns(&self) -> Ns {
+        let doublings = if self.fruitless < PATIENCE_MAX { self.fruitless } else { PATIENCE_MAX };
+        self.config.timeout_ns << doublings
     }
 
     /// The far end has taken this source.
@@ -53,7 +63,7 @@ impl Source {
         match self.state {
             State::Down { retry_ns } => Some(retry_ns),
             State::Up if self.journal.in_flight_bytes() > 0 => {
-                Some(self.progress_ns + self.config.timeout_ns + 1)
+                Some(self.progress_ns + self.patience_ns() + 1)
             }
             _ => None,
         }
