@@ -29,6 +29,11 @@ def test_every_simple_filter_keeps_every_law(name: str) -> None:
     assert all(finding.outcome == "held" for finding in found.findings)
 
 
+@pytest.mark.parametrize("name", spec.shipped())
+def test_every_shipped_policy_breaks_no_law(name: str) -> None:
+    assert not vb.certify(name).broken
+
+
 def test_the_command(cli: Callable[..., Ended]) -> None:
     ended = cli("certify", "crypt", "--json")
     assert ended.exit_status == 0, ended.stderr

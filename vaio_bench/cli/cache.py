@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vaio_bench.cli import options
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -56,7 +58,7 @@ def register(app: typer.Typer) -> None:
         from vaio_bench.cli.progress import phases_progress
         from vaio_bench.run_writer import write_result
 
-        _check_run(output, force)
+        options.check_result(output, "cache", force=force)
         with phases_progress(quiet=quiet) as progress:
             study = study_of(
                 trace,
@@ -80,18 +82,6 @@ def register(app: typer.Typer) -> None:
             print(json.dumps(study.to_dict(), allow_nan=False))
         else:
             _print(study)
-
-
-def _check_run(output: Path | None, force: bool) -> None:
-    from vaio_bench.errors import InputError
-    from vaio_bench.store import open_run
-
-    if output is None:
-        return
-    open_run(output)
-    kept = output / "results" / "cache.json"
-    if kept.exists() and not force:
-        raise InputError(f"{kept}: the file exists (--force replaces it)")
 
 
 def _print(study: CacheStudy) -> None:

@@ -1,4 +1,4 @@
-"""Options that `replay` and `compare` share."""
+"""Options that several verbs share, and what is checked of them."""
 
 from __future__ import annotations
 
@@ -101,3 +101,19 @@ def settings(
         disks=tuple(disk or ()),
         **rest,
     )
+
+
+def check_result(run: Path | None, verb: str, *, force: bool) -> None:
+    """Whether a verb's result may be kept in this run folder; before the work, not after it.
+
+    Raises:
+        InputError: it is no run folder, or holds such a result already and `force` is not given.
+    """
+    from vaio_bench.store import open_run
+
+    if run is None:
+        return
+    open_run(run)
+    kept = run / "results" / f"{verb}.json"
+    if kept.exists() and not force:
+        raise InputError(f"{kept}: the file exists (--force replaces it)")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vaio_bench.cli import rpo_options
+from vaio_bench.cli import options, rpo_options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -55,7 +55,7 @@ def rpo(
     from vaio_bench.cli.progress import rows_progress
     from vaio_bench.run_writer import write_result
 
-    _check_run(output, force)
+    options.check_result(output, "rpo", force=force)
     with rows_progress("planning", quiet=quiet) as progress:
         plan = plan_of(
             trace,
@@ -89,18 +89,6 @@ def rpo(
         print(json.dumps(plan.to_dict(), allow_nan=False))
     else:
         _print(plan)
-
-
-def _check_run(output: Path | None, force: bool) -> None:
-    from vaio_bench.errors import InputError
-    from vaio_bench.store import open_run
-
-    if output is None:
-        return
-    open_run(output)
-    kept = output / "results" / "rpo.json"
-    if kept.exists() and not force:
-        raise InputError(f"{kept}: the file exists (--force replaces it)")
 
 
 def _groups(given: list[str]) -> dict[str, list[str]]:
