@@ -9,7 +9,7 @@ import pytest
 
 import vaio_bench as vb
 from vaio_bench import spec
-from vaio_bench.explain import explain
+from vaio_bench.explaining import explain
 from vaio_bench.runner import Settings
 
 MODELS = ("veeam-cdp", "zerto", "jetstream", "vsphere-replication", "veeam-snapshot")

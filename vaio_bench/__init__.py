@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from vaio_bench.certifying import certify
     from vaio_bench.comparing import compare
     from vaio_bench.demonstration import demo
-    from vaio_bench.doctor import doctor
-    from vaio_bench.explain import explain
+    from vaio_bench.examining import doctor
+    from vaio_bench.explaining import explain
     from vaio_bench.importer import import_trace
+    from vaio_bench.recovering import list_points, recover, serve_site
     from vaio_bench.replaying import replay
     from vaio_bench.reporting import report
     from vaio_bench.spec import direct, load_policies, load_policy
@@ -48,16 +49,19 @@ __all__ = [
     "import_trace",
     "info",
     "layers",
+    "list_points",
     "load_policies",
     "load_policy",
     "open_run",
     "open_trace",
     "overhead",
     "overhead_of_runs",
+    "recover",
     "replay",
     "report",
     "rpo",
     "run_rpo",
+    "serve_site",
     "summary",
     "sweep",
     "synth",
@@ -70,23 +74,26 @@ _LAZY = {
     "compare": "vaio_bench.comparing",
     "demo": "vaio_bench.demonstration",
     "direct": "vaio_bench.spec",
-    "doctor": "vaio_bench.doctor",
-    "explain": "vaio_bench.explain",
+    "doctor": "vaio_bench.examining",
+    "explain": "vaio_bench.explaining",
     "fidelity": "vaio_bench.analyses.fidelity",
     "hits": "vaio_bench.analyses.hits",
     "import_trace": "vaio_bench.importer",
     "info": "vaio_bench.analyses.info",
     "layers": "vaio_bench.analyses.layers",
+    "list_points": "vaio_bench.recovering",
     "load_policies": "vaio_bench.spec",
     "load_policy": "vaio_bench.spec",
     "open_run": "vaio_bench.store",
     "open_trace": "vaio_bench.trace",
     "overhead": "vaio_bench.analyses.overhead",
     "overhead_of_runs": "vaio_bench.analyses.across",
+    "recover": "vaio_bench.recovering",
     "replay": "vaio_bench.replaying",
     "report": "vaio_bench.reporting",
     "rpo": "vaio_bench.analyses.rpo",
     "run_rpo": "vaio_bench.analyses.run_rpo",
+    "serve_site": "vaio_bench.recovering",
     "summary": "vaio_bench.analyses.summary",
     "sweep": "vaio_bench.sweeping",
     "synth": "vaio_bench.synthetic.run",

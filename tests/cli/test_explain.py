@@ -9,7 +9,7 @@ import pytest
 
 from vaio_bench import catalogue
 from vaio_bench.errors import InputError
-from vaio_bench.explain import explain, pages
+from vaio_bench.explaining import explain, pages
 from vaio_bench.warnings import WarningKind
 
 

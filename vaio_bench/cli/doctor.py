@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
         as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
     ) -> None:
         """Is this machine fit to measure; what the harness itself costs here."""
-        from vaio_bench.doctor import doctor as examine
+        from vaio_bench.examining import doctor as examine
 
         found = examine(target)
         if as_json:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from vaio_bench.explain import Page
+    from vaio_bench.explaining import Page
 
 
 def register(app: typer.Typer) -> None:
@@ -26,8 +26,8 @@ def register(app: typer.Typer) -> None:
         as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
     ) -> None:
         """The page of a filter, format, eviction policy, backend, analysis or warning."""
-        from vaio_bench.explain import explain as look_up
-        from vaio_bench.explain import pages
+        from vaio_bench.explaining import explain as look_up
+        from vaio_bench.explaining import pages
 
         found = pages() if name is None else look_up(name)
         if as_json:

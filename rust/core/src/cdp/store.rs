@@ -105,7 +105,7 @@ impl Store {
         let path = dir.join("store.json");
         if dir.is_dir() && !path.exists() {
             let used = std::fs::read_dir(dir).map_err(at(dir))?.flatten();
-            if used.into_iter().any(|entry| entry.file_name() != "lock") {
+            if !used.into_iter().all(|entry| is_of_an_unborn(&entry)) {
                 return Err(Error::input("expected an empty folder or a replica store")
                     .with("file", dir.display()));
             }
@@ -386,6 +386,17 @@ fn lock(dir: &Path) -> Result<File> {
         return Err(Error::input("the store is in use by another site").with("file", dir.display()));
     }
     Ok(file)
+}
+
+/// What a store holds before its first source has come, or whose site was killed just then.
+fn is_of_an_unborn(entry: &std::fs::DirEntry) -> bool {
+    match entry.file_name().to_str() {
+        Some("lock" | "store.json.partial") => true,
+        Some("journal" | "base") => {
+            std::fs::read_dir(entry.path()).is_ok_and(|mut within| within.next().is_none())
+        }
+        _ => false,
+    }
 }
 
 /// What `store.json` says, if there is one.

@@ -144,3 +144,15 @@ fn a_full_store_keeps_what_it_confirmed() {
     assert_eq!(store.received_no(), 4);
     assert_eq!(check(&dir, &states), 2);
 }
+
+#[test]
+fn a_store_whose_source_never_came_opens_again_and_a_folder_of_somebody_s_does_not() {
+    let kept = tempfile::tempdir().unwrap();
+    let folder = kept.path();
+    for _ in 0..2 {
+        assert!(Store::open(folder, 0, 1 << 20).unwrap().owner.is_none());
+    }
+    std::fs::write(folder.join("journal/letter.txt"), "dear").unwrap();
+    let refused = Store::open(folder, 0, 1 << 20).err().unwrap().to_string();
+    assert!(refused.contains("expected an empty folder or a replica store"), "{refused}");
+}

@@ -28,13 +28,14 @@ A filter for all disks of the run: a point is one moment on all of them.
   every instant whose acknowledged writes have arrived is a point.
 - `link`: `bandwidth` (required), `rtt` (`\"0s\"`), `site` (address of a replica site) and `key`
   (`\"file:PATH\"` or `\"env:NAME\"`, shared with it), `timeout` (`\"10s\"`: without a confirmation
-  for so long the connection is given up; twice as long each time it was in vain), `window` (bytes on their way at most; by default
-  twice what the line holds and eight batches), and `faults`, each with a `kind` and a time `at`
-  after the start: `outage` (`for` how long), `reset`, `bandwidth` and `rtt` (with their new
+  for so long the connection is given up; twice as long each time it was in vain), `window`
+  (bytes on their way at most; by default twice what the line holds and eight batches), and
+  `faults`, each with a `kind` and a time `at` after the start: `outage` (`for` how long), `reset`, `bandwidth` and `rtt` (with their new
   value). In virtual time also `compression_ratio` (what compression leaves of a byte, 1 by
   default), `site_sync` (how long the site takes to make data durable), and the fault `restart`
   of the site (`for` how long).
-- `journal`: `memory` (`\"256MiB\"`) and `spill`, bytes that are captured and not confirmed.
+- `journal`: `memory` (`\"256MiB\"`) and `spill`, bytes that are captured and not confirmed. Both
+  are memory in this version: there is no spill file.
 - `degrade`: `\"bitmap\"` (default), `\"spill-backpressure-bitmap\"` or `\"lag\"`.
 - `backpressure`: how long a write is held back at most, by default `\"1s\"`.
 - `bitmap_block`: bytes of a marked block, a power of two; by default `\"64KiB\"`.
