@@ -106,15 +106,16 @@ def test_a_stun_holds_the_guest_and_nothing_is_lost(
     assert all(198 <= stun["held_ios"] <= 201 for stun in stuns)
     rows = found.rows.with_columns((pl.col("complete_ns") - pl.col("due_ns")).alias("response"))
     held = rows.filter(pl.col("response") > MS)
-    within = held["due_ns"].is_between(S, S + 400 * MS) | held["due_ns"].is_between(
-        2 * S, 2 * S + 400 * MS
+    # What was held reaches the device at once: for a moment others queue behind it there.
+    within = held["due_ns"].is_between(S, S + 410 * MS) | held["due_ns"].is_between(
+        2 * S, 2 * S + 410 * MS
     )
     assert within.all()
     assert rows.filter(pl.col("due_ns") == S + 100 * MS)["response"][0] == pytest.approx(
         300 * MS, abs=MS
     )
     # The cut is at the start of the stun, the transfer after it.
-    assert spans(found)[0] == (pytest.approx(1, abs=0.001), pytest.approx(1.4, abs=0.01))
+    assert spans(found)[0] == (pytest.approx(1, abs=0.001), pytest.approx(1.4, abs=0.03))
 
 
 def test_the_first_overwrite_of_a_block_pays_for_its_copy(
