@@ -35,7 +35,8 @@ in front of the disk.
 Reads and writes both look up and both insert. The eviction policy is asked when an I/O comes
 down, block by block in order of address: an I/O of 12 KiB at blocks of 4 KiB is three requests. A
 hit on a block that is still on its way into the cache waits for it, and is a hit. write_zeroes
-counts as a write. A discard drops the blocks it covers whole; flushes are no requests.
+counts as a write. A discard drops the blocks it covers whole (of one over more than a million
+blocks a policy may remember what it evicted); flushes are no requests.
 
 A read whose blocks are all there never reaches the layers below. Of a read with some blocks
 there, only the others are fetched; an I/O that covers a missing block in part makes the cache
@@ -121,6 +122,9 @@ const DESTAGES: usize = 8;
 const DESTAGE_BYTES: u64 = 256 << 10;
 /// Fetches ahead under way at one time.
 const AHEADS: usize = 4;
+/// Up to so many blocks of a discard are forgotten one by one: policies remember blocks that they
+/// evicted, and a simulation counts the same only if those are forgotten too.
+const DISCARD_BLOCKS: u64 = 1 << 20;
 /// Of a block's number, beside the number of its disk, in a cache for several.
 const BLOCK_BITS: u32 = 48;
 
@@ -253,13 +257,15 @@ impl Cache {
         {
             self.forgive(cx, frame);
         }
-        if whole.end - whole.start > self.policy.len() as u64 {
-            // A discard of the whole disk: cheaper by what is cached.
-            for slot in 0..self.frames.slots() {
-                let key = self.frames.key(slot);
-                if whole.contains(&key) {
-                    self.discard_block(cx, key);
-                }
+        if whole.end - whole.start > DISCARD_BLOCKS.max(self.policy.len() as u64) {
+            // Of a whole disk: cheaper by what is cached, in order of address all the same.
+            let mut keys: Vec<u64> = (0..self.frames.slots())
+                .map(|slot| self.frames.key(slot))
+                .filter(|key| whole.contains(key))
+                .collect();
+            keys.sort_unstable();
+            for key in keys {
+                self.discard_block(cx, key);
             }
             return;
         }

@@ -27,13 +27,13 @@ A filter for all disks of the run: a point is one moment on all of them.
 - `point_interval`: between restore points; by default half of `rpo`. `\"0s\"`: continuous, where
   every instant whose acknowledged writes have arrived is a point.
 - `link`: `bandwidth` (required), `rtt` (`\"0s\"`), `site` (address of a replica site) and `key`
-  (`\"file:PATH\"` or `\"env:NAME\"`, shared with it), `timeout` (`\"10s\"`: without a confirmation
-  for so long the connection is given up; twice as long each time it was in vain), `window`
-  (bytes on their way at most; by default twice what the line holds and eight batches), and
-  `faults`, each with a `kind` and a time `at` after the start: `outage` (`for` how long), `reset`, `bandwidth` and `rtt` (with their new
-  value). In virtual time also `compression_ratio` (what compression leaves of a byte, 1 by
-  default), `site_sync` (how long the site takes to make data durable), and the fault `restart`
-  of the site (`for` how long).
+  (`\"file:PATH\"` or `\"env:NAME\"`, shared with it), `timeout` (`\"10s\"`: without a
+  confirmation for so long the connection is given up; twice as long each time it was in vain),
+  `window` (bytes on their way at most; by default twice what the line holds and eight batches),
+  and `faults`, each with a `kind` and a time `at` after the start: `outage` (`for` how long),
+  `reset`, `bandwidth` and `rtt` (with their new value). In virtual time also
+  `compression_ratio` (what compression leaves of a byte, 1 by default), `site_sync` (how long
+  the site takes to make data durable), and the fault `restart` of the site (`for` how long).
 - `journal`: `memory` (`\"256MiB\"`) and `spill`, bytes that are captured and not confirmed. Both
   are memory in this version: there is no spill file.
 - `degrade`: `\"bitmap\"` (default), `\"spill-backpressure-bitmap\"` or `\"lag\"`.
