@@ -171,6 +171,8 @@ pub struct Source {
     progress_ns: Ns,
     /// Connections in a row that were given up before anything was confirmed on them.
     fruitless: u32,
+    /// The link was given up, and has not yet said that it is down.
+    given_up: bool,
     last_id: u64,
     points: VecDeque<Pending>,
     since_point_bytes: u64,
@@ -226,6 +228,7 @@ impl Source {
             backoff_ns: connection::BACKOFF_MIN_NS,
             progress_ns: 0,
             fruitless: 0,
+            given_up: false,
             last_id: 0,
             points: VecDeque::new(),
             since_point_bytes: 0,

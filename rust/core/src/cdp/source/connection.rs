@@ -27,7 +27,8 @@ impl Source {
     }
 
     fn send(&mut self, now: Ns, link: &mut dyn Link) {
-        if !self.journal.has_unsent() && self.journal.in_flight_bytes() == 0 {
+        if self.journal.in_flight_bytes() == 0 {
+            // What is sent now has its time from now, however long the line was idle.
             self.progress_ns = now;
         }
         while link.wants(now) && self.journal.in_flight_bytes() < self.config.window_bytes {
@@ -38,7 +39,9 @@ impl Source {
             let Some(entry) = self.journal.send() else { break };
             link.send(now, Frame::Entry(entry));
         }
-        if now > self.progress_ns + self.patience_ns() && self.journal.in_flight_bytes() > 0 {
+        let is_late = now > self.progress_ns + self.patience_ns();
+        if is_late && !self.given_up && self.journal.in_flight_bytes() > 0 {
+            self.given_up = true;
             self.fruitless += 1;
             link.reset(now, "nothing was confirmed in time");
         }
@@ -62,6 +65,8 @@ impl Source {
     pub fn next_due_ns(&self) -> Option<Ns> {
         match self.state {
             State::Down { retry_ns } => Some(retry_ns),
+            // Its word that it is down is there to be heard.
+            State::Up if self.given_up => Some(self.progress_ns),
             State::Up if self.journal.in_flight_bytes() > 0 => {
                 Some(self.progress_ns + self.patience_ns() + 1)
             }
@@ -98,6 +103,7 @@ impl Source {
 
     fn down(&mut self, now: Ns, why: &str) {
         let was_up = self.state == State::Up;
+        self.given_up = false;
         why.clone_into(&mut self.last_trouble);
         let retry_ns = now + self.backoff_ns;
         self.backoff_ns = (self.backoff_ns * 2).min(BACKOFF_MAX_NS);
