@@ -97,6 +97,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     [
         (["nowhere"], ["nowhere: no such file", "nowhere.blktrace.N"]),
         (["."], ["got a folder"]),
+        (["/dev/null"], ["/dev/null: expected a file, got a pipe or device"]),
         (["a.csv", "./a.csv"], ["given twice"]),
         (["a.csv", "--format", "nope"], ["unknown format", "vscsi"]),
         (["a.csv", "--event", "complete"], ["--event", "queue or issue"]),

@@ -52,13 +52,17 @@ def resolve_sources(sources: Sequence[str | Path]) -> list[Path]:
     """The files that the sources mean: themselves, or of a prefix its per-CPU blktrace files.
 
     Raises:
-        InputError: Nothing matches, a folder is given, or a file is given twice.
+        InputError: Nothing matches, a folder or pipe is given, or a file is given twice.
     """
     files: list[Path] = []
     for source in sources:
         path = Path(source)
         if path.is_dir():
             raise InputError(f"{path}: expected a trace file or a prefix, got a folder")
+        if path.exists() and not path.is_file():
+            raise InputError(
+                f"{path}: expected a file, got a pipe or device: a trace is read twice"
+            )
         files += [path] if path.exists() else _per_cpu_files(path)
     if not files:
         raise InputError("import: expected at least one source")

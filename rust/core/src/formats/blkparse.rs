@@ -123,7 +123,7 @@ fn parse_rwbs(word: &[u8]) -> Option<u32> {
 }
 
 fn is_summary(line: &[u8]) -> bool {
-    const STARTS: [&[u8]; 9] = [
+    const STARTS: [&[u8]; 11] = [
         b"CPU",
         b"Total",
         b"Throughput",
@@ -132,7 +132,9 @@ fn is_summary(line: &[u8]) -> bool {
         b"Input file",
         b" Read",
         b" Write",
+        b" PC ",
         b" IO unplugs",
+        b"discarded traces",
     ];
     line.trim_ascii().is_empty() || STARTS.iter().any(|start| line.starts_with(start))
 }

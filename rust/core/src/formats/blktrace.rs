@@ -168,6 +168,9 @@ struct Stream {
     /// The next relevant event.
     next: Option<Event>,
     records: u64,
+    last_ns: u64,
+    /// Events earlier than the one before: an issue that comes after its completion is not found.
+    went_back: u64,
     skip_bad: bool,
     damage: Damage,
     /// Why the file was taken as ended (lenient import of damaged compressed data).
@@ -204,6 +207,8 @@ impl Stream {
             layout,
             next: None,
             records: 0,
+            last_ns: 0,
+            went_back: 0,
             skip_bad,
             damage: Damage { bytes: 0, places: 0, end: u64::MAX },
             given_up: None,
@@ -243,7 +248,10 @@ impl Stream {
                     continue;
                 }
                 if Event::is_relevant(action) {
-                    self.next = Some(layout.event(header, action, categories));
+                    let event = layout.event(header, action, categories);
+                    self.went_back += u64::from(event.time_ns < self.last_ns);
+                    self.last_ns = event.time_ns;
+                    self.next = Some(event);
                     self.input.consume(used);
                     return Ok(());
                 }
@@ -421,6 +429,13 @@ impl TraceSource for BlktraceSource {
                 report.warnings.push(format!(
                     "{}: {bytes} bytes skipped in {places} damaged place(s)",
                     stream.input.name
+                ));
+            }
+            if stream.went_back > 0 {
+                report.warnings.push(format!(
+                    "{}: {} events are earlier than the one before them, so that I/Os may lack \
+                     latencies: give the files of the CPUs one by one, as they were recorded",
+                    stream.input.name, stream.went_back
                 ));
             }
             if let Some(why) = &stream.given_up {

@@ -11,6 +11,16 @@ pub enum Place {
     Name(String),
 }
 
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Index(index) if *index < 0 => write!(f, "number {index}, from the right"),
+            Self::Index(index) => write!(f, "number {index}, from 0"),
+            Self::Name(name) => write!(f, "{name:?}"),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Separator {
     /// Found from the first line: comma, tab, semicolon, else blanks.

@@ -94,8 +94,7 @@ pub fn first_line(head: &[u8]) -> &[u8] {
 /// A name in a header, without comment sign, blanks and quotes.
 fn header_name(field: &[u8]) -> &[u8] {
     let field = field.trim_ascii();
-    let field = field.strip_prefix(b"#").unwrap_or(field).trim_ascii();
-    unquoted(field.strip_prefix(b"\xef\xbb\xbf").unwrap_or(field))
+    unquoted(field.strip_prefix(b"#").unwrap_or(field).trim_ascii())
 }
 
 #[inline]
@@ -234,7 +233,7 @@ impl CsvSource {
     ) -> Result<T, String> {
         let Some(text) = self.field(place) else {
             return Err(format!(
-                "expected a column for {name} ({place:?}), got {} columns",
+                "expected a column for {name} ({place}), got {} columns",
                 self.fields.len()
             ));
         };
@@ -291,7 +290,7 @@ impl CsvSource {
                 name.push(b'_');
             }
             let Some(text) = self.field(place) else {
-                return Err(format!("expected a column for disk ({place:?})"));
+                return Err(format!("expected a column for disk ({place})"));
             };
             name.extend_from_slice(text);
         }

@@ -12,6 +12,8 @@ use crate::error::{Error, Result};
 pub const HEAD_BYTES: usize = 64 * 1024;
 /// One read: large enough that system calls vanish, small enough for the L2 cache.
 const CHUNK_BYTES: usize = 512 * 1024;
+/// What many programs for Windows put before UTF-8 text. It is no part of the first field.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// An opened source: plain bytes, whatever compression the file has.
 pub struct Input {
@@ -99,6 +101,8 @@ impl Input {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
+        let at_start = self.offset == 0;
+        let bytes = if at_start { bytes + BYTE_ORDER_MARK.len() } else { bytes };
         let wanted = bytes.max(CHUNK_BYTES);
         if self.buffer.len() < wanted {
             self.buffer.resize(wanted.next_power_of_two(), 0);
@@ -113,6 +117,9 @@ impl Input {
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(self.read_error(e)),
             }
+        }
+        if at_start && self.buffer[..self.end].starts_with(BYTE_ORDER_MARK) {
+            self.consume(BYTE_ORDER_MARK.len());
         }
         Ok(())
     }

@@ -174,7 +174,12 @@ fn files_of_cpus_are_merged_by_time() {
         let decoded = decode("blktrace", &files, &Options::default()).expect("valid");
         let latencies: Vec<i64> = decoded.ios.iter().map(|io| io.latency_ns).collect();
         assert_eq!(latencies, [10, 20]);
+        assert!(decoded.report.warnings.is_empty());
     }
+    // Files of CPUs that somebody has put one behind the other are in no order.
+    let joined = decode("blktrace", &[&[&cpu0[..], &cpu1, &cpu2].concat()], &Options::default());
+    let warnings = joined.expect("valid").report.warnings;
+    assert!(warnings.iter().any(|w| w.contains("2 events are earlier")), "{warnings:?}");
 }
 
 #[test]

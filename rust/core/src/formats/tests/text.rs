@@ -90,6 +90,25 @@ fn blkparse_refuses_what_is_neither_event_nor_summary() {
     assert!(refused("blkparse", b"hello\n").contains("row 1"));
 }
 
+/// What blkparse prints at the end where the capture holds passthrough commands.
+#[test]
+fn blkparse_counts_of_passthrough_commands_are_summary() {
+    let text = format!(
+        "{BLKPARSE} PC Reads Queued:        1,        0KiB\t PC Writes Queued:        0\n \
+         PC Read Disp.:          1,        0KiB\n\ndiscarded traces containing low-level device \
+         driver specific data (only available in binary output)\n"
+    );
+    assert_eq!(read("blkparse", &text).ios, read("blkparse", BLKPARSE).ios);
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_first_row() {
+    let columns = "time=0:us,op=1:R/W,offset=2:bytes,length=3:bytes";
+    assert_eq!(short(&csv(columns, "\u{feff}5,R,0,512\n6,W,512,512\n")).len(), 2);
+    let iolog = "\u{feff}fio version 3 iolog\n5 x read 0 512\n";
+    assert_eq!(short(&read("fio-iolog", iolog)), [(5_000, "x", Op::Read, 0, 512, NO_LATENCY)]);
+}
+
 #[test]
 fn iolog_version_3() {
     let text = "fio version 3 iolog\n5 /d/a add\n7 /d/a open\n10 /d/a read 4096 8192\n\
@@ -176,6 +195,8 @@ fn csv_broken_rows_are_placed() {
     let strict = Options { columns: columns.clone(), ..Options::default() };
     let error = decode("csv", &[text.as_bytes()], &strict).expect_err("row 3").to_string();
     assert_eq!(error, "file0: row 3: op: expected a code of an operation, got \"?\"");
+    let error = refused("msr", b"128166372003061629,hm\n");
+    assert_eq!(error, "file0: row 1: expected a column for op (number 3, from 0), got 2 columns");
     let options = Options { columns, skip_bad: true, ..Options::default() };
     let decoded = decode("csv", &[text.as_bytes()], &options).expect("lenient");
     assert_eq!((decoded.ios.len(), decoded.report.records), (3, 5));
