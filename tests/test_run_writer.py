@@ -7,9 +7,13 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
+from run_folder import make_run
 
 from vaio_bench import schemas
-from vaio_bench.run_writer import PartWriter
+from vaio_bench.analyses.timeline import append_round
+from vaio_bench.errors import WorkError
+from vaio_bench.run_writer import PartWriter, write_table
 
 PACKED = ("seq", "offset_bytes", "due_ns", "complete_ns", "self_ns.list.element")
 EXTREMES = [0, -1, 1 << 62, -(1 << 62), 5]
@@ -51,3 +55,22 @@ def test_numbers_that_grow_are_packed(tmp_path: Path) -> None:
     encodings = {column.path_in_schema: column.encodings for column in columns}
     for name in PACKED:
         assert "DELTA_BINARY_PACKED" in encodings[name]
+
+
+def test_a_table_that_cannot_be_written_is_one_error_that_names_it(tmp_path: Path) -> None:
+    full = Path("/dev/full")
+    table = schemas.EVENTS.empty_table()
+    (tmp_path / "events.parquet.partial").symlink_to(full)
+    with pytest.raises(WorkError, match=r"events\.parquet: cannot write: .*No space left"):
+        write_table(tmp_path / "events.parquet", table)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_timeline_that_cannot_be_written_keeps_the_old_one(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", ios=50, rounds=2)
+    append_round(run, "direct", 0)
+    before = (run / "timeline.parquet").read_bytes()
+    (run / "timeline.parquet.partial").symlink_to("/dev/full")
+    with pytest.raises(WorkError, match=r"timeline\.parquet: cannot write: .*No space left"):
+        append_round(run, "direct", 1)
+    assert (run / "timeline.parquet").read_bytes() == before

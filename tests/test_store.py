@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from run_folder import Policy, make_run
 
+from vaio_bench.analyses.timeline import append_round
 from vaio_bench.errors import InputError
 from vaio_bench.store import open_run, part_folder
 
@@ -37,6 +38,14 @@ def test_a_killed_run_opens_without_its_torn_part(tmp_path: Path) -> None:
     assert run.rounds("crypt") == [0, 1]
     assert run.rounds("crypt", complete_only=True) == [0]
     assert run.scan_ios("crypt", 1).collect().height == 400
+
+
+def test_a_folder_whose_name_looks_like_a_pattern_is_read_as_it_is(tmp_path: Path) -> None:
+    make_run(tmp_path / "run1", policies=TWO, rounds=1, ios=50)
+    run = open_run(make_run(tmp_path / "run[1]*", policies=TWO, rounds=1, ios=60))
+    assert run.scan_ios().collect().height == 120
+    append_round(run, "crypt", 0)
+    assert run.timeline()["ios"].sum() == 60
 
 
 def test_parts_come_in_the_order_written_beyond_ten(tmp_path: Path) -> None:

@@ -54,6 +54,19 @@ _ENCODING: dict[str, Any] = {
     "store_schema": True,
 }
 
+# What a run folder is made of.
+_ENTRIES = (
+    "manifest.json",
+    "ios",
+    "gauges",
+    "replica",
+    "warmup",
+    "results",
+    "timeline.parquet",
+    "events.parquet",
+    ".black-box",
+)
+
 # Few rows, of names that repeat.
 GAUGES_ENCODING: dict[str, Any] = {"compression": "zstd", "store_schema": True}
 
@@ -71,6 +84,21 @@ def write_json(path: Path, document: Any) -> None:
     except OSError as error:
         aside.unlink(missing_ok=True)
         raise WorkError(f"{path}: cannot write: {error.strerror}") from None
+
+
+def write_table(path: Path, table: pa.Table, **encoding: Any) -> None:
+    """Writes a table aside, then renames it into place; `encoding` goes to `pq.write_table`.
+
+    Raises:
+        WorkError: the disk is full or the folder is gone.
+    """
+    aside = path.with_name(path.name + ".partial")
+    try:
+        pq.write_table(table, aside, **encoding)
+        os.replace(aside, path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise WorkError(f"{path}: cannot write: {error}") from None
 
 
 class PartWriter:
@@ -188,29 +216,45 @@ class RunWriter:
         if path.is_file():
             kept = open_run(self.path).timeline()
             kept = kept.filter(~kept["round"].is_in(list(numbers)))
-            aside = path.with_name("timeline.parquet.partial")
-            pq.write_table(kept.to_arrow().cast(schemas.TIMELINE), aside, compression="zstd")
-            os.replace(aside, path)
+            write_table(path, kept.to_arrow().cast(schemas.TIMELINE), compression="zstd")
         self.save()
 
-    @classmethod
-    def create(cls, path: Path, manifest: dict[str, Any], *, force: bool) -> RunWriter:
-        """Makes the folder with a manifest that says `running`.
+    @staticmethod
+    def check(path: Path, *, force: bool) -> None:
+        """Whether a run can be made at `path`; changes nothing.
 
         Raises:
-            InputError: something is there already; with `force` an earlier run goes, and nothing
-                else.
+            InputError: something is there already; with `force` it may be a run, which nobody
+                writes at the moment.
         """
         if path.exists() and not path.is_dir():
             raise InputError(f"{path}: expected a folder for the run, found a file")
-        if path.is_dir() and any(path.iterdir()):
-            if not (path / "manifest.json").is_file():
-                raise InputError(f"{path}: the folder holds something that is not a run")
-            if not force:
-                raise InputError(f"{path}: holds a run already; --force replaces it")
-            # Many programs keep a manifest.json: only a folder that reads as a run goes.
-            open_run(path)
-            shutil.rmtree(path)
+        if not path.is_dir() or not any(path.iterdir()):
+            return
+        if not (path / "manifest.json").is_file():
+            raise InputError(f"{path}: the folder holds something that is not a run")
+        if not force:
+            raise InputError(f"{path}: holds a run already; --force replaces it")
+        # Many programs keep a manifest.json: only a folder that reads as a run goes.
+        with RunWriter(path, open_run(path).manifest).held():
+            pass
+
+    @classmethod
+    def create(cls, path: Path, manifest: dict[str, Any]) -> RunWriter:
+        """Makes the folder with a manifest that says `running`.
+
+        An earlier run in it goes, and nothing else: a trace, a target or a report that somebody
+        put there is theirs. Call `check` before.
+
+        Raises:
+            InputError: the folder cannot be made.
+        """
+        for name in _ENTRIES:
+            entry = path / name
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink(missing_ok=True)
         try:
             (path / "ios").mkdir(parents=True)
         except OSError as error:
@@ -237,9 +281,7 @@ class RunWriter:
 
     def _write_events(self) -> None:
         table = pa.Table.from_pylist(self._events, schema=schemas.EVENTS)
-        aside = self.path / "events.parquet.partial"
-        pq.write_table(table, aside)
-        os.replace(aside, self.path / "events.parquet")
+        write_table(self.path / "events.parquet", table)
 
     def end(self, exit_: str) -> None:
         """Says how the run ended: `ok`, `interrupted` or `failed: ...`."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,7 +16,7 @@ from typing import Any
 
 from vaio_bench import _core, manifest, servers, targets
 from vaio_bench.black_box import HANG_S
-from vaio_bench.errors import InputError, VaioBenchError
+from vaio_bench.errors import InputError, VaioBenchError, WorkError
 from vaio_bench.round_loop import Progress, RoundLoop, shuffled_rounds
 from vaio_bench.run_writer import RunWriter
 from vaio_bench.spec import Policy
@@ -183,11 +184,10 @@ def execute(
     job = _job(trace, policies, plan, settings)
     backend, why = _backend(job)
     out = Path(out)
-    if not force and out.is_dir() and any(out.iterdir()):
-        raise InputError(f"{out}: the folder is not empty; name another, or --force for a run")
+    RunWriter.check(out, force=force)
     prepared, read_only = _targets(job, backend, target, progress)
     document = manifest.build(job, backend, why, prepared, target, read_only=read_only)
-    writer = RunWriter.create(out, document, force=force)
+    writer = RunWriter.create(out, document)
     options = _engine_options(job, backend, prepared, read_only=read_only)
     _run_to_its_end(RoundLoop(job, writer, options, progress))
     return out
@@ -297,7 +297,9 @@ def _run_to_its_end(rounds: RoundLoop) -> None:
             writer.end("interrupted")
             raise
         except VaioBenchError as error:
-            writer.end(f"failed: {error}")
+            # On a full disk this fails as well: what is raised is the first error.
+            with suppress(WorkError):
+                writer.end(f"failed: {error}")
             raise
         _conclude(writer, rounds.job.settings)
 

@@ -126,7 +126,7 @@ class Run:
             asked += "" if round_ is None else f", round {round_}"
             known = ", ".join(self.policies) or "none"
             raise InputError(f"{self.path}: no I/O rows{asked}; policies with rows: {known}")
-        return pl.scan_parquet(parts)
+        return pl.scan_parquet(parts, glob=False)
 
     def measured_ios(self, policy: str | None = None, round_: int | None = None) -> pl.LazyFrame:
         """As `scan_ios`, without the I/Os that were due in the warm-up."""
@@ -157,7 +157,7 @@ class Run:
             empty = pl.from_arrow(schemas.GAUGES.empty_table())
             assert isinstance(empty, pl.DataFrame)
             return empty.lazy()
-        return pl.scan_parquet(parts)
+        return pl.scan_parquet(parts, glob=False)
 
     def results(self) -> dict[str, Any]:
         """The documents of `results/<verb>.json`, by verb."""
@@ -172,7 +172,7 @@ class Run:
             empty = pl.from_arrow(schema.empty_table())
             assert isinstance(empty, pl.DataFrame)
             return empty
-        return pl.read_parquet(path)
+        return pl.read_parquet(path, glob=False)
 
 
 def open_run(path: str | Path) -> Run:

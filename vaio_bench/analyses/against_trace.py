@@ -41,7 +41,7 @@ def recorded(run: Run) -> Recorded | None:
     if not path.is_file() or known.get("sha256") != _sha256(path):
         return None
     rows = (
-        pl.scan_parquet(path)
+        pl.scan_parquet(path, glob=False)
         .with_row_index("seq")
         .filter(pl.col("disk").cast(pl.String).is_in(known["disks"]))
         .slice(known.get("skip") or 0, known.get("limit"))

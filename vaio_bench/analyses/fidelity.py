@@ -192,7 +192,7 @@ def _in_seq_order(parts: list[Path]) -> Iterator[pl.DataFrame]:
     waiting: pl.DataFrame | None = None
     for part in parts:
         own = (
-            pl.scan_parquet(part)
+            pl.scan_parquet(part, glob=False)
             .filter(quantiles.issued() & ~_conflict_waited())
             .select(pl.col("disk").cast(pl.String), "seq", "submit_ns")
             .collect()

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from vaio_bench import schemas
 from vaio_bench.analyses import quantiles
 from vaio_bench.analyses.told import Told
+from vaio_bench.errors import WorkError
 from vaio_bench.store import Run, open_run
 
 INTERVAL_NS = 100_000_000
@@ -51,7 +52,7 @@ def round_timeline(
     last = max((part.last_ns for part in parts), default=-1)
     for start, end in zip(starts, [*starts[1:], last + 1], strict=True):
         reaching = [part.path for part in parts if part.first_ns < end and part.last_ns >= start]
-        rows = pl.scan_parquet(reaching).filter(
+        rows = pl.scan_parquet(reaching, glob=False).filter(
             pl.col("complete_ns").is_between(start, end, closed="left")
         )
         gathered = told.beside(_gather(rows, policy, round_, interval_ns))
@@ -68,17 +69,21 @@ def append_round(
     """
     run = run if isinstance(run, Run) else open_run(run)
     path = run.path / "timeline.parquet"
-    aside = path.with_name(f"{path.name}.writing")
-    with pq.ParquetWriter(aside, schemas.TIMELINE, compression="zstd") as writer:
-        if path.is_file():
-            stored = pq.ParquetFile(path)
-            for group in range(stored.num_row_groups):
-                kept = _without(stored.read_row_group(group), policy, round_)
-                if kept.num_rows:
-                    writer.write_table(kept.cast(schemas.TIMELINE))
-        for table in round_timeline(run, policy, round_, interval_ns=interval_ns):
-            writer.write_table(table)
-    os.replace(aside, path)
+    aside = path.with_name(f"{path.name}.partial")
+    try:
+        with pq.ParquetWriter(aside, schemas.TIMELINE, compression="zstd") as writer:
+            if path.is_file():
+                stored = pq.ParquetFile(path)
+                for group in range(stored.num_row_groups):
+                    kept = _without(stored.read_row_group(group), policy, round_)
+                    if kept.num_rows:
+                        writer.write_table(kept.cast(schemas.TIMELINE))
+            for table in round_timeline(run, policy, round_, interval_ns=interval_ns):
+                writer.write_table(table)
+        os.replace(aside, path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise WorkError(f"{path}: cannot write: {error}") from None
     return path
 
 
@@ -100,7 +105,7 @@ def _range_of(path: Path) -> _Part:
     known = [each for each in found if each is not None and each.has_min_max]
     if found and len(known) == len(found):
         return _Part(path, min(each.min for each in known), max(each.max for each in known))
-    ends = pl.scan_parquet(path).select(
+    ends = pl.scan_parquet(path, glob=False).select(
         pl.col("complete_ns").min().alias("first"), pl.col("complete_ns").max().alias("last")
     )
     first, last = ends.collect(engine="streaming").row(0)
