@@ -24,7 +24,8 @@ class Page:
     """A page that `explain` shows."""
 
     group: str
-    """`filter`, `format`, `eviction`, `backend`, `analysis`, `policy`, `model` or `warning`."""
+    """`filter`, `format`, `eviction`, `backend`, `analysis`, `policy`, `model`, `verb` or
+    `warning`."""
     name: str
     summary: str
     text: str
@@ -44,7 +45,8 @@ def pages() -> list[Page]:
     """Every page, group by group."""
     engine = [Page(kind.kind, kind.name, kind.summary, kind.page) for kind in catalogue.kinds()]
     warnings = [Page("warning", kind.code, kind.value[1], kind.page) for kind in WarningKind]
-    return [*engine, *_analyses(), *_policies(), _synth(), *warnings]
+    told = [_told_by("synth", "model", "synthetic"), _told_by("fio", "verb", "fio")]
+    return [*engine, *_analyses(), *_policies(), *told, *warnings]
 
 
 def explain(name: str) -> list[Page]:
@@ -98,8 +100,8 @@ def _policies() -> list[Page]:
     return found
 
 
-def _synth() -> Page:
-    """The page of the synthetic traces: how to write a spec."""
-    source = resources.files("vaio_bench") / "synthetic" / "__init__.py"
+def _told_by(name: str, group: str, package: str) -> Page:
+    """The page that a package's docstring is: of the synthetic traces, and of the fio wrapper."""
+    source = resources.files("vaio_bench") / package / "__init__.py"
     text = inspect.cleandoc(ast.get_docstring(ast.parse(source.read_text())) or "")
-    return Page("model", "synth", catalogue.summary_of(text), f"# synth\n\n{text}\n")
+    return Page(group, name, catalogue.summary_of(text), f"# {name}\n\n{text}\n")

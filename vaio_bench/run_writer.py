@@ -59,6 +59,10 @@ _ENTRIES = (
     "manifest.json",
     "ios",
     "gauges",
+    "histograms",
+    "fio",
+    "trace.iolog",
+    "trace.parquet",
     "replica",
     "warmup",
     "results",
@@ -207,7 +211,7 @@ class RunWriter:
             return
         for name in self.manifest["policies"]:
             for number in numbers:
-                for what in ("ios", "gauges"):
+                for what in ("ios", "gauges", "histograms"):
                     shutil.rmtree(part_folder(self.path, name, number, what), ignore_errors=True)
                 self.manifest["totals"].get(name, {}).pop(str(number), None)
         self._events = [event for event in self._events if event["round"] not in numbers]

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -160,6 +160,7 @@ def execute(
     *,
     force: bool = False,
     progress: Progress | None = None,
+    loop: Callable[..., RoundLoop] = RoundLoop,
 ) -> Path:
     """Replays `trace` through each of `policies`, round by round, into the run folder `out`.
 
@@ -175,6 +176,7 @@ def execute(
         out: run folder to make.
         force: replace an earlier run in `out`.
         progress: called with (what, done, of how many).
+        loop: makes what runs the rounds, from the arguments of `RoundLoop`.
 
     Raises:
         InputError: an option, the trace, a policy or a target is wrong; nothing was written.
@@ -189,7 +191,7 @@ def execute(
     document = manifest.build(job, backend, why, prepared, target, read_only=read_only)
     writer = RunWriter.create(out, document)
     options = _engine_options(job, backend, prepared, read_only=read_only)
-    _run_to_its_end(RoundLoop(job, writer, options, progress))
+    _run_to_its_end(loop(job, writer, options, progress))
     return out
 
 

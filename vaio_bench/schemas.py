@@ -54,6 +54,16 @@ IOS = pa.schema(
     ]
 )
 
+# RUN/histograms/<policy>/<round>/part-0.parquet: how often each latency occurred, of a round of
+# another tool (fio) that has no rows. `latency_ns` is the middle of the tool's bucket.
+HISTOGRAM = pa.schema(
+    [
+        pa.field("op", pa.string(), nullable=False),
+        pa.field("latency_ns", pa.int64(), nullable=False),
+        pa.field("count", pa.int64(), nullable=False),
+    ]
+)
+
 # RUN/timeline.parquet: one row an interval, policy, round and disk. An I/O belongs to the
 # interval in which it completed. Quantiles are nearest-rank, null where nothing completed.
 # dirty_bytes, backlog_bytes and lag_ns are the gauges of these names that stood when the interval

@@ -32,7 +32,7 @@ _PARQUET_MAGIC = b"PAR1"
 
 
 def part_folder(run: Path, policy: str, round_: int, what: str = "ios") -> Path:
-    """The folder of the parts of one round, of rows (`ios`) or of `gauges`.
+    """The folder of the parts of one round: of rows (`ios`), `gauges` or `histograms`.
 
     A policy's name is percent-encoded in it.
     """
@@ -46,13 +46,15 @@ class Run:
     """An opened run folder.
 
     `parts_of` maps (policy, round) to the parts of that round in the order written;
-    `unreadable` lists parts without a footer.
+    `histograms_of` those rounds of another tool (fio) that have no rows to the file of their
+    latencies; `unreadable` lists parts without a footer.
     """
 
     path: Path
     manifest: dict[str, Any]
     parts_of: dict[tuple[str, int], list[Path]] = field(repr=False)
     unreadable: tuple[Path, ...] = ()
+    histograms_of: dict[tuple[str, int], Path] = field(default_factory=dict, repr=False)
 
     @property
     def exit(self) -> str:
@@ -81,18 +83,25 @@ class Run:
 
     @cached_property
     def policies(self) -> list[str]:
-        """Policies with rows, in the manifest's order."""
-        stored = list(dict.fromkeys(policy for policy, _ in self.parts_of))
+        """Policies with rounds, in the manifest's order."""
+        stored = list(dict.fromkeys(name for name, _ in (*self.parts_of, *self.histograms_of)))
         named = [name for name in self.manifest.get("policies", {}) if name in stored]
         return named + [name for name in stored if name not in named]
 
+    @property
+    def policies_with_rows(self) -> list[str]:
+        """The policies of which single I/Os are stored; the others are of another tool (fio)."""
+        return [name for name in self.policies if any(of == name for of, _ in self.parts_of)]
+
     def rounds(self, policy: str, *, complete_only: bool = False) -> list[int]:
-        """Rounds of `policy` that have rows; `complete_only` leaves out one cut short.
+        """Rounds of `policy` that are stored; `complete_only` leaves out one cut short.
 
         A round is complete when the manifest has its totals, which are written at its end, and
         it was not stopped.
         """
-        rounds = sorted(number for name, number in self.parts_of if name == policy)
+        stored = {number for name, number in (*self.parts_of, *self.histograms_of)
+                  if name == policy}  # fmt: skip
+        rounds = sorted(stored)
         if complete_only:
             ended = {number: self.totals(policy, number) for number in rounds}
             return [number for number, of in ended.items() if of and not of.get("stopped")]
@@ -124,7 +133,7 @@ class Run:
         if not parts:
             asked = "" if policy is None else f' for policy "{policy}"'
             asked += "" if round_ is None else f", round {round_}"
-            known = ", ".join(self.policies) or "none"
+            known = ", ".join(self.policies_with_rows) or "none"
             raise InputError(f"{self.path}: no I/O rows{asked}; policies with rows: {known}")
         return pl.scan_parquet(parts, glob=False)
 
@@ -132,6 +141,10 @@ class Run:
         """As `scan_ios`, without the I/Os that were due in the warm-up."""
         rows = self.scan_ios(policy, round_)
         return rows.filter(pl.col("due_ns") >= self.warmup_ns) if self.warmup_ns else rows
+
+    def histogram(self, policy: str, round_: int) -> pl.DataFrame:
+        """Latencies (columns of `schemas.HISTOGRAM`) of a round without rows."""
+        return pl.read_parquet(self.histograms_of[policy, round_])
 
     def timeline(self) -> pl.DataFrame:
         """`timeline.parquet` (columns of `schemas.TIMELINE`); no rows where it is absent."""
@@ -206,7 +219,12 @@ def open_run(path: str | Path) -> Run:
             parts_of.setdefault(key, []).append(part)
         else:
             unreadable.append(part)
-    return Run(path, manifest, parts_of, tuple(unreadable))
+    histograms_of = {}
+    for part in sorted((path / "histograms").glob("*/*/part-0.parquet"), key=_part_order):
+        key = (unquote(part.parent.parent.name), int(part.parent.name))
+        if key not in parts_of and _has_footer(part):
+            histograms_of[key] = part
+    return Run(path, manifest, parts_of, tuple(unreadable), histograms_of)
 
 
 def _part_order(part: Path) -> tuple[str, int, int, str]:

@@ -152,6 +152,12 @@ class WarningKind(Enum):
         "latency and CPU are Python's, not those of the idea behind it",
         "Read what it does to the data, and write it in C or Rust before judging what it costs",
     )
+    FIO_LOG_TIMES = (
+        "rows are of fio's logs, whose times are whole milliseconds",
+        "latencies are exact, but I/Os of one millisecond have no order among them, and gaps, "
+        "rates of short intervals and I/Os in flight cannot be told",
+        "Use `vaio-bench replay` where the moment of an I/O matters",
+    )
     ROUNDS_LOST = (
         "{lost} round(s) were lost to a filter that crashed or hung: {reason}",
         "figures are of the rounds that are left, which a filter that fails now and then flatters",

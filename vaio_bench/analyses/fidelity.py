@@ -109,7 +109,7 @@ def fidelity(
     run = run if isinstance(run, Run) else open_run(run)
     return [
         found
-        for policy in run.policies
+        for policy in run.policies_with_rows
         for number in run.rounds(policy)
         if (found := round_fidelity(run, policy, number, late_after_ns, trace)) is not None
     ]

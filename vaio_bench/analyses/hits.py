@@ -57,7 +57,7 @@ def hits(run: Run | str | Path) -> list[Hits]:
     hit, partial = _flag(IoFlag.HIT), _flag(IoFlag.PARTIAL_HIT)
     hit_bytes = pl.col("length_bytes") * pl.col("hit_blocks") / pl.col("blocks")
     found: list[Hits] = []
-    for policy in run.policies:
+    for policy in run.policies_with_rows:
         counted = (
             quantiles.completed(run.scan_ios(policy))
             .filter(pl.col("blocks") > 0)

@@ -41,7 +41,7 @@ def layers(run: Run | str | Path) -> list[Layer]:
     """
     run = run if isinstance(run, Run) else open_run(run)
     found: list[Layer] = []
-    for policy in run.policies:
+    for policy in run.policies_with_rows:
         rows = quantiles.completed(run.measured_ios(policy))
         width = rows.select(pl.col("self_ns").list.len().max()).collect(engine="streaming").item()
         names = run.layers(policy)
@@ -81,7 +81,7 @@ def layer_sums(run: Run | str | Path) -> list[LayerSum]:
     run = run if isinstance(run, Run) else open_run(run)
     clock_ns = run.clock_ns or 1.0
     found: list[LayerSum] = []
-    for policy in run.policies:
+    for policy in run.policies_with_rows:
         tolerance = 2 * clock_ns * max(len(run.layers(policy)), 1)
         whole = pl.col("self_ns").list.sum()
         off = (whole - quantiles.LATENCY_NS).abs()

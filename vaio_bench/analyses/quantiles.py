@@ -69,6 +69,11 @@ class Distribution:
         before = int(cumulative[at - 1]) if at else 0
         return int(self.bucket[at]), rank - before
 
+    def at(self, q: float) -> int:
+        """The nearest-rank quantile, as exact as the buckets are."""
+        at = int(np.searchsorted(np.cumsum(self.count), rank_of(q, self.n)))
+        return int(self.upper[at])
+
     def ecdf(self) -> tuple[np.ndarray, np.ndarray]:
         """Values and the share of all values at or below each: exact at these values."""
         return self.upper, np.cumsum(self.count) / max(self.n, 1)
@@ -113,6 +118,16 @@ def _distribution(counted: pl.DataFrame) -> Distribution:
         count=counted["count"].cast(pl.Int64).to_numpy(),
         total=float(counted["total"].sum()),
     )
+
+
+def counted(histogram: pl.DataFrame) -> Distribution:
+    """The distribution of a stored histogram (columns of `schemas.HISTOGRAM`), ops together."""
+    summed = histogram.group_by("latency_ns").agg(pl.col("count").sum()).sort("latency_ns")
+    values, counts = summed["latency_ns"].to_numpy(), summed["count"].to_numpy()
+    return Distribution(
+        bucket=np.arange(len(values)), upper=values, count=counts,
+        total=float((values * counts).sum()),
+    )  # fmt: skip
 
 
 def rank_of(q: float, n: int) -> int:

@@ -28,12 +28,18 @@ def round_figures(run: Run) -> pl.DataFrame:
     number over the time from the first due to the last completion, `rate_achieved` (where the
     pace is the recorded one) the span of due over that of submit times. CPU and context switches
     are those of the round's workers, over all of its I/Os.
+
+    A round of another tool that has no rows is told by its histogram and its totals: no response
+    (nothing was due at a time), and its rate over the run time that the tool tells.
     """
     records: list[dict[str, Any]] = []
     recorded = (run.manifest.get("pacing") or {}).get("mode") == "recorded"
     for policy in run.policies:
         rounds = run.rounds(policy, complete_only=True)
         if not rounds:
+            continue
+        if policy not in run.policies_with_rows:
+            records += [_of_histogram(run, policy, number) for number in rounds]
             continue
         rows = quantiles.completed(run.measured_ios(policy)).filter(pl.col("round").is_in(rounds))
         ladders = {
@@ -54,6 +60,23 @@ def round_figures(run: Run) -> pl.DataFrame:
             record |= _rates(sums.get(number), recorded=recorded)
             records.append(record | _costs(run.totals(policy, number)))
     return pl.DataFrame(records, infer_schema_length=None)
+
+
+def _of_histogram(run: Run, policy: str, number: int) -> dict[str, Any]:
+    totals = run.totals(policy, number)
+    record: dict[str, Any] = {"policy": policy, "round": number}
+    spread = quantiles.counted(run.histogram(policy, number))
+    for name, level in [*quantiles.LADDER.items(), ("max", 1.0)]:
+        value = spread.at(level) if spread.n else (totals.get("latency_ns") or {}).get(name)
+        record[f"latency_{name}_ns"] = value
+    # The last bucket's middle is not the longest: the tool tells that apart.
+    record["latency_max_ns"] = totals.get("latency_max_ns") or record["latency_max_ns"]
+    record |= {f"response_{name}_ns": None for name in [*quantiles.LADDER, "max"]}
+    seconds = totals["wall_ns"] / 1e9
+    rate = {"iops": None, "bytes_per_s": None, "rate_achieved": None}
+    if seconds > 0:
+        rate |= {"iops": totals["ios"] / seconds, "bytes_per_s": totals["bytes"] / seconds}
+    return record | rate | _costs(totals)
 
 
 def _sums(rows: pl.LazyFrame) -> dict[int, dict[str, Any]]:

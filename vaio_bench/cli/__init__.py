@@ -23,6 +23,7 @@ VERBS: tuple[str, ...] = (
     "certify",
     "rpo",
     "cache",
+    "fio",
     "site",
     "recover",
     "report",

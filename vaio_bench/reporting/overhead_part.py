@@ -138,15 +138,26 @@ def spreads(run: Run, value: pl.Expr) -> dict[str, quantiles.Distribution]:
     """The distribution of `value` over all rounds of each policy that has rows."""
     found = {
         policy: quantiles.distributions(quantiles.completed(run.scan_ios(policy)), value)
-        for policy in run.policies
+        for policy in run.policies_with_rows
     }
     return {policy: of[()] for policy, of in found.items() if of}
+
+
+def latencies(run: Run) -> dict[str, quantiles.Distribution]:
+    """The latencies of each policy, of rows or of another tool's histograms."""
+    found = spreads(run, quantiles.LATENCY_NS)
+    for policy in (name for name in run.policies if name not in run.policies_with_rows):
+        rounds = [run.histogram(policy, number) for number in run.rounds(policy)]
+        spread = quantiles.counted(pl.concat(rounds))
+        if spread.n:
+            found[policy] = spread
+    return {policy: found[policy] for policy in run.policies if policy in found}
 
 
 def distribution_section(run: Run, palette: Palette) -> Section:
     """The distributions of latency and, where it can differ, of response time."""
     made = Section("latency", "Latency distributions")
-    spread = spreads(run, quantiles.LATENCY_NS)
+    spread = latencies(run)
     if not spread:
         made.absent = "the run has no I/O that succeeded"
         return made
@@ -162,6 +173,9 @@ def distribution_section(run: Run, palette: Palette) -> Section:
         made.notes.append("Issued as soon as possible: due is submit, so response is latency.")
         return made
     response = spreads(run, quantiles.RESPONSE_NS)
+    if not response:
+        made.notes.append("fio keeps no due times: there is no response time beside the latency.")
+        return made
     made.figures += [
         figures.ecdf(response, palette, "response"),
         figures.ladder(response, palette, "response"),

@@ -27,8 +27,8 @@ def over_time(run: Run) -> pl.DataFrame:
     the 99th percentile is the worst of them.
     """
     stored = run.timeline()
-    tables = [thinned for policy in run.policies if (thinned := _thinned(run, stored, policy))
-              is not None]  # fmt: skip
+    found = [_thinned(run, stored, policy) for policy in run.policies_with_rows]
+    tables = [table for table in found if table is not None]
     if tables:
         return pl.concat(tables)
     columns = ("time_s", "iops", "mib_per_s", "latency_p99_ns", "hit_percent")
