@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -12,7 +12,7 @@ import polars as pl
 
 from vaio_bench import _core
 from vaio_bench.errors import InputError, WorkError
-from vaio_bench.store import Run, open_run
+from vaio_bench.store import Run, open_run, part_folder
 from vaio_bench.units import parse_size, parse_time_ns
 
 _OPS = ("read", "write", "flush", "discard", "write_zeroes")
@@ -26,6 +26,7 @@ def serve_site(
     key: str,
     capacity: str | int = 0,
     segment: str | int = "64MiB",
+    adopt: Sequence[str | Path] = (),
     say: Callable[[str], None],
     stop: Callable[[], bool],
 ) -> dict[str, Any]:
@@ -37,6 +38,8 @@ def serve_site(
         key: `file:PATH` or `env:NAME` of the shared key.
         capacity: bytes that the journal may take; 0 for what the disk has.
         segment: size of a file of the journal, the unit of retention.
+        adopt: images, one a disk, that a new store starts from: a source is compared with them
+            and sends what differs. They are copied.
         say: called with every line of the log, the first of which tells the address.
         stop: asked several times a second.
 
@@ -46,6 +49,8 @@ def serve_site(
     Raises:
         InputError: store, key or address cannot be used.
     """
+    if adopt:
+        _core.adopt_images(str(store), [Path(image) for image in adopt])
     site = _core.Site(
         listen,
         str(store),
@@ -54,6 +59,8 @@ def serve_site(
         parse_size(segment, "segment"),
     )
     say(f"listening on {site.address}")
+    if adopt:
+        say(f"starts from a copy of {', '.join(str(image) for image in adopt)}")
     while not stop():
         line = site.next_line(0.2)
         if line is not None:
@@ -63,7 +70,10 @@ def serve_site(
 
 
 def list_points(store: str | Path) -> dict[str, Any]:
-    """What a store offers: `run`, `disks`, `continuous`, `points`, `damage`.
+    """What a store offers: `run`, `disks`, `continuous`, `stream`, `epochs`, `points`, `damage`.
+
+    `epochs` are the runs whose streams it holds one after the other: `run`, `from_no` (the first
+    entry) and `stream_ns` (when the run started, in the time that points are cut at).
 
     Raises:
         InputError: the folder is no store.
@@ -104,10 +114,11 @@ def recover(
         raise InputError(f"{out}: is there already; --force replaces it")
     at_ns = None if at is None else parse_time_ns(at, "--at")
     found: dict[str, Any] = json.loads(_core.recover(str(store), str(out), point, at_ns))
-    told = _round_of(Path(store)) if run is None else _round_in(Path(run), Path(store))
+    epoch = found["epoch"]
+    told = _round_of(Path(store)) if run is None else _round_in(Path(run), epoch["run"], store)
     found["checked"] = None
     if told is not None:
-        found["checked"] = _check(found, list_points(store)["disks"], *told)
+        found["checked"] = check(found, list_points(store)["disks"], *told)
     return found
 
 
@@ -119,22 +130,49 @@ def _round_of(store: Path) -> tuple[Run, str, int] | None:
     return open_run(parts[3]), unquote(parts[1].name), int(parts[0].name)
 
 
-def _round_in(path: Path, store: Path) -> tuple[Run, str, int]:
+def _round_in(path: Path, word: str, store: str | Path) -> tuple[Run, str, int]:
     run = open_run(path)
     found = [(run, name, number) for name in run.policies for number in run.rounds(name)
-             if run.totals(name, number).get("replica", {}).get("run")
-             == list_points(store)["run"]]  # fmt: skip
+             if f"{run.manifest['id']}/{name}/{number}" == word]  # fmt: skip
     if not found:
         raise InputError(f"{path}: holds no round whose replica is in {store}")
     return found[0]
 
 
-def _check(
+def _base_of(run: Run, policy: str, round_: int, disk: int) -> pl.DataFrame | None:
+    """Digests of what a disk held before the trace, where the round noted them."""
+    parts = sorted(
+        (part_folder(run.path, policy, round_, "replica") / "base").glob("part-*.parquet"),
+        key=lambda part: int(part.stem.removeprefix("part-")),
+    )
+    if not parts:
+        return None
+    rows = pl.scan_parquet(parts).filter(pl.col("disk") == disk)
+    return rows.select("sector", "sum").collect()
+
+
+def check(
     found: dict[str, Any], disks: list[str], run: Run, policy: str, round_: int
 ) -> dict[str, int]:
+    """Compares recovered images with what the source had acknowledged.
+
+    Args:
+        found: what `recover` gave: `images`, `point`, `cut_ns` and `epoch`.
+        disks: names of the store's disks.
+        run: the source's run.
+        policy: its policy.
+        round_: its round.
+
+    Returns:
+        `verified_bytes` and `unverified_bytes`.
+
+    Raises:
+        WorkError: an image is not the source's state; the first difference is named.
+    """
     data, seed = run.manifest["data"], run.manifest["seed"]
+    cut_ns = min(found["cut_ns"] - found["epoch"]["stream_ns"], (1 << 63) - 1)
     total = {"verified_bytes": 0, "unverified_bytes": 0}
-    for disk, image in zip(disks, found["images"], strict=True):
+    for number, (disk, image) in enumerate(zip(disks, found["images"], strict=True)):
         op = pl.col("op").cast(pl.String)
         code = op.replace_strict(_OPS, range(len(_OPS)), return_dtype=pl.Int64).alias("op")
         rows = (
@@ -142,7 +180,7 @@ def _check(
             .filter(
                 pl.col("disk").cast(pl.String) == disk,
                 pl.col("status") == 0,
-                pl.col("complete_ns") <= found["cut_ns"],
+                pl.col("complete_ns") <= cut_ns,
                 op.is_in(_CHANGES),
             )
             .sort("complete_ns", maintain_order=True)
@@ -152,7 +190,15 @@ def _check(
             .collect()
         )
         compared = json.loads(
-            _core.compare_image(image, rows, disk, seed, data["compressible"], data["dedupe"])
+            _core.compare_image(
+                image,
+                rows,
+                disk,
+                seed,
+                data["compressible"],
+                data["dedupe"],
+                _base_of(run, policy, round_, number),
+            )
         )
         if compared["mismatch"]:
             raise WorkError(

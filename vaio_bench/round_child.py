@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from vaio_bench import _core
 from vaio_bench.errors import InputError, VaioBenchError
-from vaio_bench.run_writer import GAUGES_ENCODING, PartWriter
+from vaio_bench.run_writer import BASE_ENCODING, GAUGES_ENCODING, PartWriter
 from vaio_bench.trace import open_trace
 
 _REPORT_EVERY_S = 0.2
@@ -55,33 +55,32 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     by_age = options["clock"] == "wall"
     rows = PartWriter(Path(job["folder"]), by_age=by_age)
     gauges = PartWriter(Path(job["gauges_folder"]), by_age=by_age, encoding=GAUGES_ENCODING)
+    base = PartWriter(Path(job["base_folder"]), by_age=by_age, encoding=BASE_ENCODING)
     try:
-        _drain(round_, rows, gauges)
+        _drain(round_, {"rows": rows, "gauges": gauges, "base": base})
     except VaioBenchError:
         round_.stop()
         raise
-    rows.close()
-    gauges.close()
+    for writer in (rows, gauges, base):
+        writer.close()
     # With the prefill, until the last row was in a file that has its name.
     recording_ns = time.monotonic_ns() - began
     totals = {**json.loads(round_.finish()), "recording_ns": recording_ns}
     return {"totals": totals, "settled": json.loads(round_.settled)}
 
 
-def _drain(round_: _core.Round, rows: PartWriter, gauges: PartWriter) -> None:
+def _drain(round_: _core.Round, writers: dict[str, PartWriter]) -> None:
     reported = 0.0
     while True:
         kind, payload = round_.next(_REPORT_EVERY_S)
-        if kind == "rows":
-            rows.write(pa.record_batch(payload))
-        elif kind == "gauges":
-            gauges.write(pa.record_batch(payload))
+        if kind in writers:
+            writers[kind].write(pa.record_batch(payload))
         elif kind == "events":
             _say({"events": json.loads(payload)})
         elif kind == "end":
             return
-        rows.close_if_due()
-        gauges.close_if_due()
+        for writer in writers.values():
+            writer.close_if_due()
         now = time.monotonic()
         if now - reported >= _REPORT_EVERY_S:
             reported = now

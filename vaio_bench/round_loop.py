@@ -135,6 +135,9 @@ class RoundLoop:
         job: dict[str, Any] = {
             "trace": str(self.job.trace.path),
             "folder": str(part_folder(self.writer.path, name, number, f"{inside}ios")),
+            "base_folder": str(
+                part_folder(self.writer.path, name, number, f"{inside}replica") / "base"
+            ),
             "gauges_folder": str(part_folder(self.writer.path, name, number, f"{inside}gauges")),
             "options": {
                 **self.options,

@@ -74,6 +74,13 @@ _ENTRIES = (
 # Few rows, of names that repeat.
 GAUGES_ENCODING: dict[str, Any] = {"compression": "zstd", "store_schema": True}
 
+# What the disks held before the trace: sectors that ascend, and digests that nothing packs.
+BASE_ENCODING: dict[str, Any] = {
+    "compression": "zstd",
+    "use_dictionary": ["disk"],
+    "column_encoding": {"sector": "DELTA_BINARY_PACKED", "sum": "PLAIN"},
+}
+
 
 def write_json(path: Path, document: Any) -> None:
     """Writes a JSON document aside, then renames it into place.
@@ -211,7 +218,7 @@ class RunWriter:
             return
         for name in self.manifest["policies"]:
             for number in numbers:
-                for what in ("ios", "gauges", "histograms"):
+                for what in ("ios", "gauges", "histograms", "replica"):
                     shutil.rmtree(part_folder(self.path, name, number, what), ignore_errors=True)
                 self.manifest["totals"].get(name, {}).pop(str(number), None)
         self._events = [event for event in self._events if event["round"] not in numbers]

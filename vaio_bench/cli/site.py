@@ -27,6 +27,13 @@ def register(app: typer.Typer) -> None:
         segment: Annotated[
             str, typer.Option(help="Size of a file of the journal, the unit of retention.")
         ] = "64MiB",
+        adopt: Annotated[
+            list[Path] | None,
+            typer.Option(
+                help="Image, one a disk, that a new store starts from: only what differs "
+                "is sent. For replicating back after a recovery."
+            ),
+        ] = None,
         until_eof: Annotated[
             bool, typer.Option("--until-eof", help="End when standard input ends.")
         ] = False,
@@ -49,7 +56,7 @@ def register(app: typer.Typer) -> None:
 
         found = serve_site(
             listen=listen, store=store, key=key, capacity=capacity, segment=segment, say=say,
-            stop=stop,
+            stop=stop, adopt=adopt or (),
         )  # fmt: skip
         if as_json:
             print(json.dumps(found))

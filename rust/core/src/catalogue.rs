@@ -76,6 +76,7 @@ fn setting() -> Setting {
         seed: 0,
         longest_bytes: 0,
         disk_bytes: Vec::new(),
+        extents: Vec::new(),
         run: String::new(),
         is_virtual: true,
         data: DataMode::Bytes,

@@ -6,6 +6,7 @@
 //! of [`filters`] down to a backend ([`backends`]) and back up. One row of [`record`] keeps it.
 
 pub mod backends;
+pub mod base_sums;
 pub mod black_box;
 pub mod catalogue;
 pub mod cdp;

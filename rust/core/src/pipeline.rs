@@ -11,6 +11,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
 use crate::backends::{Backend, Completion, Counts, Request};
+use crate::base_sums::BaseSums;
 use crate::clock::{Clock, Ns};
 use crate::error::{Error, Result};
 use crate::filters::{Answer, Child, ChildData, Cx, DataMode, Up};
@@ -72,6 +73,7 @@ impl Pipeline {
                 data,
                 actions: VecDeque::with_capacity(slots),
                 events: Vec::new(),
+                base: BaseSums::default(),
                 timers: BinaryHeap::new(),
                 timer_count: 0,
                 children: 0,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use vaio_bench_core::backends::uring;
+use vaio_bench_core::base_sums;
 use vaio_bench_core::error::Error;
 use vaio_bench_core::gauges::GaugeSchema;
 use vaio_bench_core::record::RowSchema;
@@ -126,7 +127,8 @@ impl Round {
     }
 
     /// The next output within `timeout_s`: `("rows", Batch)`, `("gauges", Batch)`,
-    /// `("events", json)`, `("none", None)` when nothing came, `("end", None)` at the end.
+    /// `("base", Batch)` (digests of what the disks held), `("events", json)`, `("none", None)`
+    /// when nothing came, `("end", None)` at the end.
     fn next<'py>(
         &self,
         py: Python<'py>,
@@ -144,6 +146,9 @@ impl Round {
                 }
                 Some(Some(Output::Gauges(readings))) => {
                     self.gauges.batch(&readings).map(|batch| Some(Taken::Gauges(batch)))
+                }
+                Some(Some(Output::Base(sums))) => {
+                    base_sums::batch(&sums).map(|batch| Some(Taken::Base(batch)))
                 }
                 Some(Some(Output::Events(events))) => {
                     let events: Vec<_> = events
@@ -166,6 +171,7 @@ impl Round {
             Some(Taken::Gauges(batch)) => {
                 ("gauges", Some(Bound::new(py, Batch(batch))?.into_any()))
             }
+            Some(Taken::Base(batch)) => ("base", Some(Bound::new(py, Batch(batch))?.into_any())),
             Some(Taken::Events(json)) => ("events", Some(json.into_pyobject(py)?.into_any())),
         })
     }
@@ -198,6 +204,7 @@ impl Round {
 enum Taken {
     Rows(arrow_array::RecordBatch),
     Gauges(arrow_array::RecordBatch),
+    Base(arrow_array::RecordBatch),
     Events(String),
     End,
 }

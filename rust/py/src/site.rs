@@ -1,13 +1,14 @@
 //! `site` and `recover`: a replica site under way, and what a store holds.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use arrow_array::{Array, Int64Array};
+use arrow_array::{Array, Int64Array, RecordBatch};
 use pyo3::prelude::*;
 use vaio_bench_core::cdp::key;
 use vaio_bench_core::cdp::recovery::{self, Wanted};
 use vaio_bench_core::cdp::site::Site as CoreSite;
+use vaio_bench_core::cdp::store;
 use vaio_bench_core::cdp::verify::Expected;
 use vaio_bench_core::error::Error;
 use vaio_bench_core::io::Op;
@@ -74,6 +75,8 @@ fn store_offer(py: Python<'_>, store: &str) -> PyResult<String> {
     Ok(serde_json::json!({
         "run": offer.owner.run,
         "disks": offer.owner.disks,
+        "stream": offer.owner.stream,
+        "epochs": offer.owner.epochs,
         "continuous": offer.owner.continuous,
         "journal_bytes": offer.journal_bytes,
         "damage": offer.damage.as_ref().map(|damage| serde_json::json!({
@@ -104,11 +107,19 @@ fn recover(
     serde_json::to_string(&done).map_err(|e| to_py(&Error::failed(e.to_string())))
 }
 
-/// Compares an image with the state that rows tell: `rows` is an Arrow stream of `op` (code),
-/// `offset_bytes`, `length_bytes` and `seq`, all int64, in the order of completion. JSON:
-/// verified_bytes, unverified_bytes, mismatch.
+/// Makes a store whose replica is what these images hold, one a disk.
 #[pyfunction]
-#[pyo3(signature = (image, rows, disk, seed, compressible, dedupe))]
+fn adopt_images(py: Python<'_>, store: &str, images: Vec<PathBuf>) -> PyResult<()> {
+    py.detach(|| store::adopt(Path::new(store), &images)).map_err(|e| to_py(&e))
+}
+
+/// Compares an image with the state that rows tell: `rows` is an Arrow stream of `op` (code),
+/// `offset_bytes`, `length_bytes` and `seq`, all int64, in the order of completion; `base` one of
+/// the digests (`sector`, `sum`) of what the disk held before. JSON: verified_bytes,
+/// unverified_bytes, mismatch.
+#[pyfunction]
+#[pyo3(signature = (image, rows, disk, seed, compressible, dedupe, base=None))]
+#[expect(clippy::too_many_arguments, reason = "what a state depends on")]
 fn compare_image(
     py: Python<'_>,
     image: &str,
@@ -117,20 +128,23 @@ fn compare_image(
     seed: u64,
     compressible: f64,
     dedupe: f64,
+    base: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<String> {
     let stream = stream_from_py(rows)?;
+    let base = base.map(stream_from_py).transpose()?;
     py.detach(|| {
         let mut expected = Expected::new(disk, seed, Knobs { compressible, dedupe })?;
+        for batch in base.into_iter().flatten() {
+            let batch = batch.map_err(|e| Error::failed(e.to_string()))?;
+            let (sectors, sums) = (column(&batch, "sector")?, column(&batch, "sum")?);
+            for i in 0..batch.num_rows() {
+                expected.add_base(sectors.value(i) as u64, sums.value(i).cast_unsigned());
+            }
+        }
         for batch in stream {
             let batch = batch.map_err(|e| Error::failed(e.to_string()))?;
-            let column = |name: &str| {
-                batch
-                    .column_by_name(name)
-                    .and_then(|column| column.as_any().downcast_ref::<Int64Array>())
-                    .ok_or_else(|| Error::failed(format!("expected int64 values of {name}")))
-            };
-            let (ops, offsets) = (column("op")?, column("offset_bytes")?);
-            let (lengths, seqs) = (column("length_bytes")?, column("seq")?);
+            let (ops, offsets) = (column(&batch, "op")?, column(&batch, "offset_bytes")?);
+            let (lengths, seqs) = (column(&batch, "length_bytes")?, column(&batch, "seq")?);
             for i in 0..batch.num_rows() {
                 let op = Op::from_code(ops.value(i) as u8);
                 let (offset, length) = (offsets.value(i) as u64, lengths.value(i) as u64);
@@ -143,9 +157,17 @@ fn compare_image(
     .map_err(|e| to_py(&e))
 }
 
+fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a Int64Array, Error> {
+    batch
+        .column_by_name(name)
+        .and_then(|column| column.as_any().downcast_ref::<Int64Array>())
+        .ok_or_else(|| Error::failed(format!("expected int64 values of {name}")))
+}
+
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Site>()?;
     module.add_function(wrap_pyfunction!(store_offer, module)?)?;
     module.add_function(wrap_pyfunction!(compare_image, module)?)?;
+    module.add_function(wrap_pyfunction!(adopt_images, module)?)?;
     module.add_function(wrap_pyfunction!(recover, module)?)
 }

@@ -128,6 +128,32 @@ impl Target {
         self.tail.as_ref().filter(|_| end_bytes > whole_bytes).map(AsRawFd::as_raw_fd)
     }
 
+    /// Ranges, from and to, that hold anything: all of it where the file system does not tell.
+    #[must_use]
+    pub fn extents(&self) -> Vec<(u64, u64)> {
+        let seek = |from: u64, whence| {
+            // SAFETY: an open descriptor and numbers; nothing reads at the file's own position.
+            let found = unsafe { libc::lseek(self.fd(), from as libc::off_t, whence) };
+            u64::try_from(found).ok()
+        };
+        let size = self.size_bytes;
+        if self.is_block_device || size == 0 {
+            return vec![(0, size)];
+        }
+        let mut extents = Vec::new();
+        let mut at = 0;
+        while at < size {
+            let Some(from) = seek(at, libc::SEEK_DATA) else {
+                let is_end = std::io::Error::last_os_error().raw_os_error() == Some(libc::ENXIO);
+                return if is_end { extents } else { vec![(0, size)] };
+            };
+            let to = seek(from, libc::SEEK_HOLE).map_or(size, |to| to.min(size));
+            extents.push((from, to));
+            at = to.max(from + 1);
+        }
+        extents
+    }
+
     #[must_use]
     pub fn fd(&self) -> RawFd {
         self.file.as_raw_fd()

@@ -10,12 +10,15 @@ use std::sync::Arc;
 use rustls::Connection;
 
 use super::entry::{BODY_MAX, Entry, HEADER_BYTES};
-use super::frame::{Durable, Frame, Hello};
+use super::frame::{Ask, Durable, Frame, Held, Hello};
 use crate::error::{Error, Result};
 
 const PREFIX_BYTES: usize = 8;
 /// Frames that are no entries are no longer.
 const WORDS_MAX: usize = 64 << 10;
+/// What was asked, before the digests that answer it; and a digest.
+const ASK_BYTES: usize = 32;
+const SUM_BYTES: usize = 16;
 
 /// A frame as bytes: prefix, then one or two parts.
 pub fn encode(frame: &Frame, out: &mut Vec<u8>) {
@@ -31,8 +34,17 @@ pub fn encode(frame: &Frame, out: &mut Vec<u8>) {
             out.extend_from_slice(&entry.body);
         }
         Frame::Hello(hello) => words(out, 0, &serde_json::json!(hello)),
-        Frame::Welcome { next_no, points } => {
-            words(out, 2, &serde_json::json!({"next_no": next_no, "points": points}));
+        Frame::Welcome { next_no, points, held } => {
+            let welcome = serde_json::json!({"next_no": next_no, "points": points, "held": held});
+            words(out, 2, &welcome);
+        }
+        Frame::Ask(ask) => words(out, 6, &serde_json::json!(ask)),
+        Frame::Sums(ask, sums) => {
+            prefix(out, 7, ASK_BYTES + sums.len() * SUM_BYTES);
+            for word in [u64::from(ask.disk), ask.offset_bytes, ask.length_bytes, ask.block_bytes] {
+                out.extend_from_slice(&word.to_le_bytes());
+            }
+            sums.iter().for_each(|sum| out.extend_from_slice(&sum.to_le_bytes()));
         }
         Frame::Ack { received_no, durable_no, points } => words(
             out,
@@ -55,6 +67,7 @@ fn prefix(out: &mut Vec<u8>, kind: u8, length: usize) {
 struct Welcomed {
     next_no: u64,
     points: Vec<Durable>,
+    held: Option<Held>,
 }
 
 #[derive(serde::Deserialize)]
@@ -122,8 +135,8 @@ fn decode(kind: u8, body: &[u8]) -> Result<Frame> {
             Frame::Entry(Arc::new(entry))
         }
         2 => {
-            let Welcomed { next_no, points } = words(body)?;
-            Frame::Welcome { next_no, points }
+            let Welcomed { next_no, points, held } = words(body)?;
+            Frame::Welcome { next_no, points, held }
         }
         3 => {
             let Acked { received_no, durable_no, points } = words(body)?;
@@ -131,8 +144,24 @@ fn decode(kind: u8, body: &[u8]) -> Result<Frame> {
         }
         4 => Frame::Full,
         5 => Frame::Refuse(words(body)?),
+        6 => Frame::Ask(words(body)?),
+        7 => sums(body).ok_or_else(|| Error::failed("digests that answer no question"))?,
         _ => return Err(Error::failed(format!("a frame of unknown kind {kind}"))),
     })
+}
+
+fn sums(body: &[u8]) -> Option<Frame> {
+    let (head, rest) = body.split_first_chunk::<ASK_BYTES>()?;
+    let mut words = head.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
+    let ask = Ask {
+        disk: u16::try_from(words.next()?).ok()?,
+        offset_bytes: words.next()?,
+        length_bytes: words.next()?,
+        block_bytes: words.next()?,
+    };
+    let (sums, []) = rest.as_chunks::<SUM_BYTES>() else { return None };
+    let sums: Vec<u128> = sums.iter().map(|sum| u128::from_le_bytes(*sum)).collect();
+    (ask.is_fair() && ask.blocks().count() == sums.len()).then_some(Frame::Sums(ask, sums))
 }
 
 /// A connection that never blocks.

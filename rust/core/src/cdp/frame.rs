@@ -6,7 +6,7 @@ use super::entry::{Entry, HEADER_BYTES};
 use crate::clock::Ns;
 
 /// The version of protocol and store; ends of different versions refuse each other.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The first word of a source.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -31,6 +31,55 @@ pub struct Hello {
     /// How long, and how many bytes of, earlier states are kept; 0 for no bound.
     pub retention_ns: u64,
     pub retention_bytes: u64,
+    /// A name that outlives runs: sources of the same name go on with one store; empty for none.
+    pub stream: String,
+}
+
+/// What a store holds that the source which greets it has not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Held {
+    /// The newest point's number.
+    pub last_id: u64,
+    /// Times of this source's stream count from here.
+    pub stream_ns: Ns,
+    /// It can tell digests of its blocks.
+    pub compares: bool,
+}
+
+/// Asks for the digests of a range's blocks, as the store has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Ask {
+    pub disk: u16,
+    pub offset_bytes: u64,
+    pub length_bytes: u64,
+    pub block_bytes: u64,
+}
+
+/// Blocks of one question at most.
+pub const ASK_MAX: u64 = 256;
+
+impl Ask {
+    /// The ranges asked for, `(offset, length)`; the last one may be shorter than a block.
+    pub fn blocks(self) -> impl Iterator<Item = (u64, u64)> {
+        let end = self.offset_bytes + self.length_bytes;
+        (self.offset_bytes..end)
+            .step_by(self.block_bytes.max(1) as usize)
+            .map(move |from| (from, self.block_bytes.min(end - from)))
+    }
+
+    /// It is one that a site answers: of bounded work.
+    #[must_use]
+    pub const fn is_fair(self) -> bool {
+        matches!(self.block_bytes, 512..=0x10_0000)
+            && self.length_bytes <= self.block_bytes * ASK_MAX
+            && self.offset_bytes <= 1 << 60
+    }
+}
+
+/// The digest of a block: two are the same if their data is.
+#[must_use]
+pub fn digest(data: &[u8]) -> u128 {
+    xxhash_rust::xxh3::xxh3_128(data)
 }
 
 /// A restore point that has become durable, and how long before the frame was sent.
@@ -49,7 +98,11 @@ pub enum Frame {
     Welcome {
         next_no: u64,
         points: Vec<Durable>,
+        held: Option<Held>,
     },
+    Ask(Ask),
+    /// The digests of all blocks asked for.
+    Sums(Ask, Vec<u128>),
     /// All entries up to `received_no` are in memory there, up to `durable_no` on stable storage.
     Ack {
         received_no: u64,
@@ -72,7 +125,8 @@ impl Frame {
             }
             Self::Hello(_) | Self::Welcome { .. } | Self::Refuse(_) => 256,
             Self::Ack { points, .. } => 64 + 16 * points.len() as u64,
-            Self::Full => 64,
+            Self::Full | Self::Ask(_) => 64,
+            Self::Sums(_, sums) => 64 + 16 * sums.len() as u64,
         }
     }
 }

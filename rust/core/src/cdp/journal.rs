@@ -115,6 +115,22 @@ impl Journal {
         }
     }
 
+    /// The stream goes on where an earlier source's ended: entries that no link was given yet
+    /// get the numbers and times that follow.
+    pub fn go_on_at(&mut self, next_no: u64, stream_ns: u64) {
+        debug_assert!(self.sent_no == 0 && self.first_no == 1);
+        let by = next_no - 1;
+        for entry in &mut self.entries {
+            let entry = Arc::make_mut(entry);
+            entry.no += by;
+            entry.first_ns += stream_ns;
+            entry.last_ns += stream_ns;
+        }
+        self.first_no += by;
+        self.cursor_no += by;
+        self.sent_no = by;
+    }
+
     /// A new connection goes on from here; everything before is confirmed.
     pub fn rewind(&mut self, next_no: u64) {
         self.confirm(next_no - 1);

@@ -1,13 +1,11 @@
 //! Recovery: an image of a replica store at one of its points.
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::entry::Kind;
 use super::store::{
-    Damage, Images, Owner, StoredPoint, read_owner, scan, segment_numbers, segment_path,
+    Damage, Epoch, Images, Owner, StoredPoint, copy_sparse, read_owner, scan, segment_numbers,
+    segment_path,
 };
 use crate::clock::{Ns, monotonic_ns};
 use crate::error::{Error, Result};
@@ -42,6 +40,8 @@ pub struct Recovered {
     pub applied_bytes: u64,
     /// By disk.
     pub images: Vec<String>,
+    /// The run whose state it is, and its start in the stream's time.
+    pub epoch: Epoch,
     /// Where the journal is damaged, if it is: states after that are lost.
     pub damage: Option<String>,
 }
@@ -106,6 +106,7 @@ pub fn recover(dir: &Path, wanted: Wanted, out: &Path) -> Result<Recovered> {
         applied_entries: entries,
         applied_bytes: bytes,
         images: paths.iter().map(|path| path.display().to_string()).collect(),
+        epoch: found.owner.epoch_of(point.no),
         damage: found.damage.as_ref().map(told),
     })
 }
@@ -181,7 +182,7 @@ fn write(
 ) -> Result<(u64, u64)> {
     let mut files = Vec::new();
     for (disk, path) in asides.iter().enumerate() {
-        let file = copy(&dir.join("base").join(format!("{disk}.img")), path)?;
+        let file = copy_sparse(&dir.join("base").join(format!("{disk}.img")), path)?;
         let size = file.metadata().map_err(|e| at(path, e))?.len();
         let whole = found.owner.disk_bytes.get(disk).copied().unwrap_or(0);
         file.set_len(size.max(whole)).map_err(|e| at(path, e))?;
@@ -213,28 +214,4 @@ fn write(
     }
     images.sync()?;
     Ok((entries, bytes))
-}
-
-/// A copy of the base, holes and all; an empty image where there is no base yet.
-fn copy(from: &Path, to: &Path) -> Result<File> {
-    let mut out = File::options();
-    let out = out.read(true).write(true).create(true).truncate(true).open(to);
-    let out = out.map_err(|e| at(to, e))?;
-    let Ok(mut base) = File::open(from) else { return Ok(out) };
-    let size = base.metadata().map_err(|e| at(from, e))?.len();
-    out.set_len(size).map_err(|e| at(to, e))?;
-    let (mut buffer, mut offset) = (vec![0; 1 << 20], 0);
-    while offset < size {
-        let some = base.read(&mut buffer).map_err(|e| at(from, e))?;
-        if some == 0 {
-            break;
-        }
-        // What is zero stays a hole.
-        if buffer[..some].iter().any(|byte| *byte != 0) {
-            out.write_all_at(&buffer[..some], offset).map_err(|e| at(to, e))?;
-        }
-        offset += some as u64;
-    }
-    (&out).flush().map_err(|e| at(to, e))?;
-    Ok(out)
 }

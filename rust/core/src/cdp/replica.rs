@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::entry::Kind;
-use super::frame::{Durable, Frame, Hello};
+use super::frame::{Ask, Durable, Frame, Hello};
 use super::vault::{Refusal, Vault};
 use crate::clock::Ns;
 use crate::error::Result;
@@ -45,6 +45,10 @@ impl<V: Vault> Replica<V> {
             self.durable.push_back((id, now, self.durable_no));
         }
         self.told_no = self.durable_no;
+        let held = match self.vault.join(hello) {
+            Ok(held) => held,
+            Err(error) => return Frame::Refuse(error.to_string()),
+        };
         let next_no = self.vault.received_no() + 1;
         if hello.acked_no >= next_no {
             return Frame::Refuse(format!(
@@ -54,7 +58,18 @@ impl<V: Vault> Replica<V> {
                 hello.acked_no
             ));
         }
-        Frame::Welcome { next_no, points: self.points_after(hello.acked_no, now) }
+        Frame::Welcome { next_no, points: self.points_after(hello.acked_no, now), held }
+    }
+
+    /// Answers a source that compares.
+    ///
+    /// # Errors
+    /// The vault broke.
+    pub fn sums(&mut self, ask: Ask) -> Result<Frame> {
+        if !ask.is_fair() {
+            return Ok(Frame::Refuse("a question longer than any source asks".to_owned()));
+        }
+        self.vault.sums(ask).map(|sums| Frame::Sums(ask, sums))
     }
 
     /// Takes an entry; a frame to send back at once, if any.

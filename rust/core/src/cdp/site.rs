@@ -184,10 +184,7 @@ fn serve(socket: TcpStream, shared: &Shared, tls: Arc<ServerConfig>) -> Result<(
     let session = shared.session.fetch_add(1, Relaxed) + 1;
     let answer = {
         let mut replica = shared.replica.lock().unwrap_or_else(PoisonError::into_inner);
-        match replica.vault.claim(&hello) {
-            Ok(()) => replica.greet(&hello, monotonic_ns()),
-            Err(error) => Frame::Refuse(error.to_string()),
-        }
+        replica.greet(&hello, monotonic_ns())
     };
     channel.send(&answer);
     if let Frame::Refuse(why) = answer {
@@ -228,8 +225,16 @@ fn take_entries(channel: &mut Channel, shared: &Shared, session: u64, early: boo
         {
             let mut replica = shared.replica.lock().unwrap_or_else(PoisonError::into_inner);
             while let Some(frame) = channel.next_frame()? {
-                let Frame::Entry(entry) = frame else {
-                    return Err(Error::failed("refused: it sends what no source sends"));
+                let entry = match frame {
+                    Frame::Entry(entry) => entry,
+                    Frame::Ask(ask) => {
+                        match replica.sums(ask)? {
+                            answer @ Frame::Refuse(_) => return refuse(channel, shared, &answer),
+                            answer => channel.send(&answer),
+                        }
+                        continue;
+                    }
+                    _ => return Err(Error::failed("refused: it sends what no source sends")),
                 };
                 took += entry.body.len() as u64 + 1;
                 if let Some(answer) = replica.take(&entry, monotonic_ns())? {

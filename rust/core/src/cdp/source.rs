@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use self::base::Base;
 use super::dirty::Dirty;
 use super::entry::{Batch, Change, Entry, Kind, RECORD_HEADER_MAX, Record};
 use super::fold::fold;
@@ -12,133 +13,18 @@ use super::frame::{Durable, Frame, Hello, VERSION};
 use super::journal::Journal;
 use super::link::{Link, LinkEvent};
 use crate::clock::Ns;
-use crate::filters::DataMode;
 
 /// Continuous points are told at steps of this.
 const CONTINUOUS_STEP_NS: Ns = 1_000_000;
 
+mod base;
 mod connection;
 mod degrade;
+mod words;
 
+pub use base::Initial;
 pub use degrade::READS_MAX;
-
-/// What a write waits for before it is acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Waits {
-    /// Nothing: it is in the journal.
-    Async,
-    /// The replica has it in memory.
-    SemiSync,
-    /// The replica has it on stable storage.
-    Sync,
-}
-
-/// What happens when the journal is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Degrade {
-    /// Blocks are marked instead: a hole until they have been sent again.
-    Bitmap,
-    /// Writes are held back first, so that the link may catch up.
-    Backpressure,
-    /// The journal takes what there is room for; lag grows.
-    Lag,
-}
-
-/// The source's settings.
-#[derive(Debug, Clone)]
-pub struct Config {
-    pub run: String,
-    pub disks: Vec<String>,
-    pub disk_bytes: Vec<u64>,
-    pub data: DataMode,
-    pub waits: Waits,
-    pub degrade: Degrade,
-    /// 0 for continuous.
-    pub point_interval_ns: Ns,
-    pub batch_bytes: u64,
-    pub folding: bool,
-    /// What the journal holds at most.
-    pub journal_bytes: u64,
-    /// Writes are held back from here on, with backpressure.
-    pub high_water_bytes: u64,
-    /// Block of the bitmap and of the reads of a resynchronisation.
-    pub block_bytes: u64,
-    /// Entries on their way at most.
-    pub window_bytes: u64,
-    /// The link is given up when nothing was confirmed for so long.
-    pub timeout_ns: Ns,
-    /// A synchronous write waits for the replica no longer than this.
-    pub sync_timeout_ns: Ns,
-    pub retention_ns: Ns,
-    pub retention_bytes: u64,
-}
-
-/// What replication is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    Normal,
-    /// Writes are held back.
-    Backpressure,
-    /// Blocks are marked, nothing is journaled.
-    Bitmap,
-    /// Marked blocks are read and sent, new writes journaled.
-    Resync,
-    /// A synchronous filter that waits for the replica no longer.
-    Detached,
-}
-
-impl Mode {
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Normal => "normal",
-            Self::Backpressure => "backpressure",
-            Self::Bitmap => "bitmap",
-            Self::Resync => "resync",
-            Self::Detached => "detached",
-        }
-    }
-
-    /// The number in the timeline's gauge.
-    #[must_use]
-    pub const fn code(self) -> i64 {
-        self as i64
-    }
-}
-
-/// What the filter has to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// A restore point has become recoverable.
-    Point {
-        id: u64,
-        cut_ns: Ns,
-        recoverable_ns: Ns,
-        bytes: u64,
-    },
-    /// No restore point was made in this stretch.
-    Hole {
-        from_ns: Ns,
-        to_ns: Ns,
-        reason: &'static str,
-        resync_bytes: u64,
-    },
-    Mode(Mode),
-    Link {
-        up: bool,
-        why: String,
-    },
-    /// Synchronous writes up to this entry may be acknowledged.
-    Release {
-        no: u64,
-    },
-    /// All synchronous writes that wait: the replica is waited for no longer.
-    ReleaseAll,
-    /// The far end refuses this source: the run cannot go on as declared.
-    Fatal {
-        message: String,
-    },
-}
+pub use words::{Config, Degrade, Mode, Output, Waits};
 
 /// A point on its way.
 #[derive(Debug, Clone, Copy)]
@@ -184,12 +70,18 @@ pub struct Source {
     received_no: u64,
     /// Entries up to here hold writes that waited for nothing.
     unwaited_no: u64,
-    greeted: bool,
+    /// The replica has taken this source.
+    joined: bool,
     /// Why the connection was last lost.
     pub last_trouble: String,
     /// Times in the stream count from here: the start of the trace.
     origin_ns: Ns,
+    /// And are so much later, where another source's stream goes on.
+    stream_ns: Ns,
     started: bool,
+    base: Base,
+    initial_sent_bytes: u64,
+    initial_equal_bytes: u64,
     dirty: Dirty,
     reads: u64,
     reads_from_ns: Ns,
@@ -212,12 +104,27 @@ pub struct Counts {
     pub resync_bytes: u64,
     pub reconnects: u64,
     pub peak_journal_bytes: u64,
+    /// Of what the disks held before: what was sent, and what was there already.
+    pub initial_sent_bytes: u64,
+    pub initial_equal_bytes: u64,
 }
 
 impl Source {
     #[must_use]
     pub fn new(config: Config) -> Self {
+        let mut source = Self::without_base(config);
+        if source.config.initial != Initial::Never {
+            source.begin_initial();
+        }
+        source
+    }
+
+    fn without_base(config: Config) -> Self {
         Self {
+            base: Base::new(config.disks.len(), config.block_bytes),
+            stream_ns: 0,
+            initial_sent_bytes: 0,
+            initial_equal_bytes: 0,
             dirty: Dirty::new(config.disks.len(), config.block_bytes),
             config,
             outputs: Vec::new(),
@@ -236,7 +143,7 @@ impl Source {
             last_recoverable_cut_ns: 0,
             received_no: 0,
             unwaited_no: 0,
-            greeted: false,
+            joined: false,
             last_trouble: String::new(),
             origin_ns: 0,
             started: false,
@@ -256,8 +163,12 @@ impl Source {
     }
 
     #[must_use]
-    pub const fn counts(&self) -> &Counts {
-        &self.counts
+    pub const fn counts(&self) -> Counts {
+        Counts {
+            initial_sent_bytes: self.initial_sent_bytes,
+            initial_equal_bytes: self.initial_equal_bytes,
+            ..self.counts
+        }
     }
 
     #[must_use]
@@ -267,8 +178,9 @@ impl Source {
 
     /// Captured and not confirmed.
     #[must_use]
-    pub const fn backlog_bytes(&self) -> u64 {
-        self.journal.bytes() + self.open.real_bytes + self.dirty.bytes()
+    pub fn backlog_bytes(&self) -> u64 {
+        let unread = self.dirty.bytes() + self.base.left_bytes();
+        self.journal.bytes() + self.open.real_bytes + unread
     }
 
     /// Age of the oldest write that is not confirmed.
@@ -283,12 +195,16 @@ impl Source {
     /// When the oldest write completed that is not confirmed.
     fn oldest_ns(&self) -> Option<Ns> {
         let open = (!self.open.is_empty()).then_some(self.open.first_ns);
-        self.journal.oldest_ns().or(open).map(|since| since + self.origin_ns)
+        self.journal
+            .oldest_ns()
+            .or(open)
+            .map(|since| (since + self.origin_ns).saturating_sub(self.stream_ns))
     }
 
     /// A time as the stream has it; what is seeded before the start has none.
     const fn since_start(&self, at_ns: Ns) -> Ns {
-        if self.started { at_ns.saturating_sub(self.origin_ns) } else { 0 }
+        let since = if self.started { at_ns.saturating_sub(self.origin_ns) } else { 0 };
+        since + self.stream_ns
     }
 
     /// The trace starts now; what was captured before has been confirmed.
@@ -300,6 +216,7 @@ impl Source {
         self.last_recoverable_cut_ns = now;
         self.counts = Counts::default();
         self.since_point_bytes = 0;
+        self.start_initial(now);
     }
 
     /// Nothing is on its way, and nothing has to be sent again.
@@ -328,6 +245,7 @@ impl Source {
         self.push(record);
         if self.mode == Mode::Resync {
             self.dirty.clear_covered(record.disk, record.offset_bytes, record.length_bytes);
+            self.base.clear_covered(record.disk, record.offset_bytes, record.length_bytes);
         }
         if self.waits() == Waits::Async { 0 } else { no }
     }

@@ -4,7 +4,7 @@
 //! DIR/store.json             whose replica this is
 //! DIR/journal/N.seg          entries as they came: header, body, header, body ...
 //! DIR/base/K.img             disk K as all segments before the first one left it (sparse)
-//! DIR/base.json              the segment that is being, or was last, taken into the base
+//! DIR/scratch/K.img          disk K after the whole journal, while a source compares
 //! ```
 //!
 //! A state is the base and the journal up to a point: recovery copies the one and applies the
@@ -13,24 +13,28 @@
 //! Every entry carries checksums of its header and body.
 
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::entry::{Entry, Kind};
-use super::frame::Hello;
+use super::frame::{Ask, Held, Hello};
 use super::vault::{Refusal, Vault};
 use crate::clock::Ns;
 use crate::error::{Error, Result};
 
 mod images;
+mod owner;
+mod scratch;
 mod segment;
 #[cfg(test)]
 mod tests;
 
-pub use images::Images;
+pub use images::{Images, copy_sparse};
+use owner::write_owner;
+pub use owner::{Epoch, Owner, adopt, read_owner};
 use segment::good_entry_after;
 pub use segment::{Damage, scan, segment_numbers, segment_path, unpack};
 
@@ -38,20 +42,6 @@ pub use segment::{Damage, scan, segment_numbers, segment_path, unpack};
 pub const SEGMENT_BYTES: u64 = 64 << 20;
 /// Appended entries are written out at least this often.
 const BUFFER_BYTES: usize = 4 << 20;
-
-/// Whose replica a store is, in `store.json`.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Owner {
-    pub version: u32,
-    pub run: String,
-    pub disks: Vec<String>,
-    pub disk_bytes: Vec<u64>,
-    /// Every instant between entries is a point.
-    pub continuous: bool,
-    /// Number of the first segment that is not in the base.
-    #[serde(default)]
-    pub first_segment: u64,
-}
 
 /// A restore point in the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -89,6 +79,10 @@ pub struct Store {
     segment_bytes: u64,
     retention: (Ns, u64),
     newest_ns: Ns,
+    /// The latest time in the journal.
+    end_ns: Ns,
+    /// Where digests are read from, while a source compares.
+    compared: Option<Images>,
     _lock: File,
 }
 
@@ -129,8 +123,11 @@ impl Store {
             segment_bytes: segment_bytes.max(4096),
             retention: (0, 0),
             newest_ns: 0,
+            end_ns: 0,
+            compared: None,
             _lock: lock,
         };
+        store.forget_scratch()?;
         if store.owner.is_none() {
             // A folder made for a source that never came.
             return Ok(store);
@@ -150,10 +147,11 @@ impl Store {
                 continue;
             }
             let mut segment = Segment { number, bytes: 0, last_no: self.received_no };
-            let points = &mut self.points;
+            let (points, end_ns) = (&mut self.points, &mut self.end_ns);
             let damage = scan(&path, true, |entry, end| {
                 segment.bytes = end;
                 segment.last_no = entry.no;
+                *end_ns = (*end_ns).max(entry.last_ns);
                 if let Kind::Point { id, cut_ns, after_no } = entry.kind {
                     points.push(StoredPoint {
                         id,
@@ -193,42 +191,6 @@ impl Store {
             damage.byte, damage.what
         ))
         .with("file", path.display()))
-    }
-
-    /// The source whose replica this becomes, or is.
-    ///
-    /// # Errors
-    /// `Input` when the store is another's.
-    pub fn claim(&mut self, hello: &Hello) -> Result<()> {
-        let asked = Owner {
-            version: hello.version,
-            run: hello.run.clone(),
-            disks: hello.disks.clone(),
-            disk_bytes: hello.disk_bytes.clone(),
-            continuous: hello.continuous,
-            first_segment: 0,
-        };
-        self.retention = (hello.retention_ns, hello.retention_bytes);
-        match &self.owner {
-            Some(owner) if owner.run != asked.run => Err(Error::input(format!(
-                "the store holds the replica of run {}, not of {}",
-                owner.run, asked.run
-            ))),
-            Some(owner) if owner.disks != asked.disks => {
-                Err(Error::input("the store holds the replica of other disks"))
-            }
-            Some(_)
-                if hello.fresh && self.received_no > 0 && hello.acked_no == 0 && hello.first =>
-            {
-                Err(Error::input("the store already holds a replica of this run"))
-            }
-            Some(_) => Ok(()),
-            None => {
-                write_owner(&self.dir, &asked)?;
-                self.owner = Some(asked);
-                Ok(())
-            }
-        }
     }
 
     #[must_use]
@@ -341,6 +303,7 @@ impl Vault for Store {
         self.buffer.extend_from_slice(&entry.header());
         self.buffer.extend_from_slice(&entry.body);
         self.received_no = entry.no;
+        self.end_ns = self.end_ns.max(entry.last_ns);
         if let Kind::Point { id, cut_ns, after_no } = entry.kind {
             let segment = self.segments.last().map_or(0, |last| last.number);
             self.fresh.push(StoredPoint { id, cut_ns, after_no, no: entry.no, segment });
@@ -367,6 +330,8 @@ impl Vault for Store {
         if let Some(newest) = self.fresh.last() {
             self.newest_ns = newest.cut_ns;
             self.points.append(&mut self.fresh);
+            // A point follows when everything has been compared.
+            self.forget_scratch().map_err(Refusal::Broken)?;
             self.retain().map_err(Refusal::Broken)?;
         }
         Ok(())
@@ -374,6 +339,14 @@ impl Vault for Store {
 
     fn received_no(&self) -> u64 {
         self.received_no
+    }
+
+    fn join(&mut self, hello: &Hello) -> Result<Option<Held>> {
+        self.claim(hello)
+    }
+
+    fn sums(&mut self, ask: Ask) -> Result<Vec<u128>> {
+        self.digests(ask)
     }
 }
 
@@ -392,33 +365,9 @@ fn lock(dir: &Path) -> Result<File> {
 fn is_of_an_unborn(entry: &std::fs::DirEntry) -> bool {
     match entry.file_name().to_str() {
         Some("lock" | "store.json.partial") => true,
-        Some("journal" | "base") => {
+        Some("journal" | "base" | "scratch") => {
             std::fs::read_dir(entry.path()).is_ok_and(|mut within| within.next().is_none())
         }
         _ => false,
     }
-}
-
-/// What `store.json` says, if there is one.
-///
-/// # Errors
-/// `Input` when it is not this tool's.
-pub fn read_owner(dir: &Path) -> Result<Option<Owner>> {
-    let path = dir.join("store.json");
-    match std::fs::read(&path) {
-        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| {
-            Error::input(format!("expected a replica store: {e}")).with("file", path.display())
-        }),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(at(&path)(e)),
-    }
-}
-
-fn write_owner(dir: &Path, owner: &Owner) -> Result<()> {
-    let (path, aside) = (dir.join("store.json"), dir.join("store.json.partial"));
-    let text = serde_json::json!(owner).to_string();
-    let mut file = File::create(&aside).map_err(at(&aside))?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(at(&aside))?;
-    std::fs::rename(&aside, &path).map_err(at(&path))?;
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(at(&path))
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::entry::{Change, Entry, Kind};
+use super::frame::{Ask, Held, Hello, digest};
 use crate::clock::Ns;
 use crate::error::{Error, Result};
 use crate::filters::{DataMode, SECTOR_BYTES, TOKEN_BYTES};
@@ -32,6 +33,18 @@ pub trait Vault: Send {
 
     /// The last entry appended.
     fn received_no(&self) -> u64;
+
+    /// Takes a source that has greeted; what is held that it has not sent.
+    ///
+    /// # Errors
+    /// `Input` when what is held is another's.
+    fn join(&mut self, hello: &Hello) -> Result<Option<Held>>;
+
+    /// Digests of blocks, of the state after the last entry or any state since the source joined.
+    ///
+    /// # Errors
+    /// There is no such disk, or it cannot be read.
+    fn sums(&mut self, ask: Ask) -> Result<Vec<u128>>;
 }
 
 /// Counts entries and keeps none: for figures of a link in virtual time.
@@ -56,6 +69,14 @@ impl Vault for Counts {
 
     fn received_no(&self) -> u64 {
         self.received_no
+    }
+
+    fn join(&mut self, _hello: &Hello) -> Result<Option<Held>> {
+        Ok(None)
+    }
+
+    fn sums(&mut self, _ask: Ask) -> Result<Vec<u128>> {
+        Err(Error::failed("what is only counted has no digests"))
     }
 }
 
@@ -185,6 +206,17 @@ impl Memory {
         self.durable_resyncing
     }
 
+    /// Takes a state as what was there before any source came.
+    #[cfg(test)]
+    pub fn adopt(&mut self, state: State) {
+        self.digests = vec![(0, state.digest())];
+        self.state = state;
+    }
+
+    fn holds_something(&self) -> bool {
+        self.received_no > 0 || self.state.digest() != 0
+    }
+
     /// Forgets what was not durable.
     pub fn crash(&mut self) {
         for (disk, sector, token) in self.undo.drain(..).rev() {
@@ -245,5 +277,26 @@ impl Vault for Memory {
 
     fn received_no(&self) -> u64 {
         self.received_no
+    }
+
+    fn join(&mut self, hello: &Hello) -> Result<Option<Held>> {
+        let is_new = hello.first && hello.acked_no == 0 && self.holds_something();
+        Ok(is_new.then(|| Held {
+            last_id: self.points.last().map_or(0, |point| point.id),
+            stream_ns: 0,
+            compares: true,
+        }))
+    }
+
+    fn sums(&mut self, ask: Ask) -> Result<Vec<u128>> {
+        let mut data = Vec::new();
+        let sum = |(from, length): (u64, u64)| {
+            data.clear();
+            for sector in from / SECTOR_BYTES..(from + length) / SECTOR_BYTES {
+                data.extend_from_slice(&self.state.get(ask.disk, sector).to_le_bytes());
+            }
+            digest(&data)
+        };
+        Ok(ask.blocks().map(sum).collect())
     }
 }

@@ -6,7 +6,9 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use crate::base_sums::sector_sum;
 use crate::error::{Error, Result};
+use crate::int_map::IntMap;
 use crate::io::Op;
 use crate::payload::{Knobs, Payload, Version};
 use crate::version_map::VersionMap;
@@ -20,6 +22,8 @@ pub struct Expected {
     map: VersionMap,
     /// Sectors that any write touched: of those alone something may be unknown.
     touched: VersionMap,
+    /// Digests of the sectors that held something before the first write; the first one counts.
+    base: IntMap<u64>,
 }
 
 /// How an image compares.
@@ -40,7 +44,13 @@ impl Expected {
             payload: Payload::new(disk, seed, knobs)?,
             map: VersionMap::new(SECTOR),
             touched: VersionMap::new(SECTOR),
+            base: IntMap::default(),
         })
+    }
+
+    /// What a sector held before the first write.
+    pub fn add_base(&mut self, sector: u64, sum: u64) {
+        self.base.entry(sector).or_insert(sum);
     }
 
     /// The next completed I/O, in the order of completion.
@@ -58,7 +68,7 @@ impl Expected {
         self.touched.record_zeroes(from, to - from);
     }
 
-    /// Compares the whole image. What no write touched holds zeroes, or the prefill.
+    /// Compares the whole image. What no write touched holds what it held before, or the prefill.
     ///
     /// # Errors
     /// The image cannot be read.
@@ -99,6 +109,15 @@ impl Expected {
             }
             if self.touched.version_at(at) != Version::UNKNOWN {
                 found.unverified_bytes += data.len() as u64;
+                continue;
+            }
+            if let Some(sum) = self.base.get(&(at / SECTOR)) {
+                if sector_sum(data) != *sum {
+                    let words = "expected what the disk held before the trace, found other data";
+                    found.mismatch = Some(format!("offset {at}: {words}"));
+                    return;
+                }
+                found.verified_bytes += data.len() as u64;
                 continue;
             }
             let zero = data.iter().all(|byte| *byte == 0);

@@ -91,6 +91,12 @@ pub struct Cdp {
     seen_ns: Ns,
     events: Vec<LinkEvent>,
     fatal: Option<String>,
+    /// When the far end was last there, before the run.
+    reached_ns: Ns,
+    /// When the initial synchronisation could begin.
+    began_ns: Ns,
+    /// What is to be told of the initial synchronisation once the trace has started.
+    synced: Option<Value>,
 }
 
 impl Cdp {
@@ -109,16 +115,25 @@ impl Cdp {
             seen_ns: 0,
             events: Vec::new(),
             fatal: None,
+            reached_ns: 0,
+            began_ns: 0,
+            synced: None,
         }
     }
 
     /// The first moment of a phase: points count from its start.
-    fn begin(&mut self, cx: &Cx<'_>, now: Ns) {
+    fn begin(&mut self, cx: &mut Cx<'_>, now: Ns) {
         self.phase = Phase::Running;
+        if self.opened <= 2 && self.source.reads_base() {
+            self.began_ns = now;
+        }
         let interval = self.settings.config.point_interval_ns;
         if self.opened > 1 {
             self.link.shape(true, now);
             self.source.start(cx.started_ns());
+            if let Some(detail) = self.synced.take() {
+                cx.event_for_all("initial_sync", &detail.to_string());
+            }
             let since = cx.since_start(now).max(0) as u64;
             let next = |beats: u64| now - since + (beats + 1) * interval;
             self.next_point_ns = since.checked_div(interval).map_or(Ns::MAX, next);
@@ -140,6 +155,9 @@ impl Cdp {
             let interval = self.settings.config.point_interval_ns;
             let missed = (now - self.next_point_ns) / interval;
             self.next_point_ns += (missed + 1) * interval;
+        }
+        if self.source.is_reached() {
+            self.reached_ns = now;
         }
         self.link.poll(now, &mut self.events);
         for event in std::mem::take(&mut self.events) {
@@ -203,6 +221,17 @@ impl Cdp {
                     cx.event("replication_refused", json!({"reason": message}).to_string());
                     self.fatal = Some(message);
                 }
+                Output::Synced { to_ns, of_bytes, sent_bytes, equal_bytes } => {
+                    let detail = json!({
+                        "of_bytes": of_bytes, "sent_bytes": sent_bytes,
+                        "equal_bytes": equal_bytes, "took_ns": to_ns - self.began_ns,
+                    });
+                    if self.opened > 1 {
+                        cx.event_for_all("initial_sync", &detail.to_string());
+                    } else {
+                        self.synced = Some(detail);
+                    }
+                }
                 told if self.opened > 1 || self.settings.config.data != cx.data_mode() => {
                     self.tell(cx, told);
                 }
@@ -238,10 +267,20 @@ impl Cdp {
                 });
                 ("hole", detail)
             }
+            Output::Syncing { done_bytes, of_bytes, sent_bytes, equal_bytes } => {
+                let detail = json!({
+                    "done_bytes": done_bytes, "of_bytes": of_bytes, "sent_bytes": sent_bytes,
+                    "equal_bytes": equal_bytes,
+                });
+                ("syncing", detail)
+            }
             Output::Mode(mode) => ("mode", json!({"mode": mode.name()})),
             Output::Link { up: true, .. } => ("link", json!({"state": "up"})),
             Output::Link { up: false, why } => ("link", json!({"state": "down", "why": why})),
-            Output::Release { .. } | Output::ReleaseAll | Output::Fatal { .. } => return,
+            Output::Release { .. }
+            | Output::ReleaseAll
+            | Output::Synced { .. }
+            | Output::Fatal { .. } => return,
         };
         cx.event_for_all(kind, &detail.to_string());
     }
@@ -343,7 +382,11 @@ impl Filter for Cdp {
         let io = cx.io(child);
         let (tag, status) = (io.tag, io.status);
         let Some((block, clean)) = self.active.read_done(tag) else { return };
-        let data = (status == OK && clean).then(|| cx.data(child));
+        let is_good = status == OK && clean;
+        if is_good && self.source.reads_base() && self.settings.site.is_some() {
+            cx.note_base(block.0, block.1, child);
+        }
+        let data = is_good.then(|| cx.data(child));
         self.source.read_done(now, block, data, status != OK);
         self.tick(cx);
     }
@@ -373,8 +416,9 @@ impl Filter for Cdp {
         match self.phase {
             // Seeding takes what it takes, once the site is there.
             Phase::Closing(until) if self.opened < 2 => {
-                let is_done = self.source.is_up() && self.source.is_settled();
-                self.fatal.is_none() && !is_done && (self.source.is_up() || self.seen_ns < until)
+                let is_done = self.source.is_up() && self.source.is_seeded();
+                let is_there = self.seen_ns < until.max(self.reached_ns + REACH_NS);
+                self.fatal.is_none() && !is_done && (self.source.is_reached() || is_there)
             }
             Phase::Closing(until) => {
                 self.fatal.is_none() && !self.source.is_settled() && self.seen_ns < until
@@ -420,6 +464,9 @@ impl Filter for Cdp {
         out.push(("backlog_bytes", self.source.backlog_bytes() as i64));
         out.push(("lag_ns", self.source.lag_ns(self.seen_ns) as i64));
         out.push(("mode", self.source.mode().code()));
+        if self.source.reads_base() {
+            out.push(("unsynced_bytes", self.source.unsynced_bytes() as i64));
+        }
         if self.source.mode() == Mode::Backpressure {
             out.push(("held_ios", self.held.len() as i64));
         }

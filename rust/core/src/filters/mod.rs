@@ -188,6 +188,8 @@ pub struct Setting {
     pub longest_bytes: u64,
     /// By disk: its size, none where that is not known yet.
     pub disk_bytes: Vec<u64>,
+    /// By disk: ranges, from and to, that hold anything but zeroes; none where that is not known.
+    pub extents: Vec<Vec<(u64, u64)>>,
     /// A word for this run, policy and round: what is kept elsewhere belongs to it.
     pub run: String,
     /// A run in virtual time: nothing outside of it may be reached.
@@ -432,6 +434,14 @@ impl Cx<'_> {
     pub fn event(&mut self, kind: &'static str, detail: String) {
         let event = Event { at_ns: self.now(), disk: self.disk, layer: self.layer, kind, detail };
         self.core.events.push(event);
+    }
+
+    /// Tells what a disk held before the trace, for whoever looks later whether a replica is the
+    /// source's state.
+    pub fn note_base(&mut self, disk: u16, offset_bytes: u64, io: IoId) {
+        if self.core.data == DataMode::Bytes {
+            self.core.base.note(disk, offset_bytes, self.core.slab.data(io));
+        }
     }
 
     /// As [`Cx::event`], for each of the worker's disks: what a group tells of all of them.

@@ -177,6 +177,7 @@ pub fn setting(mode: DataMode) -> Setting {
         data: mode,
         longest_bytes: 0,
         disk_bytes: Vec::new(),
+        extents: Vec::new(),
         run: "test".into(),
         is_virtual: true,
     }

@@ -115,6 +115,7 @@ pub fn setting(seed: u64) -> Setting {
         disk_index: 0,
         layer: 0,
         disk_bytes: vec![DISK_BYTES],
+        extents: Vec::new(),
         is_virtual: true,
         seed,
         data: DataMode::Bytes,

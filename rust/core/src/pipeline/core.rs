@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
+use crate::base_sums::BaseSums;
 use crate::clock::{Clock, Ns};
 use crate::filters::{Child, ChildData, DataMode};
 use crate::io::{Status, row_flags};
@@ -44,6 +45,7 @@ pub(crate) struct Core {
     pub data: DataMode,
     pub actions: VecDeque<Action>,
     pub events: Vec<Event>,
+    pub base: BaseSums,
     pub timers: BinaryHeap<Reverse<Timer>>,
     pub timer_count: u64,
     /// Children and background I/Os that are not done.

@@ -8,12 +8,14 @@ use crate::filters::{DataMode, Filter, Properties, Scope, Setting};
 use crate::pipeline::{Chains, Place};
 
 /// What is known of the run before its filters are built.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Known {
     /// The longest I/O.
     pub longest_bytes: u64,
     /// By the worker's disks: how large each is.
     pub disk_bytes: Vec<u64>,
+    /// By the worker's disks: ranges that hold anything; none where that is not known.
+    pub extents: Vec<Vec<(u64, u64)>>,
 }
 
 /// What each filter of the policy declares of itself.
@@ -38,12 +40,16 @@ pub(super) fn chains(
     known: &Known,
 ) -> Result<Chains> {
     let mut chains = Chains::new(options.filters.len());
+    // What a file holds is what a filter reads only where all below leave it as it is.
+    let last = declared.iter().rposition(|properties| !properties.transparent);
+    let blind = Known { extents: Vec::new(), ..known.clone() };
     for (local, disk) in disks.iter().enumerate() {
         let mut places = Vec::new();
         for (layer, properties) in declared.iter().enumerate() {
             places.push(if local > 0 && properties.scope == Scope::Group {
                 Place::Shared
             } else {
+                let known = if last.is_some_and(|last| layer < last) { &blind } else { known };
                 Place::Own(build(options, layer, *disk, data, known)?.0)
             });
         }
@@ -92,6 +98,7 @@ fn build(
         data,
         longest_bytes: known.longest_bytes,
         disk_bytes: known.disk_bytes.clone(),
+        extents: known.extents.clone(),
         run: options.run.clone(),
         is_virtual: options.clock == ClockKind::Virtual,
     };

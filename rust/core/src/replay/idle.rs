@@ -99,6 +99,7 @@ impl Worker {
         let age_ns = if self.pipeline.core.clock.is_virtual() { u64::MAX } else { CHUNK_AGE_NS };
         self.send_gauges(now, age_ns);
         self.send_events();
+        self.send_base(false);
         // In virtual time, chunks must not depend on anything but their rows.
         if !self.pipeline.core.clock.is_virtual()
             && let Some(chunk) = self.recorder.take_if_due(now, CHUNK_AGE_NS)

@@ -55,7 +55,8 @@ impl Kit {
             [] => disks.iter().map(reach).collect(),
             targets => targets.iter().map(|target: &Target| target.size_bytes).collect(),
         };
-        let known = chain::Known { longest_bytes: longest, disk_bytes };
+        let extents = targets.iter().map(Target::extents).collect();
+        let known = chain::Known { longest_bytes: longest, disk_bytes, extents };
         let properties = chain::declared(options, &known)?;
         let whole_sectors = disks.iter().all(|(_, found)| found.align_bytes() >= SECTOR_BYTES);
         let data = data_mode(options, &properties, whole_sectors)?;

@@ -16,6 +16,7 @@ use super::options::{ClockKind, Options};
 use super::scan::{DiskScan, Scan};
 use super::totals::{Progress, Totals};
 use crate::backends::nbd::Export;
+use crate::base_sums::BaseSum;
 use crate::clock::{Ns, monotonic_ns};
 use crate::error::{Error, ErrorKind, Result};
 use crate::filters::Scope;
@@ -34,6 +35,7 @@ pub enum Output {
     Rows(Chunk),
     Gauges(Vec<Reading>),
     Events(Vec<Event>),
+    Base(Vec<BaseSum>),
 }
 
 /// What all workers of a round share.

@@ -15,7 +15,7 @@ use super::plan::{Due, Planned, Source, Step};
 use super::run::{Output, Shared};
 use super::totals::Totals;
 use crate::clock::{Ns, monotonic_ns};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::filters::DataMode;
 use crate::gauges::Gauges;
 use crate::io::{Op, row_flags};
@@ -222,6 +222,10 @@ impl Worker {
         while !self.pipeline.is_idle() {
             self.pass_time()?;
             self.pipeline.poll()?;
+            self.send_base(false);
+            if self.shared.stop.load(Relaxed) && self.phase == Phase::Prefill {
+                return Err(Error::new(ErrorKind::Interrupted, "stopped before the trace began"));
+            }
         }
         self.pipeline.broken().map_or(Ok(()), Err)?;
         self.pipeline.failure().map_or(Ok(()), |why| Err(Error::input(why)))
@@ -237,6 +241,7 @@ impl Worker {
         self.totals.note_backend(self.pipeline.counts());
         self.send_gauges(now, 0);
         self.send_events();
+        self.send_base(true);
     }
 
     /// Notes what the filters tell of this moment.
@@ -253,6 +258,14 @@ impl Worker {
     pub(super) fn send_gauges(&mut self, now: Ns, age_ns: u64) {
         if let Some(readings) = self.gauges.take_if_due(now - self.start_ns, age_ns) {
             self.send(Output::Gauges(readings));
+        }
+    }
+
+    /// Sends what filters told of the disks' content before the trace.
+    pub(super) fn send_base(&mut self, all: bool) {
+        if let Some(mut sums) = self.pipeline.core.base.take_if_due(all) {
+            sums.iter_mut().for_each(|sum| sum.disk = self.disks[sum.disk as usize]);
+            self.send(Output::Base(sums));
         }
     }
 

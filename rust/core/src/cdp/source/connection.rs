@@ -27,7 +27,7 @@ impl Source {
     }
 
     fn send(&mut self, now: Ns, link: &mut dyn Link) {
-        if self.journal.in_flight_bytes() == 0 {
+        if self.journal.in_flight_bytes() == 0 && !self.base.is_asking() {
             // What is sent now has its time from now, however long the line was idle.
             self.progress_ns = now;
         }
@@ -39,8 +39,9 @@ impl Source {
             let Some(entry) = self.journal.send() else { break };
             link.send(now, Frame::Entry(entry));
         }
+        self.ask(now, link);
         let is_late = now > self.progress_ns + self.patience_ns();
-        if is_late && !self.given_up && self.journal.in_flight_bytes() > 0 {
+        if is_late && !self.given_up && self.is_waiting() {
             self.given_up = true;
             self.fruitless += 1;
             link.reset(now, "nothing was confirmed in time");
@@ -54,10 +55,21 @@ impl Source {
         self.config.timeout_ns << doublings
     }
 
+    /// The far end owes an answer.
+    fn is_waiting(&self) -> bool {
+        self.journal.in_flight_bytes() > 0 || self.base.is_asking()
+    }
+
     /// The far end has taken this source.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.state == State::Up
+    }
+
+    /// There is a far end: it may still be looking at what it holds.
+    #[must_use]
+    pub fn is_reached(&self) -> bool {
+        matches!(self.state, State::Up | State::Greeting)
     }
 
     /// When `pump` has to be called at the latest.
@@ -67,9 +79,7 @@ impl Source {
             State::Down { retry_ns } => Some(retry_ns),
             // Its word that it is down is there to be heard.
             State::Up if self.given_up => Some(self.progress_ns),
-            State::Up if self.journal.in_flight_bytes() > 0 => {
-                Some(self.progress_ns + self.patience_ns() + 1)
-            }
+            State::Up if self.is_waiting() => Some(self.progress_ns + self.patience_ns() + 1),
             _ => None,
         }
     }
@@ -88,11 +98,12 @@ impl Source {
                         disk_bytes: self.config.disk_bytes.clone(),
                         acked_no: self.journal.confirmed_no(),
                         fresh: self.journal.confirmed_no() == 0,
-                        first: !std::mem::replace(&mut self.greeted, true),
+                        first: !self.joined,
                         continuous: self.config.point_interval_ns == 0,
                         early: self.config.waits == Waits::SemiSync,
                         retention_ns: self.config.retention_ns,
                         retention_bytes: self.config.retention_bytes,
+                        stream: self.config.stream.clone(),
                     }),
                 );
             }
@@ -104,6 +115,7 @@ impl Source {
     fn down(&mut self, now: Ns, why: &str) {
         let was_up = self.state == State::Up;
         self.given_up = false;
+        self.base.forget_question();
         why.clone_into(&mut self.last_trouble);
         let retry_ns = now + self.backoff_ns;
         self.backoff_ns = (self.backoff_ns * 2).min(BACKOFF_MAX_NS);
@@ -116,7 +128,10 @@ impl Source {
 
     fn frame(&mut self, now: Ns, frame: Frame, one_way_ns: Ns, link: &mut dyn Link) {
         match frame {
-            Frame::Welcome { next_no, points } => {
+            Frame::Welcome { next_no, points, held } => {
+                if !self.joined {
+                    self.join(next_no, held);
+                }
                 if next_no > self.journal.next_no() {
                     return self.fatal(
                         link,
@@ -148,7 +163,8 @@ impl Source {
                 }
             }
             Frame::Refuse(message) => self.fatal(link, now, &message),
-            Frame::Hello(_) | Frame::Entry(_) => {
+            Frame::Sums(ask, sums) => self.answered(now, ask, sums),
+            Frame::Hello(_) | Frame::Entry(_) | Frame::Ask(_) => {
                 self.fatal(link, now, "the far end speaks as a source does");
             }
         }

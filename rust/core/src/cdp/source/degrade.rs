@@ -8,8 +8,8 @@ pub const READS_MAX: u64 = 8;
 /// A stretch without restore points.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Hole {
-    from_ns: Ns,
-    reason: &'static str,
+    pub from_ns: Ns,
+    pub reason: &'static str,
 }
 
 impl Source {
@@ -57,12 +57,12 @@ impl Source {
         {
             return None;
         }
-        let block = self.dirty.take()?;
+        let block = self.take_block()?;
         self.reads += 1;
         Some(block)
     }
 
-    /// A marked block was read. `data` is `None` when the read failed or what it gave may be torn
+    /// A block was read. `data` is `None` when the read failed or what it gave may be torn
     /// or old, because a write to the block was under way meanwhile.
     pub fn read_done(
         &mut self,
@@ -77,18 +77,22 @@ impl Source {
             self.journal.bytes() + self.open.real_bytes + length_bytes > self.config.journal_bytes;
         match data {
             Some(data) if self.mode == Mode::Resync && !full => {
+                if !self.is_wanted(block, data) {
+                    return;
+                }
+                let is_zero = self.is_known_zero(data);
                 self.resync_bytes += length_bytes;
                 self.push(&Record {
-                    change: Change::Write,
+                    change: if is_zero { Change::Zero } else { Change::Write },
                     disk,
                     offset_bytes,
                     length_bytes,
                     time_ns: now,
-                    data,
+                    data: if is_zero { &[] } else { data },
                 });
             }
             _ => {
-                self.dirty.mark(disk, offset_bytes, length_bytes);
+                self.put_back(block);
                 if failed {
                     // A block that cannot be read now may be later; meanwhile the hole stays.
                     self.reads_from_ns = now + 1_000_000_000;
@@ -99,7 +103,8 @@ impl Source {
 
     /// Ends the resynchronisation once every marked block has been sent: cuts its point.
     pub fn end_resync(&mut self, now: Ns) {
-        if self.mode != Mode::Resync || self.reads > 0 || !self.dirty.is_empty() {
+        let is_sent = self.reads == 0 && self.dirty.is_empty() && self.is_base_sent();
+        if self.mode != Mode::Resync || !is_sent {
             return;
         }
         let Some(hole) = self.hole.take() else { return };
@@ -113,6 +118,7 @@ impl Source {
             reason: hole.reason,
             resync_bytes: self.resync_bytes,
         });
+        self.end_initial(now);
     }
 
     /// The run ends inside a hole: it is told as far as it reaches.

@@ -1,6 +1,7 @@
 //! Image files that entries are applied to: a store's base, or what is being recovered.
 
 use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -67,6 +68,22 @@ impl Images {
         Ok(true)
     }
 
+    /// Reads a range; what lies past the end of an image is zeroes.
+    ///
+    /// # Errors
+    /// There is no such disk, or it cannot be read.
+    pub fn read(&self, disk: u16, offset_bytes: u64, data: &mut [u8]) -> Result<()> {
+        let unreadable = |e| Error::failed("cannot read an image").caused_by(e);
+        let Some(file) = self.0.get(disk as usize) else {
+            return Err(Error::failed(format!("no disk {disk}")));
+        };
+        let size = file.metadata().map_err(unreadable)?.len();
+        let there = size.saturating_sub(offset_bytes).min(data.len() as u64) as usize;
+        file.read_exact_at(&mut data[..there], offset_bytes).map_err(unreadable)?;
+        data[there..].fill(0);
+        Ok(())
+    }
+
     /// # Errors
     /// The device refuses.
     pub fn sync(&self) -> Result<()> {
@@ -75,6 +92,33 @@ impl Images {
         }
         Ok(())
     }
+}
+
+/// A copy, holes and all; an empty image where there is nothing to copy.
+///
+/// # Errors
+/// What is there cannot be read, or the copy not be written.
+pub fn copy_sparse(from: &Path, to: &Path) -> Result<File> {
+    let mut out = File::options();
+    let out = out.read(true).write(true).create(true).truncate(true).open(to);
+    let out = out.map_err(at(to))?;
+    let Ok(mut base) = File::open(from) else { return Ok(out) };
+    let size = base.metadata().map_err(at(from))?.len();
+    out.set_len(size).map_err(at(to))?;
+    let (mut buffer, mut offset) = (vec![0; 1 << 20], 0);
+    while offset < size {
+        let some = base.read(&mut buffer).map_err(at(from))?;
+        if some == 0 {
+            break;
+        }
+        // What is zero stays a hole.
+        if buffer[..some].iter().any(|byte| *byte != 0) {
+            out.write_all_at(&buffer[..some], offset).map_err(at(to))?;
+        }
+        offset += some as u64;
+    }
+    (&out).flush().map_err(at(to))?;
+    Ok(out)
 }
 
 /// A hole where there was data; the file reaches `end` afterwards.

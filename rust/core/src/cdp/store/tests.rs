@@ -12,7 +12,7 @@ const DISK: usize = 1 << 16;
 
 fn hello(retention_bytes: u64) -> Hello {
     Hello {
-        version: 1,
+        version: 2,
         run: "a run".into(),
         disks: vec!["disk".into()],
         disk_bytes: vec![DISK as u64],
@@ -23,6 +23,7 @@ fn hello(retention_bytes: u64) -> Hello {
         early: false,
         retention_ns: 0,
         retention_bytes,
+        stream: String::new(),
     }
 }
 

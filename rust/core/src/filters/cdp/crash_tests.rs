@@ -18,6 +18,7 @@ use crate::cdp::entry::Change;
 use crate::cdp::frame::Frame;
 use crate::cdp::link::{Link, LinkEvent};
 use crate::cdp::model::{Fault, Model};
+use crate::cdp::source::{Config, Initial};
 use crate::cdp::vault::{Memory, State};
 use crate::clock::Ns;
 use crate::io::{OK, Op};
@@ -140,6 +141,33 @@ fn parameters(random: &mut Random) -> Value {
     })
 }
 
+/// What the disk holds before replication begins: nothing, and the replica knows it; or data, of
+/// which the replica holds nothing, some or an older state.
+fn initial(random: &mut Random, config: &mut Config, vault: &mut Memory) -> State {
+    let mut held = State::default();
+    let how = random.below(4);
+    if how == 0 {
+        return held;
+    }
+    config.initial = *random.pick(&[Initial::Before, Initial::During]);
+    config.disk_bytes = vec![DISK_BYTES];
+    config.skips_zeroes = true;
+    let mut older = State::default();
+    for block in 0..DISK_BYTES / 4096 {
+        let (data, same) = (random.below(3) == 0, random.below(8) > 0);
+        for sector in block * 8..block * 8 + 8 {
+            let token = if data { 1 << 40 | sector } else { 0 };
+            held.set(0, sector, token);
+            older.set(0, sector, if same { token } else { 1 << 41 | sector });
+        }
+    }
+    if how > 1 {
+        vault.adopt(older);
+        config.checksums = random.below(4) > 0;
+    }
+    held
+}
+
 fn break_things(random: &mut Random, model: &mut Model<Memory>, until_ns: Ns) {
     let mut at_ns = 0;
     while at_ns < until_ns {
@@ -159,20 +187,24 @@ fn break_things(random: &mut Random, model: &mut Model<Memory>, until_ns: Ns) {
 fn live(seed: u64, ios: u64, look_every: u64, hits: &mut Hits) {
     let mut random = Random(seed);
     let params = parameters(&mut random);
-    let settings = settings::read(&params, &setting(DataMode::Tokens)).unwrap();
+    let mut settings = settings::read(&params, &setting(DataMode::Tokens)).unwrap();
     let gap_ns = 20_000 + random.below(400_000);
-    let mut model = Model::new(settings.line.clone(), Memory::default());
+    let mut vault = Memory::default();
+    let held = initial(&mut random, &mut settings.config, &mut vault);
+    let mut model = Model::new(settings.line.clone(), vault);
     break_things(&mut random, &mut model, ios * gap_ns);
     let seen = Seen(Arc::new(Mutex::new(model)));
     let told = Arc::new(Mutex::new(Told::default()));
-    told.lock().unwrap().at.push_back((0, 0));
+    told.lock().unwrap().at.push_back((0, held.digest()));
+    told.lock().unwrap().state = held.clone();
     let properties = Properties { child_bytes: 64 << 10, ..Properties::TRANSPARENT };
     let cdp = Cdp::new(settings, Box::new(seen.clone()));
     let chain: Vec<(Box<dyn Filter>, Properties)> =
         vec![(Box::new(Witness(Arc::clone(&told))), properties), (Box::new(cdp), properties)];
     let mut rig = Rig::of(chain, DataMode::Tokens, DISK_BYTES);
-    // What was there before the run is on the replica: zeroes on both.
-    rig.device.lock().unwrap().image.fill(0);
+    for (sector, token) in rig.device.lock().unwrap().image.chunks_exact_mut(8).enumerate() {
+        token.copy_from_slice(&held.get(0, sector as u64).to_le_bytes());
+    }
     rig.reopen();
     let mut kept = BTreeMap::new();
     let (mut done, mut at_ns) = (0, 0);

@@ -20,6 +20,13 @@ nearly full, and blocks are marked only when one was held for `backpressure`; so
 `lag`: the journal is large, and lag grows; so do AWS DRS and Azure Site Recovery. The return is
 automatic, and new writes go before blocks that are sent again.
 
+What the disks hold before replication begins goes to the replica first (`initial_sync`): it is
+read through the chain below, and until all of it has arrived there is no restore point. Blocks of
+zeroes are not sent to a new store. With a store that holds something already (`stream`, or a site
+with `--adopt`) digests are compared, and only blocks that differ are sent; so a source that died
+goes on where it was, and after a recovery the old disk is replicated back to. Guest writes go on
+meanwhile, and a site or a link that comes back goes on where it stands.
+
 A filter for all disks of the run: a point is one moment on all of them.
 
 ## Parameters
@@ -49,6 +56,13 @@ A filter for all disks of the run: a point is one moment on all of them.
 - `sync_timeout`: how long a write waits for the replica, by default `\"1s\"`; after that writes
   wait no more until the replica has caught up.
 - `retention`, `retention_size`: how long, and how many bytes of, earlier states are kept.
+- `initial_sync`: `\"before\"` the trace starts and with an unshaped link (the default on the wall
+  clock: the run begins in sync), `\"during\"` the run (a hole without restore points, and real
+  load), or `\"never\"` (the replica has it some other way; the default in virtual time, where the
+  modelled device is empty at its start).
+- `stream`: a name that outlives runs. Sources of the same name go on with one store, which is that
+  of one run otherwise.
+- `checksums`: `false` sends blocks without comparing them.
 - `drain`: how long the end of a run waits for the link, by default `\"10s\"`.
 
 ## Example
@@ -61,8 +75,9 @@ link = { bandwidth = \"100Mbit/s\", rtt = \"20ms\" }
 
 ## Class and properties
 Class replication. It defers (held back, or waiting for the replica) and reads marked blocks of
-its own, eight at a time. Events: `restore_point`, `hole`, `mode`, `link`. Gauges: `backlog_bytes`,
-`lag_ns`, `mode` (0 normal, 1 backpressure, 2 bitmap, 3 resync, 4 detached).
+its own, eight at a time. Events: `restore_point`, `hole`, `mode`, `link`, `syncing` and
+`initial_sync`. Gauges: `backlog_bytes`, `lag_ns`, `unsynced_bytes`, `mode` (0 normal,
+1 backpressure, 2 bitmap, 3 resync, 4 detached).
 
 ## Laws it declares
 Transparent: what is read below is read above. Errors pass up unchanged.

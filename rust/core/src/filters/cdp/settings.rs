@@ -4,10 +4,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::super::{ParamError, Setting, params};
+use super::super::{DataMode, ParamError, Setting, params};
 use crate::cdp::entry::Codec;
 use crate::cdp::model::{Fault, Line};
-use crate::cdp::source::{Config, Degrade, Waits};
+use crate::cdp::source::{Config, Degrade, Initial, Waits};
 use crate::clock::Ns;
 use crate::units::{ByteRate, Positive, Size, Time};
 
@@ -38,6 +38,12 @@ pub struct Params {
     retention_size: Option<Size>,
     /// How long the end of a run waits for the link.
     drain: Option<Time>,
+    /// When what the disks hold already is sent.
+    initial_sync: Option<InitialParam>,
+    /// What the replica holds is compared before it is sent.
+    checksums: Option<bool>,
+    /// A name that outlives runs: the next source of that name goes on with the same store.
+    stream: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -97,6 +103,14 @@ enum DegradeParam {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+enum InitialParam {
+    Before,
+    During,
+    Never,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 enum CompressionParam {
     None,
     Lz4,
@@ -142,27 +156,7 @@ pub fn read(table: &Value, setting: &Setting) -> Result<Settings, Vec<ParamError
     let journal_bytes = journal_bytes(&params, degrade);
     let size = |size: Option<Size>, default: u64| size.map_or(default, |Size(bytes)| bytes);
     let time = |time: Option<Time>, default: Ns| time.map_or(default, |Time(ns)| ns);
-    let block_bytes = size(params.bitmap_block, 64 << 10);
-    if !block_bytes.is_power_of_two() || !(512..=MIB).contains(&block_bytes) {
-        faults.push(ParamError::new(
-            "bitmap_block",
-            format!("expected a power of two from 512 to 1MiB, got {block_bytes}"),
-        ));
-    }
-    let batch_bytes = size(params.batch, 256 << 10);
-    if !(4096..=16 * MIB).contains(&batch_bytes) {
-        faults.push(ParamError::new("batch", format!("expected 4KiB to 16MiB, got {batch_bytes}")));
-    }
-    if journal_bytes < setting.longest_bytes + block_bytes {
-        faults.push(ParamError::new(
-            "journal.memory",
-            format!(
-                "expected more than the largest write and a block of the bitmap ({} + {} bytes), \
-                 got {journal_bytes}",
-                setting.longest_bytes, block_bytes
-            ),
-        ));
-    }
+    let (block_bytes, batch_bytes) = units(&params, setting, journal_bytes, &mut faults);
     contradictions(&params, &mut faults);
     let site = site(link, setting, &mut faults);
     if !faults.is_empty() {
@@ -190,6 +184,11 @@ pub fn read(table: &Value, setting: &Setting) -> Result<Settings, Vec<ParamError
         sync_timeout_ns: time(params.sync_timeout, SECOND),
         retention_ns: time(params.retention, 0),
         retention_bytes: size(params.retention_size, 0),
+        stream: params.stream.clone().unwrap_or_default(),
+        initial: initial(params.initial_sync, setting),
+        extents: setting.extents.clone(),
+        skips_zeroes: !setting.is_virtual,
+        checksums: params.checksums.unwrap_or(true),
     };
     let hold_ns = time(params.backpressure, SECOND);
     let (drain_ns, codec) = (time(params.drain, 10 * SECOND), codec(params.compression));
@@ -201,6 +200,50 @@ const fn degrade(asked: Option<DegradeParam>) -> Degrade {
         None | Some(DegradeParam::Bitmap) => Degrade::Bitmap,
         Some(DegradeParam::SpillBackpressureBitmap) => Degrade::Backpressure,
         Some(DegradeParam::Lag) => Degrade::Lag,
+    }
+}
+
+/// The sizes of a block and of a batch, checked against the journal's.
+fn units(
+    params: &Params,
+    setting: &Setting,
+    journal_bytes: u64,
+    faults: &mut Vec<ParamError>,
+) -> (u64, u64) {
+    let size = |size: Option<Size>, default: u64| size.map_or(default, |Size(bytes)| bytes);
+    let block_bytes = size(params.bitmap_block, 64 << 10);
+    if !block_bytes.is_power_of_two() || !(512..=MIB).contains(&block_bytes) {
+        faults.push(ParamError::new(
+            "bitmap_block",
+            format!("expected a power of two from 512 to 1MiB, got {block_bytes}"),
+        ));
+    }
+    let batch_bytes = size(params.batch, 256 << 10);
+    if !(4096..=16 * MIB).contains(&batch_bytes) {
+        faults.push(ParamError::new("batch", format!("expected 4KiB to 16MiB, got {batch_bytes}")));
+    }
+    if journal_bytes < setting.longest_bytes + block_bytes {
+        faults.push(ParamError::new(
+            "journal.memory",
+            format!(
+                "expected more than the largest write and a block of the bitmap ({} + {} bytes), \
+                 got {journal_bytes}",
+                setting.longest_bytes, block_bytes
+            ),
+        ));
+    }
+    (block_bytes, batch_bytes)
+}
+
+/// A modelled device is empty at its start: there is nothing to send unless that is asked for.
+fn initial(asked: Option<InitialParam>, setting: &Setting) -> Initial {
+    match asked {
+        _ if setting.data == DataMode::Nothing => Initial::Never,
+        Some(InitialParam::Before) => Initial::Before,
+        Some(InitialParam::During) => Initial::During,
+        Some(InitialParam::Never) => Initial::Never,
+        None if setting.is_virtual => Initial::Never,
+        None => Initial::Before,
     }
 }
 
@@ -254,6 +297,11 @@ fn contradictions(params: &Params, faults: &mut Vec<ParamError>) {
     if asks_sync && params.folding == Some(true) {
         let message = "expected false with a synchronous mode, whose writes wait for no point";
         faults.push(ParamError::new("folding", message));
+    }
+    if params.initial_sync == Some(InitialParam::Never) && params.stream.is_some() {
+        let message = "expected \"before\" or \"during\" with a stream that goes on: what a store \
+                       lacks of it is found by comparing";
+        faults.push(ParamError::new("initial_sync", message));
     }
 }
 

@@ -1,0 +1,308 @@
+//! The initial synchronisation: what the disks held before replication began goes to the replica,
+//! while guest writes go on in the stream.
+//!
+//! A block is left out where the replica has it: zeroes where its store is new, or what its digest
+//! says. That may be older than what was read, as long as every write since then is in the stream:
+//! the replica then gets to the same state. Blocks of which it is not so are marked dirty, and are
+//! sent whatever they hold.
+
+use std::collections::VecDeque;
+
+use super::super::dirty::Dirty;
+use super::super::frame::{ASK_MAX, Ask, Frame, Held, digest};
+use super::super::link::Link;
+use super::degrade::Hole;
+use super::{Entry, Kind, Mode, Ns, Output, READS_MAX, Source};
+use crate::filters::DataMode;
+
+/// A range of a disk: `(disk, offset, length)`.
+pub type Block = (u16, u64, u64);
+
+/// The reason of the hole that the initial synchronisation is.
+const INITIAL: &str = "initial sync";
+
+/// Whether the source sends what the disks hold already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Initial {
+    /// Before the trace starts.
+    Before,
+    /// While it runs, as the load that it is.
+    During,
+    /// Never: the replica got it some other way.
+    Never,
+}
+
+/// What decides whether a block that was read is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum If {
+    Always,
+    NonZero,
+    OtherThan(u128),
+}
+
+/// What of the blocks is sent, known once the replica has told what it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Unknown,
+    All,
+    NonZero,
+    Compare,
+}
+
+/// How the initial synchronisation goes.
+#[derive(Debug)]
+pub(super) struct Base {
+    pub is_running: bool,
+    /// Not yet: the trace has not started.
+    pub is_paused: bool,
+    how: How,
+    /// Blocks that are neither sent nor known to be the same.
+    left: Dirty,
+    asked: Option<Ask>,
+    /// Blocks and their digests at the replica.
+    told: VecDeque<(Block, u128)>,
+    /// Reads under way, of dirty blocks too.
+    reading: Vec<(Block, If)>,
+    of_bytes: u64,
+    sent_bytes: u64,
+    equal_bytes: u64,
+    tell_below_bytes: u64,
+}
+
+impl Base {
+    pub fn new(disks: usize, block_bytes: u64) -> Self {
+        Self {
+            is_running: false,
+            is_paused: false,
+            how: How::Unknown,
+            left: Dirty::new(disks, block_bytes),
+            asked: None,
+            told: VecDeque::new(),
+            reading: Vec::new(),
+            of_bytes: 0,
+            sent_bytes: 0,
+            equal_bytes: 0,
+            tell_below_bytes: 0,
+        }
+    }
+
+    /// Blocks that wait for a read.
+    fn next(&mut self) -> Option<(Block, If)> {
+        if self.is_paused {
+            return None;
+        }
+        match self.how {
+            How::Unknown => None,
+            How::All => self.left.take().map(|block| (block, If::Always)),
+            How::NonZero => self.left.take().map(|block| (block, If::NonZero)),
+            How::Compare => {
+                self.told.pop_front().map(|(block, digest)| (block, If::OtherThan(digest)))
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.left.is_empty() && self.asked.is_none() && self.told.is_empty()
+    }
+
+    pub const fn is_asking(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    pub fn left_bytes(&self) -> u64 {
+        self.left.bytes() + self.told.iter().map(|(block, _)| block.2).sum::<u64>()
+    }
+
+    /// What was asked is not answered any more.
+    pub fn forget_question(&mut self) {
+        if let Some(ask) = self.asked.take() {
+            self.left.mark(ask.disk, ask.offset_bytes, ask.length_bytes);
+        }
+    }
+
+    /// A write in the stream covers these blocks whole.
+    pub fn clear_covered(&mut self, disk: u16, offset_bytes: u64, length_bytes: u64) {
+        self.left.clear_covered(disk, offset_bytes, length_bytes);
+    }
+}
+
+impl Source {
+    /// From the first write on: nothing is a point before all that the disks held is sent.
+    pub(super) fn begin_initial(&mut self) {
+        for (disk, bytes) in self.config.disk_bytes.iter().enumerate() {
+            self.dirty.reaches(disk as u16, *bytes);
+            self.base.left.reaches(disk as u16, *bytes);
+            let whole = [(0, *bytes)];
+            let extents = self.config.extents.get(disk).map_or(&whole[..], |extents| extents);
+            for (from, to) in extents {
+                self.base.left.mark(disk as u16, *from, to - from);
+            }
+        }
+        self.base.of_bytes = self.base.left.bytes();
+        self.base.tell_below_bytes = self.base.of_bytes;
+        self.base.is_running = true;
+        self.base.is_paused = self.config.initial == Initial::During;
+        self.hole = Some(Hole { from_ns: 0, reason: INITIAL });
+        self.mode = Mode::Resync;
+        let no = self.journal.next_no();
+        self.append(Entry::mark(no, Kind::ResyncBegin, 0));
+    }
+
+    /// The trace starts, and with it what waited for it.
+    pub(super) fn start_initial(&mut self, now: Ns) {
+        self.base.is_paused = false;
+        if self.base.is_running
+            && let Some(hole) = &mut self.hole
+        {
+            hole.from_ns = now;
+            self.outputs.push(Output::Mode(self.mode));
+        }
+    }
+
+    /// The replica has taken this source, for the first time.
+    pub(super) fn join(&mut self, next_no: u64, held: Option<Held>) {
+        self.joined = true;
+        let Some(held) = held else {
+            self.base.how = if self.config.skips_zeroes { How::NonZero } else { How::All };
+            return;
+        };
+        if !self.base.is_running {
+            return;
+        }
+        self.base.how =
+            if held.compares && self.config.checksums { How::Compare } else { How::All };
+        self.stream_ns = held.stream_ns;
+        self.journal.go_on_at(next_no, held.stream_ns);
+        self.open.first_ns += held.stream_ns;
+        self.open.last_ns += held.stream_ns;
+        self.last_id = held.last_id;
+    }
+
+    /// Asks for the next digests before they are needed.
+    pub(super) fn ask(&mut self, now: Ns, link: &mut dyn Link) {
+        let base = &mut self.base;
+        let is_time = self.mode == Mode::Resync && !base.is_paused && base.how == How::Compare;
+        if !is_time || base.asked.is_some() || base.told.len() > READS_MAX as usize {
+            return;
+        }
+        let Some((disk, offset_bytes, length_bytes)) = base.left.take_run(ASK_MAX) else { return };
+        let block_bytes = self.config.block_bytes;
+        let ask = Ask { disk, offset_bytes, length_bytes, block_bytes };
+        base.asked = Some(ask);
+        if self.journal.in_flight_bytes() == 0 {
+            self.progress_ns = now;
+        }
+        link.send(now, Frame::Ask(ask));
+    }
+
+    pub(super) fn answered(&mut self, now: Ns, ask: Ask, sums: Vec<u128>) {
+        if self.base.asked == Some(ask) {
+            self.base.asked = None;
+            self.progress_ns = now;
+            let blocks = ask.blocks().map(|(offset, length)| (ask.disk, offset, length));
+            self.base.told.extend(blocks.zip(sums));
+        }
+    }
+
+    /// The next block to read: changed ones first.
+    pub(super) fn take_block(&mut self) -> Option<Block> {
+        let dirty = self.dirty.take().map(|block| (block, If::Always));
+        let (block, when) = dirty.or_else(|| self.base.next())?;
+        self.base.reading.push((block, when));
+        Some(block)
+    }
+
+    /// Whether a block that was read has to be sent.
+    pub(super) fn is_wanted(&mut self, block: Block, data: &[u8]) -> bool {
+        let Some(at) = self.base.reading.iter().position(|(of, _)| *of == block) else {
+            return true;
+        };
+        let (_, when) = self.base.reading.swap_remove(at);
+        let wanted = match when {
+            If::Always => true,
+            If::NonZero => !is_zero(data),
+            If::OtherThan(sum) => digest(data) != sum,
+        };
+        if self.base.is_running {
+            let count = if wanted { &mut self.base.sent_bytes } else { &mut self.base.equal_bytes };
+            *count += block.2;
+            // What is sent whole need not be asked for.
+            self.base.left.clear_covered(block.0, block.1, block.2);
+            self.tell_progress();
+        }
+        wanted
+    }
+
+    fn tell_progress(&mut self) {
+        let base = &mut self.base;
+        let left = base.left_bytes();
+        if left < base.tell_below_bytes {
+            let of = base.of_bytes;
+            base.tell_below_bytes = left.saturating_sub(of / 10);
+            let (sent_bytes, equal_bytes) = (base.sent_bytes, base.equal_bytes);
+            let done_bytes = of.saturating_sub(left);
+            self.outputs.push(Output::Syncing {
+                done_bytes,
+                of_bytes: of,
+                sent_bytes,
+                equal_bytes,
+            });
+        }
+    }
+
+    /// A block was not sent: it has to be read again.
+    pub(super) fn put_back(&mut self, block: Block) {
+        let when = self.base.reading.iter().position(|(of, _)| *of == block);
+        let when = when.map(|at| self.base.reading.swap_remove(at).1);
+        // Where all writes are in the stream the block may be compared again.
+        if self.mode == Mode::Resync && when.is_some_and(|when| when != If::Always) {
+            self.base.left.mark(block.0, block.1, block.2);
+        } else {
+            self.dirty.mark(block.0, block.1, block.2);
+        }
+    }
+
+    pub(super) fn is_base_sent(&self) -> bool {
+        !self.base.is_running || self.joined && self.base.is_done()
+    }
+
+    /// The initial synchronisation is done.
+    pub(super) fn end_initial(&mut self, now: Ns) {
+        if std::mem::take(&mut self.base.is_running) {
+            let Base { of_bytes, sent_bytes, equal_bytes, .. } = self.base;
+            self.initial_sent_bytes = sent_bytes;
+            self.initial_equal_bytes = equal_bytes;
+            self.outputs.push(Output::Synced { to_ns: now, of_bytes, sent_bytes, equal_bytes });
+        }
+    }
+
+    /// While the data that is read is the disks' content before the trace.
+    #[must_use]
+    pub const fn reads_base(&self) -> bool {
+        self.base.is_running
+    }
+
+    /// Nothing is on its way; what the disks held is there, or waits for the trace to start.
+    #[must_use]
+    pub fn is_seeded(&self) -> bool {
+        self.journal.is_empty()
+            && self.open.is_empty()
+            && (self.hole.is_none() || self.base.is_paused)
+    }
+
+    /// Bytes of the disks' content that the replica may not hold.
+    #[must_use]
+    pub fn unsynced_bytes(&self) -> u64 {
+        self.base.left_bytes()
+    }
+
+    /// Zeroes are known as such: where data is tokens of writes, they stand for what is not known.
+    pub(super) fn is_known_zero(&self, data: &[u8]) -> bool {
+        self.config.skips_zeroes && self.config.data != DataMode::Nothing && is_zero(data)
+    }
+}
+
+fn is_zero(data: &[u8]) -> bool {
+    let (words, rest) = data.as_chunks::<16>();
+    words.iter().all(|word| u128::from_ne_bytes(*word) == 0) && rest.iter().all(|byte| *byte == 0)
+}
