@@ -334,6 +334,12 @@ def test_every_filter_has_an_example_and_a_test() -> None:
     complain(faults)
 
 
+def test_the_walked_filter_is_compiled_as_written() -> None:
+    compiled = (ROOT / "rust/core/src/filters/testing/stall.rs").read_text()
+    if f"````rust\n{compiled}````" not in (ROOT / "CONTRIBUTING.md").read_text():
+        complain(["CONTRIBUTING.md: expected rust/core/src/filters/testing/stall.rs word by word"])
+
+
 class TestTheChecksThemselves:
     def test_python_function_length_leaves_the_docstring_out(self) -> None:
         source = 'def f(\n    a,\n):\n    """One.\n\n    Two.\n    """\n    return a\n'

@@ -8,6 +8,8 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 mod power;
+mod stall;
+mod tests;
 
 use serde_json::Value;
 
