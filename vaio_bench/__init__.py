@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vaio_bench.recovering import list_points, recover, serve_site
     from vaio_bench.replaying import replay
     from vaio_bench.reporting import report
+    from vaio_bench.runner import Settings
     from vaio_bench.spec import direct, load_policies, load_policy
     from vaio_bench.store import open_run
     from vaio_bench.sweeping import sweep
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "InputError",
+    "Settings",
     "VaioBenchError",
     "WorkError",
     "cache",
@@ -67,8 +69,10 @@ __all__ = [
     "synth",
 ]
 
-# The verbs as functions, imported when first used: Polars, pyarrow and plotly take a while.
+# The verbs as functions and what they take, imported when first used: Polars, pyarrow and plotly
+# take a while.
 _LAZY = {
+    "Settings": "vaio_bench.runner",
     "cache": "vaio_bench.analyses.cache",
     "certify": "vaio_bench.certifying",
     "compare": "vaio_bench.comparing",

@@ -218,8 +218,10 @@ def _allocate(fd: int, path: Path, size_bytes: int) -> None:
             os.posix_fallocate(fd, 0, size_bytes)
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            # Larger than any file may be, or than the device: folding is the way out.
             raise WorkError(
-                f"{path}: cannot allocate {size_bytes} bytes for the target: {error.strerror}"
+                f"{path}: cannot allocate {size_bytes} bytes for the target: {error.strerror} "
+                "(--fit-to folds the trace onto a smaller one)"
             ) from None
         os.ftruncate(fd, size_bytes)
 

@@ -232,6 +232,7 @@ def test_a_target_that_does_not_fit_leaves_nothing(
     ended = here("replay", trace, "--target", small_disk / "t.img", "-o", "run")
     line = _one_line(ended, 1)
     assert "No space left" in line
+    assert "--fit-to" in line
     assert "t.img" in line
     assert list(small_disk.iterdir()) == []
     assert not (tmp_path / "run").exists()

@@ -74,7 +74,9 @@ def test_a_killed_run_is_reported_and_says_so(tmp_path: Path, make_example: Make
     torn = part_folder(run, "crypt", 2) / "part-2.parquet"
     torn.write_bytes(torn.read_bytes()[:100])
     (run / "timeline.parquet").unlink()
-    vaio_bench.report(run, tmp_path / "r.html")
+    written = vaio_bench.report(run, tmp_path / "r.html")
+    trust = written.answers[str(run)]["Can the figures be trusted?"]
+    assert trust[0] == "The run did not end: it was killed, or is still going."
     html = (tmp_path / "r.html").read_text()
     assert "This run did not end" in html
     assert "ios/crypt/2/part-2.parquet" in html

@@ -67,8 +67,11 @@ def main() -> None:
         # Without any argument the message is the help.
         print(message if "\n" in message else f"vaio-bench: {message}", file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:
-        # The reader of our standard output has gone: not an error of ours.
+    except SystemExit as ended:
+        # typer and rich end with 1 where the reader of our standard output has gone, as in
+        # `... | head`: that is no error of ours.
+        if not isinstance(ended.__context__, BrokenPipeError):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     if status == _INTERRUPTED:

@@ -166,7 +166,10 @@ def trust_answer(run: Run, found: list[Fidelity]) -> Answer:
     given = Answer("Can the figures be trusted?")
     manifest = run.manifest
     if run.exit != "ok":
-        given.lines.append(Line("not complete", "problem", f"The run ended as: {run.exit}."))
+        told = f"The run ended as: {run.exit}."
+        if run.exit == "running":
+            told = "The run did not end: it was killed, or is still going."
+        given.lines.append(Line("not complete", "problem", told))
     errors = _sum(manifest, "errors")
     if errors:
         given.lines.append(Line("errors", "problem", f"{words.count(errors)} I/Os failed."))
