@@ -9,12 +9,13 @@ block_bio_queue event less its due time: neither program is asked. The bare loop
 Both run in turns. The share of a processor is that of the thread that issues the I/Os. Needs root,
 a loop device, tracefs and cc.
 
-What limits it: most of the median is the kernel's own way from io_uring_enter to the event, and the
-bare loop has it too; where that alone takes more than 3 us, no program meets the goal. An I/O that
-is late by more than 30 us was, by sched_switch events, mostly one whose thread had no processor
-when it was due: the loop device's kworker, ksoftirqd or another program had it. The bare loop has
-the same, so that on a busy machine both have their 99th percentile in milliseconds, and its ratio
-says nothing: read it on an idle one.
+What limits it: nearly all of the median is the kernel's own way from io_uring_enter to the event.
+The bare loop has it too, and more of it: our buffers are registered with the ring, its are mapped
+at each read (registered as well, its median falls by a quarter to a third). An I/O that is late by
+more than 30 us was, by sched_switch events, mostly one whose thread had no processor when it was
+due: the loop device's kworker, ksoftirqd or another program had it. The bare loop has the same, so
+that on a busy machine both have their 99th percentile in milliseconds, and its ratio says nothing:
+read it on an idle one.
 """
 
 from __future__ import annotations

@@ -55,6 +55,8 @@ impl Pipeline {
         mut backend: Box<dyn Backend>,
     ) -> Self {
         let slots = slab.capacity();
+        let (memory, memory_bytes) = slab.memory();
+        backend.lend(memory, memory_bytes);
         let filters = chains.layers();
         let wants_complete =
             (0..filters).map(|layer| chains.get(0, layer).wants_complete()).collect();

@@ -155,6 +155,12 @@ impl Slab {
         self.slot_bytes
     }
 
+    /// Start and length of all slots' bytes; those of the slots that are used first come first.
+    #[must_use]
+    pub(crate) const fn memory(&self) -> (*mut u8, usize) {
+        (self.memory.start, self.memory.bytes)
+    }
+
     /// A blank root of its own in a free slot, with `data_bytes` of the slot's memory.
     #[inline]
     pub(crate) fn take(&mut self, op: Op, data_bytes: usize) -> Option<IoId> {

@@ -48,6 +48,10 @@ pub struct Completion {
 
 /// One backend of one worker. All calls come from the worker's thread.
 pub trait Backend: Send {
+    /// Told once, before all else: the bytes of most requests lie here, those near the start the
+    /// most often. They stay where they are as long as the backend lives.
+    fn lend(&mut self, _start: *mut u8, _bytes: usize) {}
+
     /// Takes a request. It may start now or at the next `kick` or `wait`.
     fn submit(&mut self, request: Request, now: Ns);
 

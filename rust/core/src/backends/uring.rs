@@ -4,6 +4,7 @@
 //! counted. What the ring cannot take as it is (an unaligned request, zeros on a file system that
 //! cannot make them) goes to a small pool of threads that rings a descriptor the ring waits on.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
@@ -33,10 +34,15 @@ const BELL: u64 = u64::MAX;
 const WAKE: u64 = u64::MAX - 1;
 const POOL_THREADS: usize = 8;
 const ENTRIES_MAX: usize = 4096;
+/// Bytes of a worker's slots that the kernel maps once, not at every I/O: those in steady use.
+const REGISTERED_BYTES_MAX: usize = 32 << 20;
+const REGISTERED_BYTES_MIN: usize = 4096;
 
 pub struct Uring {
     ring: IoUring,
     targets: Arc<Vec<Target>>,
+    /// Addresses that the kernel has mapped.
+    registered: Range<usize>,
     /// By slot: the request under way and how much of it is done.
     requests: Vec<Option<(Request, u64)>>,
     pool: Pool,
@@ -85,6 +91,7 @@ impl Uring {
             ring,
             pool: Pool::new(Arc::clone(&targets), POOL_THREADS, true, "uring-slow")?,
             targets,
+            registered: 0..0,
             requests: vec![None; slots],
             bell_armed: false,
             wake: Arc::new(Bell::new()?),
@@ -120,13 +127,22 @@ impl Uring {
             Op::Read => {
                 // SAFETY: within the request's bytes.
                 let data = unsafe { request.data.add(done_bytes as usize) };
-                opcode::Read::new(fd, data, length).offset(offset).build()
+                if self.is_registered(data, length) {
+                    opcode::ReadFixed::new(fd, data, length, 0).offset(offset).build()
+                } else {
+                    opcode::Read::new(fd, data, length).offset(offset).build()
+                }
             }
             Op::Write => {
                 // SAFETY: within the request's bytes.
                 let data = unsafe { request.data.add(done_bytes as usize) };
                 let flags = if request.fua { libc::RWF_DSYNC } else { 0 };
-                opcode::Write::new(fd, data, length).offset(offset).rw_flags(flags).build()
+                if self.is_registered(data, length) {
+                    let entry = opcode::WriteFixed::new(fd, data, length, 0);
+                    entry.offset(offset).rw_flags(flags).build()
+                } else {
+                    opcode::Write::new(fd, data, length).offset(offset).rw_flags(flags).build()
+                }
             }
             Op::Flush => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(),
             Op::Discard => opcode::Fallocate::new(fd, request.length_bytes)
@@ -140,6 +156,12 @@ impl Uring {
         };
         self.requests[request.id as usize] = Some((request, done_bytes));
         self.push(&entry.user_data(u64::from(request.id)));
+    }
+
+    #[inline]
+    fn is_registered(&self, data: *const u8, length: u32) -> bool {
+        let from = data as usize;
+        self.registered.start <= from && from + length as usize <= self.registered.end
     }
 
     /// What a ring cannot do in one entry.
@@ -209,6 +231,21 @@ impl Uring {
 }
 
 impl Backend for Uring {
+    /// The kernel maps a buffer's pages once here, which it else does for each I/O: 0.8 us of the
+    /// 3 us from the call to the device's queue. As much as it allows (RLIMIT_MEMLOCK).
+    fn lend(&mut self, start: *mut u8, bytes: usize) {
+        let mut length = bytes.min(REGISTERED_BYTES_MAX);
+        while length >= REGISTERED_BYTES_MIN {
+            let buffer = libc::iovec { iov_base: start.cast(), iov_len: length };
+            // SAFETY: the bytes are lent for as long as this ring lives.
+            if unsafe { self.ring.submitter().register_buffers(&[buffer]) }.is_ok() {
+                self.registered = start as usize..start as usize + length;
+                return;
+            }
+            length /= 2;
+        }
+    }
+
     #[inline]
     fn submit(&mut self, request: Request, _now: Ns) {
         if self.needs_pool(&request) { self.hand_to_pool(request) } else { self.start(request, 0) }
