@@ -92,19 +92,21 @@ fn schema() -> Value {
 }
 
 fn build(table: &Value, _setting: &Setting) -> Built {
-    let params: Params = params::parse(table)?;
-    let mut errors = Vec::new();
+    let (params, mut errors) = params::parse_known::<Params>(table)?;
     let Cipher::Aes256Xts = params.cipher.unwrap_or(Cipher::Aes256Xts);
     let Size(unit) = params.sector.unwrap_or(Size(512));
     if ![512, 1024, 2048, 4096].contains(&unit) {
         let message = format!("expected 512, 1024, 2048 or 4096, got {unit}");
         errors.push(ParamError::new("sector", message));
     }
+    // A key that is no text is a fault already, and not missing.
+    let no_text = errors.iter().any(|error| error.path == "key");
     let xts = match key::load(params.key.as_deref()) {
         Ok(key) => Xts::new(&key).map_err(|fault| fault.to_string()),
         Err(message) => Err(message),
     };
-    let xts = xts.map_err(|message| errors.push(ParamError::new("key", message))).ok();
+    let tell = |message| (!no_text).then(|| errors.push(ParamError::new("key", message)));
+    let xts = xts.map_err(tell).ok();
     let Some(xts) = xts.filter(|_| errors.is_empty()) else { return Err(errors) };
     let properties = Properties {
         transparent: false,

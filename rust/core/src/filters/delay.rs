@@ -136,8 +136,7 @@ fn schema() -> Value {
 }
 
 fn build(table: &Value, setting: &Setting) -> Built {
-    let params: Params = params::parse(table)?;
-    let mut errors = Vec::new();
+    let (params, mut errors) = params::parse_known::<Params>(table)?;
     let mut law = |key, held: Option<Held>| held.and_then(|h| Law::new(key, &h, &mut errors));
     let (read, write) = (law("read", params.read), law("write", params.write));
     if errors.is_empty() && read.is_none() && write.is_none() {
@@ -401,5 +400,7 @@ mod tests {
         let got = errors(json!({"read": {"distribution": "uniform", "min": "2s", "max": "1s"}}));
         assert_eq!(got[0].0, "read.max");
         assert_eq!(errors(json!({"flush": "1s"}))[0].0, "flush");
+        let got = errors(json!({"flush": "1s", "read": {"distribution": "normal", "mean": "1s"}}));
+        assert_eq!(got.len(), 2, "{got:?}");
     }
 }

@@ -14,6 +14,20 @@ use super::ParamError;
 /// # Errors
 /// One [`ParamError`] a fault, with the key's path (`read.mean`).
 pub fn parse<T: DeserializeOwned>(params: &Value) -> Result<T, Vec<ParamError>> {
+    match parse_known(params)? {
+        (parsed, errors) if errors.is_empty() => Ok(parsed),
+        (_, errors) => Err(errors),
+    }
+}
+
+/// As [`parse`], for a filter that checks more than its keys' types: what can be read stands beside
+/// the faults, so that the filter's own come with them.
+///
+/// # Errors
+/// The faults, where nothing can be read.
+pub fn parse_known<T: DeserializeOwned>(
+    params: &Value,
+) -> Result<(T, Vec<ParamError>), Vec<ParamError>> {
     let mut table = match params {
         Value::Object(table) => table.clone(),
         Value::Null => serde_json::Map::new(),
@@ -22,8 +36,7 @@ pub fn parse<T: DeserializeOwned>(params: &Value) -> Result<T, Vec<ParamError>> 
     let mut errors = Vec::new();
     loop {
         let fault = match serde_path_to_error::deserialize(&Value::Object(table.clone())) {
-            Ok(parsed) if errors.is_empty() => return Ok(parsed),
-            Ok(_) => return Err(errors),
+            Ok(parsed) => return Ok((parsed, errors)),
             Err(fault) => fault,
         };
         let path = fault.path().to_string();

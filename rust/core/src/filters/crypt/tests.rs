@@ -134,7 +134,9 @@ fn wrong_parameters_are_all_named() {
         built.err().unwrap().into_iter().map(|e| (e.path, e.message)).collect()
     };
     let got = errors(json!({"cipher": "des", "sector": 1000}));
-    assert_eq!(got[0].0, "cipher");
+    let paths: Vec<&str> = got.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(paths, ["cipher", "sector", "key"]);
+    assert_eq!(errors(json!({"key": 5})).len(), 1, "wrong, and not missing as well");
     assert!(got[0].1.contains("aes-256-xts"), "{got:?}");
     let got = errors(json!({"sector": 1000}));
     assert_eq!(got[0].1, "expected 512, 1024, 2048 or 4096, got 1000");
