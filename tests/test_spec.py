@@ -106,7 +106,7 @@ class TestFaults:
             alow_filters_before_encryption = true
             [[filter]]
             use = "pass"
-            placement = "process"
+            placement = "proces"
             [[filter]]
             use = "cache"
             capacity = "lots"

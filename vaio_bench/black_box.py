@@ -21,6 +21,7 @@ HANG_S = 30.0
 
 _RECORD = struct.Struct("<QQQQIIIII12x")
 _NO_IO = (1 << 64) - 1
+_STAND_IN = "hop"
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,12 @@ class Doing:
     length_bytes: int
 
     def told(self, how: str, filters: Sequence[str], disks: Sequence[str]) -> str:
-        """`filter[0] "so:x.so" hung in io_start of I/O 17 (write of 512 bytes at offset ...)`."""
-        what = f'filter[{self.layer}] "{filters[self.layer]}" {how} in {self.callback}'
+        """`filter[0] "so:x.so" hung in io_start of I/O 17 (write of 512 bytes at offset ...)`.
+
+        `filters` are the names of the engine's layers, stand-ins of placed filters included.
+        """
+        number = self.layer - sum(name == _STAND_IN for name in filters[: self.layer])
+        what = f'filter[{number}] "{filters[self.layer]}" {how} in {self.callback}'
         disk = f"disk {disks[self.disk]}" if self.disk < len(disks) else "no disk"
         if self.seq is None:
             return f"{what} ({disk})"

@@ -13,6 +13,7 @@ from typing import Any
 
 from vaio_bench import _core, catalogue, spec
 from vaio_bench.errors import InputError
+from vaio_bench.placement import Placement
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ class Certificate:
 def certify(subject: str | Path, *, seed: int = 0, destroy_data: bool = False) -> Certificate:
     """Tests a filter against every law that can be tested of it.
 
-    A built-in filter runs in virtual time over a modelled device with a volatile write cache,
-    faults and losses of power; an NBD server on the wall clock, from outside, whose first 256 KiB
-    are overwritten.
+    A filter runs in virtual time over a modelled device with a volatile write cache, faults and
+    losses of power, on another thread or in another process if that is its placement; an NBD
+    server on the wall clock, from outside, whose first 256 KiB are overwritten.
 
     Args:
         subject: a filter's name (with the parameters of the shipped policy of that name), a policy
@@ -76,7 +77,8 @@ def certify(subject: str | Path, *, seed: int = 0, destroy_data: bool = False) -
                 "--destroy-data if its contents may go"
             )
         with _fixed_key(use.params, seed) as params:
-            found = json.loads(_core.certify(use.use, json.dumps(params), seed))
+            at = use.placement.at
+            found = json.loads(_core.certify(use.use, json.dumps(params), seed, at))
         findings += [Finding(use.use, **each) for each in found]
     return Certificate(str(subject), seed, tuple(findings))
 
@@ -98,13 +100,13 @@ def _uses(subject: str) -> tuple[spec.FilterUse, ...]:
         faults = catalogue.check_server(subject, {})
         if faults:
             raise InputError(faults[0][1])
-        return (spec.FilterUse(subject, None, "inline", {}),)
+        return (spec.FilterUse(subject, None, Placement(), {}),)
     if subject in catalogue.filters() and subject not in spec.shipped():
         faults = catalogue.check_filter(subject, {})
         if faults:
             told = "; ".join(f"{path}: {message}" for path, message in faults)
             raise InputError(f"{subject}: it needs parameters, name a policy file: {told}")
-        return (spec.FilterUse(subject, None, "inline", {}),)
+        return (spec.FilterUse(subject, None, Placement(), {}),)
     filters = spec.load_policy(subject).filters
     if not filters:
         raise InputError(f"{subject}: expected a policy with a filter")

@@ -13,7 +13,7 @@ import tomllib
 from dataclasses import dataclass
 from importlib import resources
 
-from vaio_bench import catalogue
+from vaio_bench import catalogue, placement
 from vaio_bench.errors import InputError
 from vaio_bench.spec import shipped
 from vaio_bench.warnings import WarningKind
@@ -46,7 +46,7 @@ def pages() -> list[Page]:
     engine = [Page(kind.kind, kind.name, kind.summary, kind.page) for kind in catalogue.kinds()]
     warnings = [Page("warning", kind.code, kind.value[1], kind.page) for kind in WarningKind]
     told = [_told_by("synth", "model", "synthetic"), _told_by("fio", "verb", "fio")]
-    return [*engine, *_analyses(), *_policies(), *told, *warnings]
+    return [*engine, *_analyses(), *_policies(), _placement(), *told, *warnings]
 
 
 def explain(name: str) -> list[Page]:
@@ -98,6 +98,13 @@ def _policies() -> list[Page]:
         text = f"# {name}\n\nA policy (`--policy {name}`). {summary}.\n\n```toml\n{source}```\n"
         found.append(Page("policy", name, summary, text))
     return found
+
+
+def _placement() -> Page:
+    """The page of a key that every filter of a policy may have."""
+    text = inspect.cleandoc(placement.__doc__ or "")
+    summary = catalogue.summary_of(text)
+    return Page("policy", "placement", summary, f"# placement\n\n{text}\n")
 
 
 def _told_by(name: str, group: str, package: str) -> Page:

@@ -52,6 +52,8 @@ def replay(
         raise WorkError(f"{path}: {lost[0]}")
     found = summary(run)
     found["lost_rounds"] = lost
+    disks = run.manifest.get("lost_disks", [])
+    found["lost_disks"] = [f"round {each['round']}: {each['reason']}" for each in disks]
     late = [
         run.totals(chosen.name, number).get("lateness", {}).get("late_share", 0.0)
         for number in run.rounds(chosen.name)

@@ -151,7 +151,7 @@ class RoundLoop:
         if any(use.make != "built-in" for use in self.policies[name].filters):
             job |= {"black_box": str(black_box), "hang_s": self.job.settings.hang_s}
         replicas = part_folder(self.writer.path, name, number, f"{inside}replica")
-        chain = self.policies[name].engine_filters()
+        chain = self.policies[name].engine_filters(self.job.settings.hang_s)
         try:
             with replica.own_sites(chain, replicas, self.job.settings.clock) as (filters, site):
                 job["options"]["filters"] = filters
@@ -175,6 +175,7 @@ class RoundLoop:
     def _lose(self, name: str, number: int, error: FilterDiedError, *, warmup: bool) -> None:
         """Keeps why a round is lost: the others go on."""
         doing = error.doing
+        layers = self.writer.manifest["policies"][name]["layers"]
         told = {"policy": name, "round": number, "warmup": warmup, "reason": str(error)}
         self.writer.manifest.setdefault("lost_rounds", []).append(told)
         detail = {"reason": str(error), "callback": doing.callback, "io": doing.seq}
@@ -185,7 +186,7 @@ class RoundLoop:
                     "round": number,
                     "disk": self.job.disks[doing.disk],
                     "time_ns": 0,
-                    "layer": self.policies[name].filters[doing.layer].use,
+                    "layer": layers[doing.layer],
                     "kind": error.event,
                     "detail": json.dumps(detail),
                 }
@@ -212,18 +213,18 @@ class RoundLoop:
                 writer.save()
             return
         layers = writer.manifest["policies"][name]["layers"]
-        writer.add_events(
-            [
-                {
-                    **event,
-                    "policy": name,
-                    "round": number,
-                    "disk": self.job.disks[event["disk"]],
-                    "layer": layers[event["layer"]],
-                }
-                for event in ended.events
-            ]
-        )
+        events = [
+            {
+                **event,
+                "policy": name,
+                "round": number,
+                "disk": self.job.disks[event["disk"]],
+                "layer": layers[event["layer"]],
+            }
+            for event in ended.events
+        ]
+        writer.add_events(events)
+        _note_lost_disks(writer, events)
         self._sum_up(name, number, totals)
         writer.add_totals(name, number, totals)
 
@@ -247,6 +248,16 @@ class RoundLoop:
                 "late_share": found.late_share,
                 "drift_ns": found.drift_ns,
             }
+
+
+def _note_lost_disks(writer: RunWriter, events: list[dict[str, Any]]) -> None:
+    """Filters that died in a process of their own: the round went on without their disks."""
+    for event in events:
+        if event["kind"] in ("filter_crash", "filter_hang"):
+            reason = json.loads(event["detail"])["reason"]
+            told = f'disk {event["disk"]}: filter "{event["layer"]}" {reason}'
+            lost = {key: event[key] for key in ("policy", "round", "disk")}
+            writer.manifest.setdefault("lost_disks", []).append({**lost, "reason": told})
 
 
 def _note_direct(writer: RunWriter, settled: dict[str, Any]) -> None:

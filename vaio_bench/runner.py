@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from vaio_bench import _core, manifest, servers, targets
+from vaio_bench import _core, manifest, placement, servers, targets
 from vaio_bench.black_box import HANG_S
 from vaio_bench.errors import InputError, VaioBenchError, WorkError
 from vaio_bench.round_loop import Progress, RoundLoop, shuffled_rounds
@@ -287,6 +287,7 @@ def _job(trace: str | Path, policies: Sequence[Policy], plan: Plan, settings: Se
     disks = _chosen_disks(opened, settings)
     job = Job(opened, policies, settings, plan, disks, _scan(opened, disks, settings))
     servers.check(job)
+    placement.check(job.policies, job.settings.clock)
     return job
 
 
@@ -414,6 +415,10 @@ def _conclude(writer: RunWriter, settings: Settings) -> None:
     errors = sum(r["errors"] for r in rounds)
     mismatches = sum(r["mismatches"] for r in rounds)
     lost = writer.manifest.get("lost_rounds", [])
+    disks = writer.manifest.get("lost_disks", [])
+    if disks:
+        warning = WarningKind.DISKS_LOST.of(lost=len(disks), reason=disks[0]["reason"])
+        writer.manifest["warnings"].append(manifest.stored(warning))
     if lost:
         warning = WarningKind.ROUNDS_LOST.of(lost=len(lost), reason=lost[0]["reason"])
         writer.manifest["warnings"].append(manifest.stored(warning))

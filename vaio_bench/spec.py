@@ -10,7 +10,7 @@ A policy names the filters that an I/O meets, in the order in which it meets the
 
     [[filter]]
     use = "crypt"                   # a filter of `vaio-bench explain`
-    placement = "inline"
+    placement = "inline"            # or "thread", "process": see `explain placement`
     cipher = "aes-256-xts"          # the filter's own keys, checked by the engine
 
 Every fault of a file is reported at once, each with its path: `policy.toml: filter[1].capacity:
@@ -31,16 +31,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from vaio_bench import catalogue, foreign, framework
+from vaio_bench import catalogue, foreign, framework, placement
+from vaio_bench.black_box import HANG_S
 from vaio_bench.errors import InputError
+from vaio_bench.placement import Placement
 from vaio_bench.warnings import RunWarning, WarningKind
 
 DIRECT = "direct"
 """Name of the path without a policy, in every file and table of a run."""
 
 FRAMEWORKS = ("vaio", "free")
-PLACEMENTS = ("inline",)
-_PLANNED_PLACEMENTS = ("thread", "process")
 # A policy's name becomes the name of a folder in the run.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}")
 
@@ -59,7 +59,7 @@ class FilterUse:
 
     use: str
     filter_class: str | None
-    placement: str
+    placement: Placement
     params: dict[str, Any]
     make: str = "built-in"
     """`built-in`, `library` or `python`."""
@@ -71,7 +71,7 @@ class FilterUse:
         return {
             "use": self.use,
             "class": self.filter_class,
-            "placement": self.placement,
+            **self.placement.to_dict(),
             "params": self.params,
             "make": self.make,
             "engine_use": self.engine_use or self.use,
@@ -80,8 +80,11 @@ class FilterUse:
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> FilterUse:
         """The inverse of `to_dict`."""
-        keys = ("use", "placement", "params", "make", "engine_use")
-        return cls(filter_class=stored["class"], **{key: stored[key] for key in keys})
+        keys = ("use", "params", "make", "engine_use")
+        spin_ns = stored.get("spin_ns", placement.SPIN_NS)
+        placed = Placement(stored["placement"], spin_ns)
+        own = {key: stored[key] for key in keys}
+        return cls(filter_class=stored["class"], placement=placed, **own)
 
 
 @dataclass(frozen=True)
@@ -123,14 +126,21 @@ class Policy:
         return last if last is not None and catalogue.is_server(last.use) else None
 
     def layers(self, backend: str) -> list[str]:
-        """What an I/O passes, first filter first and what stands for the device last."""
-        chain = [use.use for use in self.filters]
-        return [*chain[:-1], "nbd"] if self.server else [*chain, backend]
+        """What an I/O passes, first filter first and what stands for the device last.
 
-    def engine_filters(self) -> list[dict[str, Any]]:
+        Before a filter that runs elsewhere stands the hop there.
+        """
+        names: list[str] = []
+        for use in self._chain():
+            names += [placement.LAYER, use.use] if use.placement.is_hop else [use.use]
+        return [*names, "nbd" if self.server else backend]
+
+    def engine_filters(self, hang_s: float = HANG_S) -> list[dict[str, Any]]:
         """The chain as the engine's options have it: `[{"name", "params"}]`, first filter first."""
-        chain = self.filters[:-1] if self.server else self.filters
-        return [{"name": use.engine_use or use.use, "params": use.params} for use in chain]
+        return placement.engine_filters(self._chain(), hang_s)
+
+    def _chain(self) -> tuple[FilterUse, ...]:
+        return self.filters[:-1] if self.server else self.filters
 
 
 def direct() -> Policy:
@@ -302,33 +312,41 @@ class _Reader:
         """The filter, or None when it cannot be told which one it is."""
         at = f"filter[{index}]"
         params = {key: value for key, value in table.items() if key not in ("use", "placement")}
-        placement = self._placement(at, table.get("placement", "inline"))
+        placed = self._placement(at, table.get("placement", "inline"))
         use = table.get("use")
         if isinstance(use, str) and foreign.make_of(use) is not None:
-            return self._foreign(at, use, placement, params)
+            return self._foreign(at, use, placed, params)
         known = catalogue.filters()
         if isinstance(use, str) and catalogue.is_server(use):
-            return self._server(at, use, placement, params, is_last=is_last)
+            return self._server(at, use, placed, params, is_last=is_last)
         if not isinstance(use, str) or use not in known:
             self.fault(f"{at}.use", _unknown_use(use, list(known)))
             return None
         unfit = [fault for key, value in params.items() for fault in _unfit(key, value)]
-        for path, message in unfit or catalogue.check_filter(use, params):
+        faults = unfit or catalogue.check_filter(use, params)
+        for path, message in faults:
             self.fault(f"{at}.{path}" if path else at, message)
-        return FilterUse(use, known[use].filter_class, placement, params)
+        if not faults:
+            self._unplaceable(at, placement.unfit(placed, use, params))
+        return FilterUse(use, known[use].filter_class, placed, params)
+
+    def _unplaceable(self, at: str, message: str | None) -> None:
+        if message is not None:
+            self.fault(f"{at}.placement", message)
 
     def _server(
-        self, at: str, use: str, placement: str, params: dict[str, Any], *, is_last: bool
+        self, at: str, use: str, placed: Placement, params: dict[str, Any], *, is_last: bool
     ) -> FilterUse:
         if not is_last:
             self.fault(f"{at}.use", f"expected an NBD server as the last filter, got {_shown(use)}")
         unfit = [fault for key, value in params.items() for fault in _unfit(key, value)]
         for path, message in unfit or catalogue.check_server(use, params):
             self.fault(f"{at}.{path}" if path else at, message)
-        return FilterUse(use, None, placement, params)
+        self._unplaceable(at, placement.unfit_server(placed))
+        return FilterUse(use, None, placed, params)
 
     def _foreign(
-        self, at: str, use: str, placement: str, params: dict[str, Any]
+        self, at: str, use: str, placed: Placement, params: dict[str, Any]
     ) -> FilterUse | None:
         unfit = [fault for key, value in params.items() for fault in _unfit(key, value)]
         about, faults = (None, unfit) if unfit else foreign.describe(use, params)
@@ -336,17 +354,14 @@ class _Reader:
             self.fault(f"{at}.{path}" if path else at, message)
         if about is None:
             return None
-        return FilterUse(use, about.filter_class, placement, params, about.make, about.engine_use)
+        self._unplaceable(at, placement.unfit_properties(placed, about.properties))
+        return FilterUse(use, about.filter_class, placed, params, about.make, about.engine_use)
 
-    def _placement(self, at: str, placement: object) -> str:
-        if placement in PLACEMENTS:
-            return str(placement)
-        if placement in _PLANNED_PLACEMENTS:
-            message = f'expected "inline": this version has no placement "{placement}" yet'
-        else:
-            message = f'expected "inline", got {_shown(placement)}'
-        self.fault(f"{at}.placement", message)
-        return PLACEMENTS[0]
+    def _placement(self, at: str, value: object) -> Placement:
+        placed, faults = placement.parse(value)
+        for path, message in faults:
+            self.fault(f"{at}.{path}", message)
+        return placed
 
     def _unknown_keys(self, prefix: str, table: dict[str, Any], known: Sequence[str]) -> None:
         for key in table:

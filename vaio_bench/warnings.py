@@ -163,6 +163,11 @@ class WarningKind(Enum):
         "figures are of the rounds that are left, which a filter that fails now and then flatters",
         "Look at the callback and the I/O that are named, in the run's events too",
     )
+    DISKS_LOST = (
+        "{lost} disk(s) were lost to a filter that crashed or hung in its own process: {reason}",
+        "their I/Os failed from then on, and figures of the round are of the others",
+        "Look at the callback and the I/O that are named, in the run's events too",
+    )
     FRAMEWORK_FREE = (
         'policy {policy!r} says framework = "free"',
         "its chain breaks or may break the rules of the framework: no product runs like this",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Ended, requires
+from filters.vendor import build
 
 import vaio_bench as vb
 from vaio_bench import spec
@@ -27,6 +28,27 @@ def test_every_simple_filter_keeps_every_law(name: str) -> None:
     names = [finding.law for finding in found.findings]
     assert names == LAWS * len(spec.load_policy(name).filters)
     assert all(finding.outcome == "held" for finding in found.findings)
+
+
+# Those of built-in filters are tested where the laws are; each of these takes hundreds of forks.
+@pytest.mark.parametrize(
+    ("name", "table", "place"),
+    [
+        ("scramble", 'use = "so:LIBRARY"\nkey = 7', "thread"),
+        pytest.param("pass", 'use = "pass"', "process", marks=pytest.mark.slow),
+        pytest.param("scramble", 'use = "so:LIBRARY"\nkey = 7', "process", marks=pytest.mark.slow),
+    ],
+)
+def test_a_filter_keeps_every_law_where_it_is_placed(
+    tmp_path: Path, name: str, table: str, place: str
+) -> None:
+    if "LIBRARY" in table:
+        table = table.replace("LIBRARY", str(build(name, tmp_path)))
+    file = tmp_path / "p.toml"
+    file.write_text(f'[[filter]]\n{table}\nplacement = "{place}"\n')
+    found = vb.certify(file, seed=4)
+    assert not found.broken
+    assert [finding.law for finding in found.findings] == LAWS
 
 
 @pytest.mark.parametrize("name", spec.shipped())

@@ -77,6 +77,8 @@ def _judge(found: dict[str, Any], *, strict: bool) -> None:
     """
     if found["lost_rounds"]:
         raise WorkError(f"{found['run']}: {found['lost_rounds'][0]}")
+    if found["lost_disks"]:
+        raise WorkError(f"{found['run']}: {found['lost_disks'][0]}")
     if found["mismatches"]:
         raise WorkError(f"{found['run']}: verification failed: {found['mismatches'][0]}")
     if found["errors"]:

@@ -14,7 +14,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Relaxed, Release};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 
 use crate::error::{Error, Result};
 use crate::slab::Io;
@@ -117,6 +117,12 @@ impl Record {
         }
     }
 
+    /// The number of the I/O that the callback is about, if it is about one.
+    #[must_use]
+    pub fn io_seq(&self) -> Option<u64> {
+        Some(self.seq.load(Relaxed)).filter(|seq| *seq != NO_SEQ)
+    }
+
     /// About to call foreign code.
     #[inline]
     pub fn enter(&self, callback: Callback, io: Option<&Io>) {
@@ -198,10 +204,18 @@ pub fn open(file: &Path) -> Result<()> {
     Ok(())
 }
 
+static APART: AtomicBool = AtomicBool::new(false);
+
+/// From now on this process keeps its records to itself: it was forked, and its parent tells of it.
+pub fn stay_apart() {
+    APART.store(true, Relaxed);
+}
+
 /// The record of a filter's instance: `layer` is its place in the policy from 0, `disk` the run's.
 #[must_use]
 pub fn record(layer: u8, disk: u16) -> &'static Record {
-    let mapped = MAP.get().and_then(|map| map.records.get(map.used.fetch_add(1, Relaxed)));
+    let map = MAP.get().filter(|_| !APART.load(Relaxed));
+    let mapped = map.and_then(|map| map.records.get(map.used.fetch_add(1, Relaxed)));
     let record = mapped.unwrap_or_else(|| Box::leak(Box::new(Record::new())));
     record.layer.store(u32::from(layer) + 1, Relaxed);
     record.disk.store(u32::from(disk), Relaxed);

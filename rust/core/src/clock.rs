@@ -36,6 +36,19 @@ pub fn thread_cpu_ns() -> u64 {
     (time.tv_sec as u64) * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// `getrusage` of the calling thread, or of the whole process: user and system nanoseconds,
+/// voluntary and involuntary context switches.
+#[must_use]
+pub fn usage(whole_process: bool) -> [u64; 4] {
+    let who = if whole_process { libc::RUSAGE_SELF } else { libc::RUSAGE_THREAD };
+    // SAFETY: rusage is plain data.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `usage` is a valid place for one rusage.
+    unsafe { libc::getrusage(who, &raw mut usage) };
+    let ns = |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000;
+    [ns(usage.ru_utime), ns(usage.ru_stime), usage.ru_nvcsw as u64, usage.ru_nivcsw as u64]
+}
+
 /// Left alone, the kernel may end a sleep of this thread 50 us late (all but those in io_uring),
 /// and that is most of what it is worth to spin before a due time.
 pub fn end_sleeps_in_time() {

@@ -16,6 +16,7 @@ pub mod eviction;
 pub mod filters;
 pub mod formats;
 pub mod gauges;
+pub mod hop;
 pub mod int_map;
 pub mod io;
 pub mod laws;

@@ -33,6 +33,8 @@ pub struct Pipeline {
     pub(crate) core: Core,
     chains: Chains,
     wants_complete: Vec<bool>,
+    /// By layer: handing an I/O over is not yet deferring it.
+    is_hop: Vec<bool>,
     /// Instances that are asked at every `poll`.
     polled: Vec<usize>,
     filters: usize,
@@ -60,6 +62,7 @@ impl Pipeline {
         let filters = chains.layers();
         let wants_complete =
             (0..filters).map(|layer| chains.get(0, layer).wants_complete()).collect();
+        let is_hop = (0..filters).map(|layer| chains.get(0, layer).is_hop()).collect();
         let mut polled = Vec::new();
         for (index, instance) in chains.iter_mut().enumerate() {
             if instance.filter.is_polled() {
@@ -82,9 +85,11 @@ impl Pipeline {
                 auxiliaries: chains.auxiliary_numbers(disks),
                 layers: filters,
                 disks: disks as u16,
+                counted: None,
             },
             chains,
             wants_complete,
+            is_hop,
             polled,
             filters,
             backend_is_model: backend.is_model(),
@@ -328,7 +333,7 @@ impl Pipeline {
                     continue;
                 }
                 Answer::Defer => {
-                    if root == id {
+                    if root == id && !self.is_hop[layer] {
                         self.core.slab.io_mut(id).row_flags |= row_flags::DEFERRED;
                     }
                     return;
@@ -398,7 +403,7 @@ impl Pipeline {
                     Up::Pass => {}
                     Up::Fail(failure) => status = failure,
                     Up::Defer => {
-                        if root == id {
+                        if root == id && !self.is_hop[layer] {
                             self.core.slab.io_mut(id).row_flags |= row_flags::DEFERRED;
                         }
                         return;

@@ -4,6 +4,8 @@
 //! is reserved, not touched: slots are reused last in, first out, so that a run with a few small
 //! I/Os in flight keeps a few pages in memory, whatever the limit in flight allows.
 
+use std::sync::Arc;
+
 use crate::clock::Ns;
 use crate::error::{Error, Result};
 use crate::io::{OK, Op, Status};
@@ -63,6 +65,8 @@ pub(crate) struct LayerTime {
     entered_ns: Ns,
     pub span_ns: u64,
     pub cpu_ns: u64,
+    /// When anybody last left it.
+    left_ns: Ns,
     inside: u32,
 }
 
@@ -79,11 +83,49 @@ impl LayerTime {
     #[inline]
     pub fn exit(&mut self, now: Ns) {
         self.inside -= 1;
+        self.left_ns = now;
         if self.inside == 0 {
             self.span_ns += now - self.entered_ns;
         }
     }
+
+    /// As `enter`, told of later: what was counted already is not counted again.
+    pub fn entered_at(&mut self, at: Ns) {
+        self.enter(at.max(self.left_ns));
+    }
+
+    /// As `exit`, told of later: not before whoever has left it meanwhile.
+    pub fn left_at(&mut self, at: Ns) {
+        self.exit(at.max(self.entered_ns).max(self.left_ns));
+    }
 }
+
+const BLANK: Io = Io {
+    op: Op::Read,
+    disk: 0,
+    flags: 0,
+    offset_bytes: 0,
+    length_bytes: 0,
+    seq: 0,
+    tag: 0,
+    status: OK,
+    row_flags: 0,
+    blocks: 0,
+    hit_blocks: 0,
+    parent: NONE,
+    data: std::ptr::null_mut(),
+    data_bytes: 0,
+    root: NONE,
+    layer: 0,
+    floor: 0,
+    owner: 0,
+    auxiliary: ON_DISK,
+    open_children: 0,
+    submit_ns: 0,
+    complete_ns: 0,
+    harness_ns: 0,
+    trace_offset_bytes: 0,
+};
 
 /// The slots of one worker.
 pub struct Slab {
@@ -91,8 +133,11 @@ pub struct Slab {
     free: Vec<IoId>,
     times: Vec<LayerTime>,
     stride: usize,
-    memory: Memory,
+    memory: Arc<Memory>,
     slot_bytes: usize,
+    /// Slots for the children of a filter on the other side of a hop: it alone takes them and
+    /// gives them back.
+    lent: Vec<bool>,
 }
 
 impl Slab {
@@ -102,42 +147,50 @@ impl Slab {
     /// # Errors
     /// `Failed` when the address space cannot be reserved.
     pub fn new(slots: usize, slot_bytes: usize, layers: usize) -> Result<Self> {
+        Self::with_memory(slots, slot_bytes, layers, false)
+    }
+
+    /// As [`Slab::new`]; `shared` makes a process that is forked share the I/Os' bytes.
+    ///
+    /// # Errors
+    /// As [`Slab::new`].
+    pub fn with_memory(
+        slots: usize,
+        slot_bytes: usize,
+        layers: usize,
+        shared: bool,
+    ) -> Result<Self> {
         let slot_bytes = slot_bytes.next_multiple_of(SLOT_ALIGN);
-        let memory = Memory::reserve(slots * slot_bytes)?;
-        let blank = Io {
-            op: Op::Read,
-            disk: 0,
-            flags: 0,
-            offset_bytes: 0,
-            length_bytes: 0,
-            seq: 0,
-            tag: 0,
-            status: OK,
-            row_flags: 0,
-            blocks: 0,
-            hit_blocks: 0,
-            parent: NONE,
-            data: std::ptr::null_mut(),
-            data_bytes: 0,
-            root: NONE,
-            layer: 0,
-            floor: 0,
-            owner: 0,
-            auxiliary: ON_DISK,
-            open_children: 0,
-            submit_ns: 0,
-            complete_ns: 0,
-            harness_ns: 0,
-            trace_offset_bytes: 0,
-        };
+        let memory = Arc::new(Memory::reserve(slots * slot_bytes, shared)?);
         Ok(Self {
-            ios: vec![blank; slots],
+            ios: vec![BLANK; slots],
             free: (0..slots as IoId).rev().collect(),
             times: vec![LayerTime::default(); slots * layers],
             stride: layers,
             memory,
             slot_bytes,
+            lent: vec![false; slots],
         })
+    }
+
+    /// What a filter on the other side of a hop sees: the same bytes, I/Os as it is told of them,
+    /// and `lent` free slots of this slab, which are its own from now on.
+    pub(crate) fn lend(&mut self, lent: usize) -> Self {
+        // Those that are used last otherwise: the first ones are the chain's, and known to a ring.
+        let keep = self.free.split_off(lent.min(self.free.len()));
+        let free = std::mem::replace(&mut self.free, keep);
+        for id in &free {
+            self.lent[*id as usize] = true;
+        }
+        Self {
+            ios: vec![BLANK; self.ios.len()],
+            free,
+            times: Vec::new(),
+            stride: 0,
+            memory: Arc::clone(&self.memory),
+            slot_bytes: self.slot_bytes,
+            lent: vec![false; self.ios.len()],
+        }
     }
 
     #[must_use]
@@ -157,7 +210,7 @@ impl Slab {
 
     /// Start and length of all slots' bytes; those of the slots that are used first come first.
     #[must_use]
-    pub(crate) const fn memory(&self) -> (*mut u8, usize) {
+    pub(crate) fn memory(&self) -> (*mut u8, usize) {
         (self.memory.start, self.memory.bytes)
     }
 
@@ -171,6 +224,13 @@ impl Slab {
         } else {
             self.memory.at(id as usize * self.slot_bytes)
         };
+        self.begin(id, op, data, data_bytes);
+        Some(id)
+    }
+
+    /// A blank root of its own in this slot, with these bytes.
+    #[inline]
+    pub(crate) fn begin(&mut self, id: IoId, op: Op, data: *mut u8, data_bytes: usize) {
         let io = &mut self.ios[id as usize];
         io.op = op;
         io.flags = 0;
@@ -190,12 +250,13 @@ impl Slab {
         io.harness_ns = 0;
         let from = id as usize * self.stride;
         self.times[from..from + self.stride].fill(LayerTime::default());
-        Some(id)
     }
 
     #[inline]
     pub(crate) fn give_back(&mut self, id: IoId) {
-        self.free.push(id);
+        if !self.lent[id as usize] {
+            self.free.push(id);
+        }
     }
 
     #[inline]
@@ -271,7 +332,7 @@ impl Slab {
     }
 }
 
-// SAFETY: the pointers inside lead into the slab's own memory map, which moves with it.
+// SAFETY: the pointers inside lead into the memory map, which lives as long as any slab over it.
 unsafe impl Send for Slab {}
 
 /// An anonymous memory map, reserved without backing until touched.
@@ -281,15 +342,16 @@ struct Memory {
 }
 
 impl Memory {
-    fn reserve(bytes: usize) -> Result<Self> {
+    fn reserve(bytes: usize, shared: bool) -> Result<Self> {
         let bytes = bytes.max(SLOT_ALIGN);
+        let whose = if shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
         // SAFETY: an anonymous map at no fixed address touches nothing that exists.
         let start = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
                 bytes,
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                whose | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
                 -1,
                 0,
             )
@@ -308,6 +370,12 @@ impl Memory {
         unsafe { self.start.add(offset) }
     }
 }
+
+// SAFETY: the map is only reached through the slabs over it, and an I/O's bytes belong to one side
+// of a hop at a time, as its messages say.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
 
 impl Drop for Memory {
     fn drop(&mut self) {

@@ -31,6 +31,14 @@ pub fn open_black_box(file: PathBuf) -> PyResult<()> {
     black_box::open(&file).map_err(|e| to_py(&e))
 }
 
+/// Forks this process as `os.fork` does: 0 in the child, -1 where it cannot be done.
+pub fn fork() -> i32 {
+    Python::attach(|py| {
+        let forked = py.import("os").and_then(|os| os.call_method0("fork"));
+        forked.and_then(|pid| pid.extract::<i32>()).unwrap_or(-1)
+    })
+}
+
 /// `(callbacks, operations)`, in the order of their numbers in the file.
 #[pyfunction]
 pub fn black_box_words() -> (Vec<&'static str>, Vec<&'static str>) {

@@ -6,16 +6,28 @@ use serde_json::Value;
 use vaio_bench_core::backends::nbd::Uri;
 use vaio_bench_core::error::{Error, Result};
 use vaio_bench_core::filters::{Filter, Properties, foreign};
+use vaio_bench_core::hop::Where;
 use vaio_bench_core::laws;
 
 use crate::errors::to_py;
 
-/// JSON: `[{law, says, outcome, detail}]` of a filter by name or a server by URI.
+/// JSON: `[{law, says, outcome, detail}]` of a filter by name or a server by URI. `placement` is
+/// where the filter runs: "inline", "thread" or "process".
 #[pyfunction]
-#[pyo3(signature = (r#use, params_json, seed))]
-pub fn certify(py: Python<'_>, r#use: &str, params_json: &str, seed: u64) -> PyResult<String> {
-    let params: Value =
-        serde_json::from_str(params_json).map_err(|e| PyValueError::new_err(e.to_string()))?;
+#[pyo3(signature = (r#use, params_json, seed, placement="inline"))]
+pub fn certify(
+    py: Python<'_>,
+    r#use: &str,
+    params_json: &str,
+    seed: u64,
+    placement: &str,
+) -> PyResult<String> {
+    let fault = |e: serde_json::Error| PyValueError::new_err(e.to_string());
+    let params: Value = serde_json::from_str(params_json).map_err(fault)?;
+    let placed: Option<Where> = match placement {
+        "inline" => None,
+        other => Some(serde_json::from_value(other.into()).map_err(fault)?),
+    };
     let findings = py.detach(|| {
         if Uri::is_meant(r#use) {
             return laws::certify_server(r#use, &params, seed);
@@ -29,7 +41,7 @@ pub fn certify(py: Python<'_>, r#use: &str, params_json: &str, seed: u64) -> PyR
             })
         };
         build()?;
-        Ok(laws::certify(&build, seed))
+        Ok(laws::certify(&build, seed, placed))
     });
     let findings = findings.map_err(|e| to_py(&e))?;
     serde_json::to_string(&findings).map_err(|e| PyValueError::new_err(e.to_string()))

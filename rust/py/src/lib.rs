@@ -24,6 +24,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(catalogue::check_server, module)?)?;
     module.add_function(wrap_pyfunction!(catalogue::is_server, module)?)?;
     foreign::register(module)?;
+    // A filter in Python may be placed in another process: the interpreter has to know of it.
+    vaio_bench_core::hop::process::set_fork(foreign::fork);
     python_filter::register(module)?;
     module.add_function(wrap_pyfunction!(laws::certify, module)?)?;
     import::register(module)?;

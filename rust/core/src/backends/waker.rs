@@ -9,6 +9,11 @@ use crate::error::{Error, Result};
 /// What makes the backend's `wait` return, now or the next time it is called.
 pub trait Wake: Send + Sync {
     fn wake(&self);
+
+    /// The descriptor by which a forked process can wake too, where there is one.
+    fn fd(&self) -> Option<RawFd> {
+        None
+    }
 }
 
 pub type Waker = Arc<dyn Wake>;
@@ -64,6 +69,13 @@ impl Bell {
         self.0.as_raw_fd()
     }
 
+    /// Sleeps until it rings.
+    pub fn wait(&self) {
+        let mut poll = libc::pollfd { fd: self.fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one valid entry.
+        unsafe { libc::poll(&raw mut poll, 1, -1) };
+    }
+
     /// Silent until it is rung again.
     pub fn clear(&self) {
         let mut rung = 0u64;
@@ -73,6 +85,10 @@ impl Bell {
 }
 
 impl Wake for Bell {
+    fn fd(&self) -> Option<RawFd> {
+        Some(self.0.as_raw_fd())
+    }
+
     fn wake(&self) {
         let one = 1u64;
         // SAFETY: eight valid bytes; a full counter only means that it rings already.

@@ -152,6 +152,25 @@ pub trait Filter: Send {
         true
     }
 
+    /// True for the stand-in of a filter that runs elsewhere: what it is handed is answered there.
+    fn is_hop(&self) -> bool {
+        false
+    }
+
+    /// Goes where its policy places it: asked once, before `open`.
+    ///
+    /// # Errors
+    /// `Input` when the filter cannot be built there, `Failed` when there is no such place.
+    fn place(&mut self, cx: &mut Cx<'_>) -> crate::error::Result<()> {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// What it has used of the machine elsewhere, see [`crate::clock::usage`].
+    fn used_elsewhere(&self) -> [u64; 4] {
+        [0; 4]
+    }
+
     /// Figures of the moment: `("dirty_bytes", 4096)`. All are kept (`RUN/gauges`); the timeline
     /// has columns for `dirty_bytes`, `backlog_bytes` and `lag_ns`.
     fn gauges(&self, out: &mut Vec<(&'static str, i64)>) {
@@ -336,6 +355,9 @@ impl Cx<'_> {
 
     /// Counts blocks looked up and found, and marks the I/O's row as a hit or a partial one.
     pub fn count_blocks(&mut self, io: IoId, blocks: u32, hits: u32) {
+        if let Some(counted) = &mut self.core.counted {
+            return counted.push((io, blocks, hits));
+        }
         let root = self.core.slab.io(io).root;
         if root != NONE {
             let root = self.core.slab.io_mut(root);
@@ -379,6 +401,23 @@ impl Cx<'_> {
     /// As [`Cx::background`], for another disk of the filter's group.
     pub fn background_of(&mut self, disk: u16, child: Child) -> Option<IoId> {
         self.core.fork(NONE, self.layer, disk, child)
+    }
+
+    /// Starts a child that the far side of a hop has forked, with the bytes that it has there.
+    pub(crate) fn adopt(
+        &mut self,
+        id: IoId,
+        parent: IoId,
+        disk: u16,
+        child: Child,
+        data: (*mut u8, usize),
+        device: Option<u8>,
+    ) {
+        self.core.adopt(id, parent, self.layer, disk, child, data);
+        if let Some(device) = device {
+            self.core.send_to_auxiliary(id, device);
+        }
+        self.core.actions.push_back(Action::Start { io: id });
     }
 
     /// The worker's number of the disk whose I/O this is: an instance for a group sees several.

@@ -16,6 +16,8 @@ use crate::slab::{IoId, Slab};
 pub const DISK_BYTES: u64 = 256 << 10;
 const IO_BYTES_MAX: u64 = 1 << 20;
 const SLOTS: usize = 1024;
+/// Of these, how many a filter that runs elsewhere is lent for its own I/Os.
+pub const LENT: usize = 512;
 /// Steps of a run at most: a filter that never comes to rest is found.
 const STEPS_MAX: u64 = 2_000_000;
 /// On the wall clock, an I/O that takes longer is lost.
@@ -98,10 +100,11 @@ impl Bed {
         let unit = built.iter().map(|(_, p)| p.unit_bytes).max().unwrap_or(1).max(4096);
         let child = built.iter().map(|(_, p)| p.child_bytes).max().unwrap_or(0);
         let slot_bytes = child.max(IO_BYTES_MAX + 2 * unit) as usize;
-        let slab = Slab::new(SLOTS, slot_bytes, built.len() + 1)?;
+        let slab = Slab::with_memory(SLOTS, slot_bytes, built.len() + 1, true)?;
         let filters = built.into_iter().map(|(filter, _)| filter).collect();
         let chains = Chains::single(filters);
         let mut pipeline = Pipeline::new(clock, slab, DataMode::Bytes, 1, chains, backend);
+        pipeline.place()?;
         pipeline.open();
         let mut known = IntMap::default();
         if is_blank {
@@ -162,6 +165,9 @@ impl Bed {
     }
 
     fn pass_time(&mut self, due: Option<Ns>) -> Result<()> {
+        if !self.pipeline.may_sleep() {
+            return Ok(());
+        }
         let now = self.pipeline.core.clock.now();
         let next = [due, self.pipeline.next_event_ns()].into_iter().flatten().min();
         if self.pipeline.core.clock.is_virtual() {

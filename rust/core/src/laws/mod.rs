@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use self::bed::{Bed, DISK_BYTES, Plan};
+use self::bed::{Bed, DISK_BYTES, LENT, Plan};
 use self::probes::{Count, Probe, Refuse};
 use crate::backends::sim::faults::Faults;
 use crate::backends::sim::platter::{self, Platter, SharedPlatter, mix};
@@ -17,6 +17,7 @@ use crate::backends::store::Place;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::filters::{DataMode, Filter, Properties, Setting};
+use crate::hop::{self, Placement, Where};
 use crate::io::{OK, Op, flags};
 
 mod bed;
@@ -55,6 +56,8 @@ type Test = fn(&Subject<'_>) -> Seen;
 struct Subject<'a> {
     build: Build<'a>,
     seed: u64,
+    /// Where the filter runs, if not in the chain itself.
+    placement: Option<Where>,
 }
 
 /// THE list: name, what it says, its test.
@@ -87,10 +90,10 @@ const LAWS: &[(&str, &str, Test)] = &[
     ("determinism", "the same run gives the same rows and the same bytes", determinism),
 ];
 
-/// Tests every law.
+/// Tests every law of the filter where its policy places it, or in the chain itself.
 #[must_use]
-pub fn certify(build: Build<'_>, seed: u64) -> Vec<Finding> {
-    let subject = Subject { build, seed };
+pub fn certify(build: Build<'_>, seed: u64, placement: Option<Where>) -> Vec<Finding> {
+    let subject = Subject { build, seed, placement };
     LAWS.iter()
         .map(|(law, says, test)| {
             // A filter that panics has broken the law that it was tested for.
@@ -129,13 +132,27 @@ fn words_of(panic: &(dyn std::any::Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
+/// A callback that takes longer has hung.
+const HANG_NS: u64 = 10_000_000_000;
+
 impl Subject<'_> {
-    fn bed(&self, model: SimModel, platter: &SharedPlatter, is_blank: bool) -> Result<Bed> {
+    /// The filter's layers in a chain.
+    fn built(&self) -> Result<Vec<(Box<dyn Filter>, Properties)>> {
         let (filter, properties) = (self.build)()?;
+        let Some(placement) = self.placement else { return Ok(vec![(filter, properties)]) };
+        hop::check(&properties)?;
+        let placement = Placement { placement, spin_ns: 0, hang_ns: HANG_NS };
+        let (stand_in, mark) = hop::layers(placement, filter, None, LENT);
+        let inside = Properties::TRANSPARENT;
+        Ok(vec![(Box::new(stand_in), properties), (Box::new(mark), inside)])
+    }
+
+    fn bed(&self, model: SimModel, platter: &SharedPlatter, is_blank: bool) -> Result<Bed> {
+        let built = self.built()?;
         let device = Box::new(Sim::on(model, Arc::clone(platter)));
         // Through a filter that transforms data, zeros of the device are not zeros.
-        let is_blank = is_blank && properties.transparent;
-        Bed::new(vec![(filter, properties)], device, Clock::Virtual(0), is_blank)
+        let is_blank = is_blank && built.iter().all(|(_, properties)| properties.transparent);
+        Bed::new(built, device, Clock::Virtual(0), is_blank)
     }
 
     fn mixed(&self, model: SimModel, plan: &[Plan]) -> Seen {
@@ -221,7 +238,8 @@ fn no_faults() -> Faults {
 fn errors_pass_up(subject: &Subject<'_>) -> Seen {
     for op in [Op::Read, Op::Write, Op::Flush, Op::WriteZeroes] {
         let refused = Count::shared();
-        let chain = vec![(subject.build)()?, Refuse::built(op, libc::ENOSPC, &refused)];
+        let mut chain = subject.built()?;
+        chain.push(Refuse::built(op, libc::ENOSPC, &refused));
         let calm = model(subject.seed, no_faults());
         let device = Box::new(Sim::on(calm, fresh()));
         let mut bed = Bed::new(chain, device, Clock::Virtual(0), false)?;
@@ -251,13 +269,13 @@ fn errors_pass_up(subject: &Subject<'_>) -> Seen {
 
 fn completion_scope(subject: &Subject<'_>) -> Seen {
     let (above, below, beneath) = (Count::shared(), Count::shared(), Count::shared());
-    let chain = vec![
-        Probe::built(&above),
-        (subject.build)()?,
+    let mut chain = vec![Probe::built(&above)];
+    chain.extend(subject.built()?);
+    chain.extend([
         Probe::built(&below),
         Refuse::built(Op::WriteZeroes, libc::ENOSPC, &Count::shared()),
         Probe::built(&beneath),
-    ];
+    ]);
     let device = Box::new(Sim::on(model(subject.seed, no_faults()), fresh()));
     let mut bed = Bed::new(chain, device, Clock::Virtual(0), false)?;
     bed.verifies = false;

@@ -12,7 +12,7 @@ fn broken(findings: &[Finding]) -> Vec<&'static str> {
 
 /// The laws that a filter breaks.
 fn of(make: impl Fn() -> Box<dyn Filter>, properties: Properties) -> Vec<&'static str> {
-    broken(&certify(&|| Ok((make(), properties)), 5))
+    broken(&certify(&|| Ok((make(), properties)), 5, None))
 }
 
 const FORKS: Properties =
@@ -33,8 +33,10 @@ fn every_filter_of_ours_keeps_every_law() {
     ] {
         let kind = find(name).unwrap();
         let build = || Ok((kind.build)(&params, &setting(3)).unwrap());
-        for finding in certify(&build, 3) {
-            assert_eq!(finding.outcome, Outcome::Held, "{name}: {finding:?}");
+        for placement in [None, Some(Where::Thread), Some(Where::Process)] {
+            for finding in certify(&build, 3, placement) {
+                assert_eq!(finding.outcome, Outcome::Held, "{name}, {placement:?}: {finding:?}");
+            }
         }
     }
 }
@@ -196,7 +198,7 @@ fn an_io_that_is_kept_and_a_panic_are_told() {
     let build = || -> Result<(Box<dyn Filter>, Properties)> {
         Ok((Box::new(Holds(0)), Properties { may_defer: true, ..Properties::TRANSPARENT }))
     };
-    let findings = certify(&build, 5);
+    let findings = certify(&build, 5, None);
     let told: Vec<&str> = findings.iter().map(|f| f.detail.as_str()).collect();
     assert!(told.iter().any(|words| words.contains("never came back")), "{told:?}");
     assert!(told.iter().any(|words| words.contains("it panicked: enough")), "{told:?}");

@@ -54,9 +54,33 @@ pub(crate) struct Core {
     pub auxiliaries: Vec<u16>,
     pub layers: usize,
     pub disks: u16,
+    /// On the far side of a hop: blocks and hits counted for an I/O, for the chain's side to book.
+    pub counted: Option<Vec<(IoId, u32, u32)>>,
 }
 
 impl Core {
+    /// What the filter of `layer` on the other side of a hop is given in place of this: its own
+    /// clock, timers and actions, and `lent` slots for its children.
+    pub(crate) fn for_far_side(&mut self, lent: usize) -> Self {
+        Self {
+            clock: self.clock.clone(),
+            start_ns: self.start_ns,
+            slab: self.slab.lend(lent),
+            data: self.data,
+            actions: VecDeque::new(),
+            events: Vec::new(),
+            base: BaseSums::default(),
+            timers: BinaryHeap::new(),
+            timer_count: 0,
+            children: 0,
+            // The number of a device is then the filter's own.
+            auxiliaries: vec![0; self.auxiliaries.len()],
+            layers: self.layers,
+            disks: self.disks,
+            counted: Some(Vec::new()),
+        }
+    }
+
     pub(crate) fn set_timer(&mut self, at_ns: Ns, disk: u16, layer: u8, token: u64) {
         // The count breaks ties in the order of asking: virtual runs must repeat to the byte.
         self.timer_count += 1;
@@ -86,13 +110,19 @@ impl Core {
         child: Child,
     ) -> Option<IoId> {
         let id = self.bear(parent, layer, disk, child)?;
-        let first = self.auxiliaries[disk as usize * self.layers + layer as usize];
+        self.send_to_auxiliary(id, device);
+        self.actions.push_back(Action::Start { io: id });
+        Some(id)
+    }
+
+    /// A child that is not started goes to an auxiliary device of its owner.
+    pub(crate) fn send_to_auxiliary(&mut self, id: IoId, device: u8) {
+        let io = self.slab.io(id);
+        let first = self.auxiliaries[io.disk as usize * self.layers + io.owner as usize];
         let io = self.slab.io_mut(id);
         io.auxiliary = first + u16::from(device);
         io.floor = self.layers as u8;
         io.layer = self.layers as u8;
-        self.actions.push_back(Action::Start { io: id });
-        Some(id)
     }
 
     /// A child in a slot, not started.
@@ -105,6 +135,26 @@ impl Core {
     ) -> Option<IoId> {
         let bytes = if child.op.has_data() { self.data.size(child.length_bytes) } else { 0 };
         let id = self.slab.take(child.op, bytes)?;
+        self.born(id, parent, layer, disk, child);
+        Some(id)
+    }
+
+    /// A child that the far side of a hop has borne, with the bytes that it has there.
+    pub(crate) fn adopt(
+        &mut self,
+        id: IoId,
+        parent: IoId,
+        layer: u8,
+        disk: u16,
+        child: Child,
+        data: (*mut u8, usize),
+    ) {
+        self.slab.begin(id, child.op, data.0, data.1);
+        self.born(id, parent, layer, disk, child);
+    }
+
+    fn born(&mut self, id: IoId, parent: IoId, layer: u8, disk: u16, child: Child) {
+        let bytes = self.slab.io(id).data_bytes;
         let mut shared = None;
         let (mut root, mut seq) = (NONE, 0);
         if parent != NONE {
@@ -137,7 +187,6 @@ impl Core {
             io.data = data;
         }
         self.children += 1;
-        Some(id)
     }
 
     #[inline]

@@ -1,11 +1,39 @@
-//! What reaches filters beside I/O: the life of the virtual disk, and the giving up of an I/O.
+//! What reaches filters beside I/O: their place, the life of the virtual disk, and the giving up of
+//! an I/O.
 
 use super::Pipeline;
+use crate::error::Result;
 use crate::filters::{Cx, Lifecycle};
 use crate::io::Status;
 use crate::slab::IoId;
 
 impl Pipeline {
+    /// Brings filters that are placed elsewhere to their place. Call once, before `open`, on the
+    /// thread that drives the pipeline.
+    ///
+    /// # Errors
+    /// `Input` when a filter cannot be built there, `Failed` when there is no such place.
+    pub fn place(&mut self) -> Result<()> {
+        for instance in self.chains.iter_mut() {
+            let (disk, layer) = (instance.disk, instance.layer);
+            instance.filter.place(&mut Cx { core: &mut self.core, layer, disk })?;
+        }
+        Ok(())
+    }
+
+    /// What filters have used of the machine on other threads and in other processes: user and
+    /// system nanoseconds, voluntary and involuntary context switches.
+    #[must_use]
+    pub fn used_elsewhere(&self) -> [u64; 4] {
+        let mut sum = [0; 4];
+        for instance in self.chains.instances() {
+            for (sum, used) in sum.iter_mut().zip(instance.filter.used_elsewhere()) {
+                *sum += used;
+            }
+        }
+        sum
+    }
+
     /// Tells every filter of a disk, top to bottom; gives the layers that refused, with why.
     /// Background I/Os that this starts are done when the pipeline `is_idle`.
     pub fn tell(&mut self, disk: u16, event: Lifecycle<'_>) -> Vec<(u8, Status)> {

@@ -5,6 +5,7 @@ use crate::backends::target::Target;
 use crate::error::{Error, Result};
 use crate::filters::foreign;
 use crate::filters::{DataMode, Filter, Properties, Scope, Setting};
+use crate::hop::{self, Placement, Where};
 use crate::pipeline::{Chains, Place};
 
 /// What is known of the run before its filters are built.
@@ -18,17 +19,87 @@ pub(super) struct Known {
     pub extents: Vec<Vec<(u64, u64)>>,
 }
 
-/// What each filter of the policy declares of itself.
+/// What each layer declares of itself: the stand-in of a placed filter what the filter does, and
+/// the filter's own layer behind it nothing.
 ///
 /// # Errors
-/// `Input` with the first wrong parameter.
+/// `Input` with the first wrong parameter, or a filter that cannot be placed.
 pub(super) fn declared(options: &Options, known: &Known) -> Result<Vec<Properties>> {
-    (0..options.filters.len())
-        .map(|layer| build(options, layer, 0, DataMode::Bytes, known).map(|(_, declared)| declared))
-        .collect()
+    let mut all = Vec::new();
+    for layer in 0..options.filters.len() {
+        if options.filters[layer].name == hop::LAYER {
+            if options.clock == ClockKind::Virtual {
+                return Err(Error::input("a filter that is placed needs the wall clock"));
+            }
+            let declared = build(options, layer + 1, 0, DataMode::Bytes, known)?.1;
+            hop::check(&declared).map_err(|error| {
+                Error::input(format!("filter[{}].{}", place_in_policy(options, layer + 1), error))
+            })?;
+            all.push(declared);
+        } else if is_placed(options, layer) {
+            all.push(Properties::TRANSPARENT);
+        } else {
+            all.push(build(options, layer, 0, DataMode::Bytes, known)?.1);
+        }
+    }
+    Ok(all)
 }
 
-/// The chains of these disks (numbers of the run), an instance a disk or one for all.
+/// Behind a stand-in: the filter runs elsewhere.
+fn is_placed(options: &Options, layer: usize) -> bool {
+    layer > 0 && options.filters[layer - 1].name == hop::LAYER
+}
+
+/// Stand-ins are layers, but no filters of the policy.
+fn place_in_policy(options: &Options, layer: usize) -> usize {
+    layer - options.filters[..layer].iter().filter(|spec| spec.name == hop::LAYER).count()
+}
+
+fn placement(options: &Options, layer: usize) -> Result<Option<Placement>> {
+    let spec = &options.filters[layer];
+    if spec.name != hop::LAYER {
+        return Ok(None);
+    }
+    let parsed = serde_json::from_value(spec.params.clone());
+    parsed.map(Some).map_err(|e| Error::input(format!("engine options: {e}")))
+}
+
+/// Whether I/Os' bytes are to be shared with another process.
+///
+/// # Errors
+/// `Input` for options that cannot be understood.
+pub(super) fn has_processes(options: &Options) -> Result<bool> {
+    for layer in 0..options.filters.len() {
+        if placement(options, layer)?.is_some_and(|of| of.placement == Where::Process) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Slots for all that can be open at one time: roots, their flushes, and what filters declared.
+/// Also, by layer, how many are for the I/Os of the filter there.
+pub(super) fn slots(
+    options: &Options,
+    properties: &[Properties],
+    disks: usize,
+    staged: usize,
+) -> (usize, Vec<usize>) {
+    let mut open = options.in_flight_max() * 2;
+    let mut slots = open + staged;
+    let mut by_layer = Vec::new();
+    for (layer, filter) in properties.iter().enumerate() {
+        let own = open * filter.children_per_io as usize + filter.background_ios as usize;
+        // What is lent to one disk's filter is not there for another's.
+        slots += if options.filters[layer].name == hop::LAYER { own * disks } else { own };
+        open += own;
+        by_layer.push(own);
+    }
+    (slots, by_layer)
+}
+
+/// The chains of these disks (numbers of the run), an instance a disk or one for all; `own` slots
+/// by layer are lent to filters that run elsewhere.
 ///
 /// # Errors
 /// As [`declared`].
@@ -38,20 +109,32 @@ pub(super) fn chains(
     data: DataMode,
     declared: &[Properties],
     known: &Known,
+    own: &[usize],
 ) -> Result<Chains> {
     let mut chains = Chains::new(options.filters.len());
     // What a file holds is what a filter reads only where all below leave it as it is.
     let last = declared.iter().rposition(|properties| !properties.transparent);
     let blind = Known { extents: Vec::new(), ..known.clone() };
+    let seen = |layer| if last.is_some_and(|last| layer < last) { &blind } else { known };
     for (local, disk) in disks.iter().enumerate() {
         let mut places = Vec::new();
         for (layer, properties) in declared.iter().enumerate() {
-            places.push(if local > 0 && properties.scope == Scope::Group {
-                Place::Shared
-            } else {
-                let known = if last.is_some_and(|last| layer < last) { &blind } else { known };
-                Place::Own(build(options, layer, *disk, data, known)?.0)
-            });
+            if let Some(placement) = placement(options, layer)? {
+                let setting = setting(options, layer + 1, *disk, data, seen(layer));
+                let (filter, _) = build_with(options, layer + 1, &setting)?;
+                let spec = options.clone();
+                let make: hop::Make =
+                    Box::new(move || Ok(build_with(&spec, layer + 1, &setting)?.0));
+                let (stand_in, mark) = hop::layers(placement, filter, Some(make), own[layer]);
+                places.push(Place::Own(Box::new(stand_in)));
+                places.push(Place::Own(Box::new(mark)));
+            } else if !is_placed(options, layer) {
+                places.push(if local > 0 && properties.scope == Scope::Group {
+                    Place::Shared
+                } else {
+                    Place::Own(build(options, layer, *disk, data, seen(layer))?.0)
+                });
+            }
         }
         chains.add_disk(places);
     }
@@ -89,7 +172,11 @@ fn build(
     data: DataMode,
     known: &Known,
 ) -> Result<(Box<dyn Filter>, Properties)> {
-    let setting = Setting {
+    build_with(options, layer, &setting(options, layer, disk, data, known))
+}
+
+fn setting(options: &Options, layer: usize, disk: u16, data: DataMode, known: &Known) -> Setting {
+    Setting {
         disk: options.window.disks[disk as usize].clone(),
         disks: options.window.disks.clone(),
         disk_index: disk,
@@ -101,10 +188,17 @@ fn build(
         extents: known.extents.clone(),
         run: options.run.clone(),
         is_virtual: options.clock == ClockKind::Virtual,
-    };
+    }
+}
+
+fn build_with(
+    options: &Options,
+    layer: usize,
+    setting: &Setting,
+) -> Result<(Box<dyn Filter>, Properties)> {
     let spec = &options.filters[layer];
-    foreign::build(&spec.name, &spec.params, &setting).map_err(|errors| {
+    foreign::build(&spec.name, &spec.params, setting).map_err(|errors| {
         let first = errors.first().map_or(String::new(), |e| format!("{}: {}", e.path, e.message));
-        Error::input(format!("filter[{layer}].{first}"))
+        Error::input(format!("filter[{}].{first}", place_in_policy(options, layer)))
     })
 }

@@ -13,12 +13,12 @@ use super::oracle::Oracle;
 use super::plan::{Batches, PrefillSource, SweepSource, TraceSource};
 use super::run::{Gate, Output, Settled, Shared};
 use super::scan::DiskScan;
-use super::totals::{Totals, thread_usage};
+use super::totals::Totals;
 use super::worker::{Phase, STAGED_MAX, Worker};
 use crate::backends::nbd::{Nbd, Server};
 use crate::backends::target::Target;
 use crate::backends::{Backend, mem::Mem, null::Null, psync::Psync, sim::Sim, uring::Uring};
-use crate::clock::{Clock, Ns, WallClock};
+use crate::clock::{Clock, Ns, WallClock, usage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::filters::{DataMode, Properties, SECTOR_BYTES};
 use crate::payload::Knobs;
@@ -61,7 +61,8 @@ impl Kit {
         let whole_sectors = disks.iter().all(|(_, found)| found.align_bytes() >= SECTOR_BYTES);
         let data = data_mode(options, &properties, whole_sectors)?;
         let numbers: Vec<u16> = disks.iter().map(|(disk, _)| *disk).collect();
-        let chains = chain::chains(options, &numbers, data, &properties, &known)?;
+        let (slots, own) = chain::slots(options, &properties, disks.len(), STAGED_MAX);
+        let chains = chain::chains(options, &numbers, data, &properties, &known, &own)?;
         targets.extend(chain::auxiliary_targets(options, &chains)?);
         let of_files = targets.iter().map(|target| target.offset_align);
         let of_servers = servers.iter().map(|server| u64::from(server.export.block_min_bytes));
@@ -76,7 +77,7 @@ impl Kit {
             servers,
             data,
             lock_align: unit.max(align),
-            slots: slots(options, &properties),
+            slots,
             slot_bytes: data.size(bytes),
         })
     }
@@ -141,7 +142,7 @@ impl Kit {
                 std::thread::sleep(Duration::from_nanos(ahead_ns));
             }
         }
-        let before = thread_usage();
+        let before = used(&worker.pipeline);
         let mut trace = TraceSource::new(batches, locals, fits, options.pace, options.speed);
         if let Err(error) = worker.run_phase(Phase::Trace, &mut trace, start_ns) {
             // What was recorded until then is kept.
@@ -153,7 +154,7 @@ impl Kit {
         worker.close_filters()?;
         worker.pipeline.end();
         worker.read_gauges(clock_now(&worker));
-        worker.totals.note_usage(before, thread_usage());
+        worker.totals.note_usage(before, used(&worker.pipeline));
         if options.verify && !shared.stop.load(Relaxed) {
             // Another's failure is told by the other; what is here is looked at all the same.
             let _ = late_to_sweep.arrive();
@@ -208,17 +209,26 @@ impl Kit {
             let name = &shared.disk_names[*disk as usize];
             oracles.push(Oracle::new(name, options.seed, knobs, self.data, granule)?);
         }
-        let slab = Slab::new(self.slots, self.slot_bytes, options.filters.len() + 1)?;
+        let shared_bytes = chain::has_processes(&options)?;
+        let layers = options.filters.len() + 1;
+        let slab = Slab::with_memory(self.slots, self.slot_bytes, layers, shared_bytes)?;
         let backend = if options.backend == BackendKind::Nbd {
             Box::new(Nbd::new(self.servers, Arc::clone(&self.targets), self.slots)?)
         } else {
             make_backend(&options, Arc::clone(&self.targets), self.slots, self.data)?
         };
-        let pipeline =
+        let mut pipeline =
             Pipeline::new(clock, slab, self.data, self.disks.len(), self.chains, backend);
+        pipeline.place()?;
         let disks = self.disks.iter().map(|(disk, _)| *disk).collect();
         Ok(Worker::new(options, shared, disks, oracles, pipeline, out, self.lock_align))
     }
+}
+
+/// Of the machine: by this thread, and by filters that are placed elsewhere.
+fn used(pipeline: &Pipeline) -> [u64; 4] {
+    let (here, elsewhere) = (usage(false), pipeline.used_elsewhere());
+    std::array::from_fn(|i| here[i] + elsewhere[i])
 }
 
 /// Arrives at a gate as failed when the worker leaves before it could.
@@ -306,25 +316,15 @@ fn open_target(options: &Options, disk: usize, found: &DiskScan) -> Result<Targe
     Ok(target)
 }
 
-/// Slots for all that can be open at one time: roots, their flushes, and what filters declared.
-fn slots(options: &Options, properties: &[Properties]) -> usize {
-    let mut open = options.in_flight_max() * 2;
-    let mut slots = open + STAGED_MAX;
-    for filter in properties {
-        let own = open * filter.children_per_io as usize + filter.background_ios as usize;
-        slots += own;
-        open += own;
-    }
-    slots
-}
-
 fn make_backend(
     options: &Options,
     targets: Arc<Vec<Target>>,
     slots: usize,
     data: DataMode,
 ) -> Result<Box<dyn Backend>> {
-    let polled = options.pace != Pace::Asap;
+    // Beside a hop the worker looks for answers without a call to the kernel too.
+    let has_hops = options.filters.iter().any(|spec| spec.name == crate::hop::LAYER);
+    let polled = options.pace != Pace::Asap || has_hops;
     Ok(match options.backend {
         BackendKind::Null | BackendKind::Nbd => Box::new(Null::default()),
         BackendKind::Mem => Box::new(Mem::new(data)),

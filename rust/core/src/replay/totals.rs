@@ -83,7 +83,7 @@ impl Totals {
         }
     }
 
-    /// Books the CPU between two readings of [`thread_usage`].
+    /// Books the CPU between two readings of [`crate::clock::usage`].
     pub(super) fn note_usage(&mut self, before: [u64; 4], after: [u64; 4]) {
         self.cpu_user_ns = after[0] - before[0];
         self.cpu_system_ns = after[1] - before[1];
@@ -162,16 +162,4 @@ impl Progress {
         let sum = |counts: &[AtomicU64]| counts.iter().map(|count| count.load(Relaxed)).sum();
         (sum(&self.rows), sum(&self.bytes), sum(&self.prefill))
     }
-}
-
-/// `getrusage` of the calling thread: user and system nanoseconds, voluntary and involuntary
-/// context switches.
-#[must_use]
-pub fn thread_usage() -> [u64; 4] {
-    // SAFETY: rusage is plain data.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: `usage` is a valid place for one rusage.
-    unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
-    let ns = |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000;
-    [ns(usage.ru_utime), ns(usage.ru_stime), usage.ru_nvcsw as u64, usage.ru_nivcsw as u64]
 }

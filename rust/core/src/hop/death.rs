@@ -1,0 +1,113 @@
+//! When the far side is gone, or does not move: its I/Os fail, everybody else goes on.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use serde_json::json;
+
+use super::booking::tell;
+use super::near::{Hop, Side};
+use super::words::POLL;
+use crate::black_box::CALLBACKS;
+use crate::clock::Ns;
+use crate::filters::Cx;
+use crate::io::Op;
+use crate::slab::{IoId, NONE};
+
+use super::ring::Message;
+
+/// How long nothing comes before one looks whether anybody is there.
+const LOOK_NS: Ns = 2_000_000;
+const EIO: i32 = libc::EIO;
+
+impl Hop {
+    /// In virtual time: no time passes before every message is answered, so that runs repeat.
+    pub(super) fn keep_step(&mut self, cx: &mut Cx<'_>) {
+        loop {
+            self.settle(cx, u32::MAX);
+            if self.is_dead || !self.needs_poll() {
+                return;
+            }
+            self.post(cx, Message::of(POLL));
+            self.is_unpolled = false;
+        }
+    }
+
+    /// Nothing has come for a while: is anybody there, and does it move?
+    pub(super) fn look_after(&mut self, cx: &mut Cx<'_>) {
+        let now = crate::clock::monotonic_ns();
+        if now < self.next_look_ns {
+            return;
+        }
+        self.next_look_ns = now + LOOK_NS;
+        let hang_ns = self.placement.hang_ns;
+        let moves = self.record_moves();
+        let Some(Side::Process(process)) = &mut self.side else { return };
+        if let Some(how) = process.ended() {
+            // What it said before it ended counts.
+            self.drain(cx);
+            if !self.is_dead {
+                self.bury(cx, "filter_crash", &how);
+            }
+            return;
+        }
+        if moves != self.stuck.0 || moves.is_multiple_of(2) {
+            self.stuck = (moves, now);
+        } else if now.saturating_sub(self.stuck.1) > hang_ns {
+            process.kill();
+            let how = format!("hung (no return in {} s)", hang_ns as f64 / 1e9);
+            self.bury(cx, "filter_hang", &how);
+        }
+    }
+
+    fn record_moves(&self) -> u64 {
+        let line = self.line.borrow();
+        line.as_ref().map_or(0, |line| line.link.front().record.moves.load(Relaxed))
+    }
+
+    /// The process is gone: an event tells what it was doing, and its I/Os fail.
+    pub(super) fn bury(&mut self, cx: &mut Cx<'_>, kind: &'static str, how: &str) {
+        let (doing, io) = self.last_doing();
+        let reason = format!("{how} in {doing}");
+        let callback = doing.split(' ').next().unwrap_or_default();
+        let detail = json!({ "reason": reason, "callback": callback, "io": io });
+        tell(cx, cx.disk(), cx.now(), kind, detail.to_string());
+        if let Some(Side::Process(process)) = &mut self.side {
+            process.kill();
+        }
+        self.fail_all(cx);
+    }
+
+    /// The callback that it was inside of, in words, and its I/O's number in the trace.
+    fn last_doing(&self) -> (String, Option<u64>) {
+        let line = self.line.borrow();
+        let Some(record) = line.as_ref().map(|line| &line.link.front().record) else {
+            return ("no callback".to_owned(), None);
+        };
+        if record.moves.load(Relaxed).is_multiple_of(2) {
+            return ("no callback".to_owned(), None);
+        }
+        let name = CALLBACKS.get(record.callback.load(Relaxed) as usize).copied().unwrap_or("?");
+        let Some(seq) = record.io_seq() else { return (name.to_owned(), None) };
+        let op = Op::from_code(record.op.load(Relaxed) as u8).name();
+        let (length, offset) =
+            (record.length_bytes.load(Relaxed), record.offset_bytes.load(Relaxed));
+        (format!("{name} of I/O {seq} ({op} of {length} bytes at offset {offset})"), Some(seq))
+    }
+
+    pub(super) fn fail_all(&mut self, cx: &mut Cx<'_>) {
+        self.is_dead = true;
+        self.is_busy = false;
+        for io in 0..self.ios.len() as IoId {
+            self.fail_if_left(cx, io);
+        }
+    }
+
+    /// Fails an I/O that the far side was to answer, once none of its children is under way.
+    pub(super) fn fail_if_left(&mut self, cx: &mut Cx<'_>, io: IoId) {
+        if io != NONE && self.ios[io as usize].away && cx.io(io).open_children == 0 {
+            let now = cx.now();
+            self.leave(cx, io, now);
+            cx.finish(io, EIO);
+        }
+    }
+}
