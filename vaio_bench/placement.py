@@ -36,7 +36,7 @@ worker; what the other side used, its spinning included, is in the round's `cpu_
 `cpu_system_ns`, and `hop_cpu_ns` and `hop_sleeps` are gauges.
 
 ## What cannot be placed
-- An instance for a group of disks (`scope = "group"`): rule `placement-scope`.
+- An instance for a group of disks (`cdp`, a cache with `scope = "group"`): rule `placement-scope`.
 - An NBD server, which is a process already: rule `placement-server`.
 - Anything under `--clock virtual`, which charges no CPU, so that a hop costs nothing there: rule
   `placement-clock`. `certify` does test placed filters in virtual time, message by message.

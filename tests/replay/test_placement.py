@@ -62,13 +62,16 @@ def _placed(placement: str) -> str:
 def test_the_same_bytes_wherever_it_runs(
     tmp_path: Path, engine: Callable[..., Any], policy: Callable[..., Path], name: str
 ) -> None:
-    ios = mixed(3, 300, align=512)
+    # What a discard leaves is anybody's guess, and at a depth above 1 so is the order of hits.
+    ops = ("read", "read", "write", "write", "flush", "write_zeroes")
+    ios = mixed(3, 300, align=512, ops=ops)
+    depth = 1 if name.startswith("cache") else 8
     images, hits = set(), set()
     for place in PLACES:
         target = tmp_path / f"{place}.img"
         done = engine(
             ios, target=target, policy=policy(name, place), clock="wall", backend="psync",
-            pace="asap", depth=8, verify=True,
+            pace="asap", depth=depth, verify=True,
         )  # fmt: skip
         assert done.found["errors"] == 0, done.found["told_errors"]
         assert not done.found["mismatches"]
@@ -227,16 +230,20 @@ def _family(pid: int, *, depth: int) -> list[int]:
     """One child, its child, and so on; empty until all are there."""
     found: list[int] = []
     for _ in range(depth):
-        children = [
-            int(child)
-            for task in Path(f"/proc/{pid}/task").glob("*")
-            for child in (task / "children").read_text().split()
-        ]
+        tasks = Path(f"/proc/{pid}/task").glob("*/children")
+        children = [int(child) for task in tasks for child in _text(task).split()]
         if not children:
             return []
         pid = children[0]
         found.append(pid)
     return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""  # The thread has ended meanwhile.
 
 
 def _lives(pid: int) -> bool:

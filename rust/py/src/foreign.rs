@@ -35,7 +35,14 @@ pub fn open_black_box(file: PathBuf) -> PyResult<()> {
 pub fn fork() -> i32 {
     Python::attach(|py| {
         let forked = py.import("os").and_then(|os| os.call_method0("fork"));
-        forked.and_then(|pid| pid.extract::<i32>()).unwrap_or(-1)
+        let pid = forked.and_then(|pid| pid.extract::<i32>()).unwrap_or(-1);
+        if pid == 0 {
+            // The child's interpreter knows no thread but this one; if it forgot this one too, it
+            // would make up its first again and break on that (CPython 3.11).
+            // SAFETY: called with the interpreter held; never released, as the child ends by _exit.
+            unsafe { pyo3::ffi::PyGILState_Ensure() };
+        }
+        pid
     })
 }
 
