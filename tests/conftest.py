@@ -22,6 +22,10 @@ PACKAGES = {
     "nbdkit": "nbdkit",
     "qemu-img": "qemu-utils",
     "qemu-nbd": "qemu-utils",
+    "qemu-storage-daemon": "qemu-utils",
+    "mkfs.ext4": "e2fsprogs",
+    "e2fsck": "e2fsprogs",
+    "losetup": "mount",
     "openssl": "openssl",
     "chromium": "chromium",
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,8 @@ from vaio_bench.trace import ROW_GROUP_ROWS, TraceWriter
 
 _PER_CPU = re.compile(r"(?P<stem>.+\.blktrace)\.(?P<cpu>\d+)(?P<packed>\.(gz|zst|xz|bz2))?")
 _HASH_CHUNK_BYTES = 1 << 20
+WITH_CONTENT = "dm-log-writes"
+"""The format that says what its writes wrote."""
 
 
 @dataclass(frozen=True)
@@ -183,9 +186,28 @@ def import_trace(
                     warnings=report["warnings"] + _missing_siblings(files),
                     sources=hashes.result(),
                 )
-                writer.close(_document(imported, options))
+                content = _content(imported, files[0], target, skip_bad=skip_bad)
+                writer.close({**_document(imported, options), "content": content})
                 return imported
     raise AssertionError("a sorted reading is in order")
+
+
+def _content(
+    imported: Imported, log: Path, target: Path, *, skip_bad: bool
+) -> dict[str, Any] | None:
+    """Keeps what the writes wrote beside the trace, where the source tells; its description."""
+    if imported.format != WITH_CONTENT:
+        return None
+    path = target.with_name(f"{target.name}.content")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        rows, size = _core.copy_content(log, aside, skip_bad)
+        if rows != imported.ios:
+            raise InputError(f"{log}: changed while it was read")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return {"file": path.name, "rows": rows, "data_bytes": size}
 
 
 def _copy(

@@ -83,7 +83,7 @@ def build(
                 for key in ("speed", "depth", "inflight", "spin_ns", "conflicts")
             },
         },
-        "data": {"compressible": settings.compressible, "dedupe": settings.dedupe},
+        "data": _data(job),
         "verify": settings.verify,
         "target": {
             "path": None if target is None else str(target),
@@ -104,6 +104,12 @@ def build(
         "settings": asdict(settings),
         "totals": {},
     }
+
+
+def _data(job: Job) -> dict[str, Any]:
+    """What writes hold: made by these shares, or taken from a file of what the trace's wrote."""
+    of = job.settings
+    return {"compressible": of.compressible, "dedupe": of.dedupe, "content": job.content}
 
 
 def comparison(plan: Plan) -> dict[str, Any] | None:

@@ -198,6 +198,7 @@ def check(
                 data["compressible"],
                 data["dedupe"],
                 _base_of(run, policy, round_, number),
+                data.get("content"),
             )
         )
         if compared["mismatch"]:

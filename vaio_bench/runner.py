@@ -28,6 +28,7 @@ BACKENDS = ("uring", "psync", "mem", "null", "sim")
 PACES = ("recorded", "asap", "closed")
 CLOCKS = ("wall", "virtual")
 CONFLICTS = ("order", "allow", "drop")
+PAYLOADS = ("made", "trace")
 # A row holds the number of its disk in 16 bits.
 DISKS_MAX = 32_767
 # Beyond this many disks, a worker drives several: threads and rings are not free.
@@ -55,6 +56,8 @@ class Settings:
     verify: bool = False
     compressible: float = 0.0
     dedupe: float = 0.0
+    payload: str = "made"
+    """What writes hold: `made` from the seed, or `trace`: what they held when it was taken."""
     seed: int = 0
     skip: int = 0
     limit: int | None = None
@@ -77,6 +80,7 @@ class Settings:
             ("--backend", self.backend, BACKENDS),
             ("--clock", self.clock, CLOCKS),
             ("--conflicts", self.conflicts, CONFLICTS),
+            ("--payload", self.payload, PAYLOADS),
         ):
             if value not in known:
                 raise InputError(f"{name}: expected one of {', '.join(known)}, got {value}")
@@ -98,6 +102,9 @@ class Settings:
                 f"--clock virtual: expected a modelled backend (sim, mem or null), got "
                 f"{self.backend}"
             )
+        moved = self.fit_to_bytes is not None or self.compressible > 0 or self.dedupe > 0
+        if self.payload == "trace" and moved:
+            raise InputError("--payload trace: expected no --fit-to, --compressible or --dedupe")
         if self.fit_to_bytes is not None and self.fit_to_bytes < manifest.FIT_EXTENT_BYTES:
             raise InputError("--fit-to: expected at least 1MiB, an extent of the map")
 
@@ -142,6 +149,15 @@ class Job:
     plan: Plan
     disks: list[str]
     scan: dict[str, Any]
+
+    @property
+    def content(self) -> str | None:
+        """The file that writes take their data from; None where it is made.
+
+        Raises:
+            InputError: the trace has none, or it is not beside it.
+        """
+        return str(self.trace.content) if self.settings.payload == "trace" else None
 
     @property
     def order(self) -> list[tuple[str, int]]:
@@ -288,6 +304,8 @@ def _job(trace: str | Path, policies: Sequence[Policy], plan: Plan, settings: Se
     job = Job(opened, policies, settings, plan, disks, _scan(opened, disks, settings))
     servers.check(job)
     placement.check(job.policies, job.settings.clock)
+    # A trace without its content is refused before anything is written.
+    _ = job.content
     return job
 
 
@@ -391,6 +409,7 @@ def _engine_options(
         "read_only": read_only,
         "backend": backend,
         "prefill": not read_only,
+        "content": job.content,
         "workers": min(len(job.disks), WORKERS_MAX),
         **{
             key: getattr(settings, key)

@@ -184,6 +184,24 @@ class Trace:
         return int(self.file.metadata.num_rows)
 
     @property
+    def content(self) -> Path:
+        """The file beside the trace that has what its writes wrote.
+
+        Raises:
+            InputError: the source did not tell, or the file is not there.
+        """
+        told = self.metadata.get("content")
+        if not told:
+            raise InputError(
+                f"{self.path}: expected a trace that says what its writes wrote (of format "
+                "dm-log-writes)"
+            )
+        path = self.path.with_name(str(told["file"]))
+        if not path.is_file():
+            raise InputError(f"{path}: expected what the writes of {self.path} wrote, found none")
+        return path
+
+    @property
     def schema(self) -> pa.Schema:
         """Arrow schema of the file."""
         return self.file.schema_arrow

@@ -54,6 +54,7 @@ def register(app: typer.Typer) -> None:
         verify: o.Verify = False,
         compressible: o.Compressible = 0.0,
         dedupe: o.Dedupe = 0.0,
+        payload: o.Payload = "made",
         fit_to: o.FitTo = None,
         disk: o.Disk = None,
         skip: o.Skip = 0,

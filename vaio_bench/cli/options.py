@@ -34,6 +34,9 @@ Conflicts = Annotated[
 Verify = Annotated[bool, typer.Option("--verify", help="Check what every read gives back.")]
 Compressible = Annotated[float, typer.Option(help="Share of written data that compresses away.")]
 Dedupe = Annotated[float, typer.Option(help="Share of written 4 KiB blocks that are copies.")]
+Payload = Annotated[
+    str, typer.Option(help="made, or trace: what the writes of the trace really wrote.")
+]
 FitTo = Annotated[str | None, typer.Option(help="Fold each disk onto a target of this size.")]
 Disk = Annotated[list[str] | None, typer.Option(help="Replay this disk only; repeatable.")]
 Skip = Annotated[int, typer.Option(help="Leave out this many I/Os at the start.")]
@@ -70,7 +73,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 _SETTINGS = (
     "spin", "direct", "fit_to", "disk", "pace", "speed", "depth", "inflight", "backend",
     "conflicts", "verify", "compressible", "dedupe", "skip", "limit", "seed", "destroy_data",
-    "precondition",
+    "precondition", "payload",
 )  # fmt: skip
 
 

@@ -15,6 +15,9 @@
 //! (disk, block, version, seed). Their headers name the pool block instead of the place.
 
 use std::fmt;
+use std::sync::Arc;
+
+use crate::formats::content::Content;
 
 /// Data is made and checked in units of this.
 pub const SECTOR_BYTES: usize = 512;
@@ -53,6 +56,12 @@ impl Version {
     #[must_use]
     pub const fn code(self) -> u32 {
         self.0
+    }
+
+    /// The write of the trace that it is of.
+    const fn seq(self) -> Option<u64> {
+        let is_write = self.0 >= Self::FIRST_WRITE && self.0 != u32::MAX;
+        if is_write { Some((self.0 - Self::FIRST_WRITE) as u64) } else { None }
     }
 
     pub(crate) const fn from_code(code: u32) -> Self {
@@ -159,7 +168,7 @@ impl fmt::Display for Mismatch {
 }
 
 /// The data of one disk in one run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Payload {
     disk: u32,
     seed: u64,
@@ -167,6 +176,8 @@ pub struct Payload {
     random_bytes: usize,
     /// Blocks whose hash is below this are copies; `None` for no dedupe.
     dedupe_below: Option<u64>,
+    /// What the trace's writes really wrote, where that is known and wanted.
+    content: Option<Arc<Content>>,
 }
 
 impl Payload {
@@ -180,13 +191,35 @@ impl Payload {
             seed,
             random_bytes: (random.round() as usize).clamp(HEADER_WORDS * 8, SECTOR_BYTES),
             dedupe_below: (knobs.dedupe > 0.0).then_some((knobs.dedupe * u64::MAX as f64) as u64),
+            content: None,
         })
+    }
+
+    /// Writes have what they had when the trace was taken; the rest is made as ever.
+    #[must_use]
+    pub fn with_content(mut self, content: Arc<Content>) -> Self {
+        self.content = Some(content);
+        self
+    }
+
+    /// Some of the trace's content could not be read: what was filled is worthless.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.content.as_ref().is_some_and(|content| content.is_lost())
+    }
+
+    fn taken(&self, version: Version) -> Option<(&Content, u64)> {
+        self.content.as_deref().zip(version.seq())
     }
 
     /// Fills `buf` with what `version` holds from `offset_bytes` on; both may be unaligned.
     pub fn fill(&self, buf: &mut [u8], offset_bytes: u64, version: Version) {
         if version == Version::ZEROES {
             buf.fill(0);
+            return;
+        }
+        if let Some((content, seq)) = self.taken(version) {
+            content.fill(buf, seq, offset_bytes);
             return;
         }
         let mut scratch = [0; SECTOR_BYTES];
@@ -208,6 +241,9 @@ impl Payload {
     /// # Errors
     /// The first mismatch, and what seems to be there instead.
     pub fn check(&self, buf: &[u8], offset_bytes: u64, version: Version) -> Result<(), Mismatch> {
+        if let Some((content, seq)) = self.taken(version) {
+            return check_content(content, buf, seq, offset_bytes, version);
+        }
         let mut expected = [0; SECTOR_BYTES];
         let mismatch = for_each_sector(offset_bytes, buf.len(), |sector, skip, range| {
             if version != Version::ZEROES {
@@ -300,6 +336,29 @@ impl Payload {
         }
         if version == expected { Found::Damaged } else { Found::Version(version) }
     }
+}
+
+/// As `check`, by what the trace's write `seq` wrote.
+fn check_content(
+    content: &Content,
+    buf: &[u8],
+    seq: u64,
+    offset_bytes: u64,
+    version: Version,
+) -> Result<(), Mismatch> {
+    let mut expected = [0; DEDUPE_BLOCK_BYTES as usize];
+    for (part, at) in buf.chunks(expected.len()).zip((offset_bytes..).step_by(expected.len())) {
+        let expected = &mut expected[..part.len()];
+        content.fill(expected, seq, at);
+        if let Some(i) = part.iter().zip(&*expected).position(|(a, b)| a != b) {
+            let found = match part.iter().all(|byte| *byte == 0) {
+                true => Found::Zeroes,
+                false => Found::Foreign,
+            };
+            return Err(Mismatch { offset_bytes: at + i as u64, expected: version, found });
+        }
+    }
+    Ok(())
 }
 
 /// Walks the sectors under a range: sector number, bytes of it to skip, range within the buffer.

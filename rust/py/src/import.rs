@@ -9,6 +9,7 @@ use serde_json::json;
 use vaio_bench_core::error::Error;
 use vaio_bench_core::formats::background::Background;
 use vaio_bench_core::formats::canonical::to_record_batch;
+use vaio_bench_core::formats::content;
 use vaio_bench_core::formats::order::Ordered;
 use vaio_bench_core::formats::{self, EventKind, Options};
 
@@ -106,6 +107,14 @@ impl TraceReader {
     }
 }
 
+/// Copies what the writes of a `dm-log-writes` log wrote to a file of its own; (rows, bytes).
+#[pyfunction]
+#[pyo3(signature = (log, to, skip_bad=false))]
+fn copy_content(py: Python<'_>, log: PathBuf, to: PathBuf, skip_bad: bool) -> PyResult<(u64, u64)> {
+    py.detach(|| content::copy(&log, &to, skip_bad)).map_err(|e| to_py(&e))
+}
+
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(copy_content, module)?)?;
     module.add_class::<TraceReader>()
 }

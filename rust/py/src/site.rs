@@ -116,9 +116,11 @@ fn adopt_images(py: Python<'_>, store: &str, images: Vec<PathBuf>) -> PyResult<(
 /// Compares an image with the state that rows tell: `rows` is an Arrow stream of `op` (code),
 /// `offset_bytes`, `length_bytes` and `seq`, all int64, in the order of completion; `base` one of
 /// the digests (`sector`, `sum`) of what the disk held before. JSON: verified_bytes,
-/// unverified_bytes, mismatch.
+/// unverified_bytes, mismatch. `content` is the file of what the trace's writes wrote, if they
+/// were replayed with that.
 #[pyfunction]
-#[pyo3(signature = (image, rows, disk, seed, compressible, dedupe, base=None))]
+#[pyo3(signature = (image, rows, disk, seed, compressible, dedupe, base=None,
+    content=None))]
 #[expect(clippy::too_many_arguments, reason = "what a state depends on")]
 fn compare_image(
     py: Python<'_>,
@@ -129,11 +131,13 @@ fn compare_image(
     compressible: f64,
     dedupe: f64,
     base: Option<&Bound<'_, PyAny>>,
+    content: Option<&str>,
 ) -> PyResult<String> {
     let stream = stream_from_py(rows)?;
     let base = base.map(stream_from_py).transpose()?;
     py.detach(|| {
-        let mut expected = Expected::new(disk, seed, Knobs { compressible, dedupe })?;
+        let knobs = Knobs { compressible, dedupe };
+        let mut expected = Expected::new(disk, seed, knobs, content.map(Path::new))?;
         for batch in base.into_iter().flatten() {
             let batch = batch.map_err(|e| Error::failed(e.to_string()))?;
             let (sectors, sums) = (column(&batch, "sector")?, column(&batch, "sum")?);

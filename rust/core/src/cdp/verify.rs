@@ -5,9 +5,11 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::base_sums::sector_sum;
 use crate::error::{Error, Result};
+use crate::formats::content::Content;
 use crate::int_map::IntMap;
 use crate::io::Op;
 use crate::payload::{Knobs, Payload, Version};
@@ -37,11 +39,17 @@ pub struct Compared {
 }
 
 impl Expected {
+    /// `content` is the file of what the trace's writes wrote, if they were replayed with that.
+    ///
     /// # Errors
-    /// `Input` for knobs out of range.
-    pub fn new(disk: &str, seed: u64, knobs: Knobs) -> Result<Self> {
+    /// `Input` for knobs out of range, or a file that is no such content.
+    pub fn new(disk: &str, seed: u64, knobs: Knobs, content: Option<&Path>) -> Result<Self> {
+        let made = Payload::new(disk, seed, knobs)?;
         Ok(Self {
-            payload: Payload::new(disk, seed, knobs)?,
+            payload: match content {
+                Some(path) => made.with_content(Arc::new(Content::open(path)?)),
+                None => made,
+            },
             map: VersionMap::new(SECTOR),
             touched: VersionMap::new(SECTOR),
             base: IntMap::default(),
@@ -97,6 +105,9 @@ impl Expected {
                 self.compare_unknown(at, buffer, &mut found);
             }
             at += length;
+        }
+        if self.payload.is_lost() {
+            return Err(Error::failed("the content of the trace cannot be read any more"));
         }
         Ok(found)
     }

@@ -10,7 +10,9 @@ mod blktable;
 mod blktrace;
 pub mod canonical;
 mod columns;
+pub mod content;
 mod csv;
+pub mod dm_log_writes;
 pub mod input;
 mod iolog;
 mod lines;
@@ -70,6 +72,7 @@ pub trait Format: Sync {
 /// Every format, in the order in which they are tried: the surest signs first.
 pub static FORMATS: &[&dyn Format] = &[
     &blktrace::Blktrace,
+    &dm_log_writes::DmLogWrites,
     &iolog::FioIolog,
     &csv::Csv,
     &presets::SYSTOR17,

@@ -97,6 +97,7 @@ fn options(filters: &[&str]) -> Options {
         dedupe: 0.0,
         seed: 0,
         fit_to_bytes: None,
+        content: None,
         workers: 1,
         run: String::new(),
         sim: None,

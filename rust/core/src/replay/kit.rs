@@ -21,6 +21,7 @@ use crate::backends::{Backend, mem::Mem, null::Null, psync::Psync, sim::Sim, uri
 use crate::clock::{Clock, Ns, WallClock, usage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::filters::{DataMode, Properties, SECTOR_BYTES};
+use crate::formats::content::Content;
 use crate::payload::Knobs;
 use crate::pipeline::{Chains, Pipeline};
 use crate::slab::Slab;
@@ -203,11 +204,13 @@ impl Kit {
             ClockKind::Virtual => Clock::Virtual(0),
         };
         let knobs = Knobs { compressible: options.compressible, dedupe: options.dedupe };
+        let content = options.content.as_deref().map(Content::open).transpose()?.map(Arc::new);
         let mut oracles = Vec::new();
         for (disk, found) in &self.disks {
             let granule = options.verify.then(|| found.align_bytes());
             let name = &shared.disk_names[*disk as usize];
-            oracles.push(Oracle::new(name, options.seed, knobs, self.data, granule)?);
+            let oracle = Oracle::new(name, options.seed, knobs, self.data, granule)?;
+            oracles.push(oracle.with_content(content.as_ref()));
         }
         let shared_bytes = chain::has_processes(&options)?;
         let layers = options.filters.len() + 1;

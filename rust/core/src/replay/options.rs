@@ -129,6 +129,9 @@ pub struct Options {
     pub dedupe: f64,
     pub seed: u64,
     pub fit_to_bytes: Option<u64>,
+    /// The file of what the trace's writes wrote, which they then write again.
+    #[serde(default)]
+    pub content: Option<std::path::PathBuf>,
     /// Workers at most; each drives its share of the disks.
     pub workers: usize,
     /// A word for this run, policy and round, for what is kept elsewhere.

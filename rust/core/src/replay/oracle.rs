@@ -1,7 +1,10 @@
 //! What a disk should hold: makes the data of writes and checks that of reads.
 
+use std::sync::Arc;
+
 use crate::error::Result;
 use crate::filters::{DataMode, SECTOR_BYTES, TOKEN_BYTES};
+use crate::formats::content::Content;
 use crate::io::Op;
 use crate::payload::{Found, Knobs, Mismatch, Payload, Version};
 use crate::version_map::{KnownRange, Outcome, VersionMap};
@@ -29,6 +32,21 @@ impl Oracle {
             payload: Payload::new(disk, seed, knobs)?,
             map: granule_bytes.map(|bytes| VersionMap::new(bytes.max(SECTOR_BYTES))),
         })
+    }
+
+    /// Writes take their data from what the trace's writes wrote.
+    #[must_use]
+    pub fn with_content(mut self, content: Option<&Arc<Content>>) -> Self {
+        if let Some(content) = content {
+            self.payload = self.payload.with_content(Arc::clone(content));
+        }
+        self
+    }
+
+    /// Some of the trace's content could not be read.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.payload.is_lost()
     }
 
     #[must_use]

@@ -350,6 +350,9 @@ impl Worker {
             let before = core.clock.now();
             let oracle = &self.oracles[planned.disk as usize];
             oracle.fill(core.slab.data_mut(id), planned.offset_bytes, planned.version);
+            if oracle.is_lost() {
+                return Err(Error::failed("the content of the trace cannot be read any more"));
+            }
             core.slab.io_mut(id).harness_ns = core.clock.now() - before;
         }
         self.staged.push_back(id);

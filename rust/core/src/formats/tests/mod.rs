@@ -2,6 +2,7 @@
 
 mod blktrace;
 mod hostile;
+mod log_writes;
 mod matching;
 mod text;
 mod vscsi;
