@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaio_bench import _core, environment, replica, schemas, servers, target_state
+from vaio_bench import _core, environment, placement, replica, schemas, servers, target_state
 from vaio_bench.errors import InputError
 from vaio_bench.store import Run, again_of
 from vaio_bench.warnings import RunWarning, WarningKind
@@ -188,6 +188,7 @@ def _warnings(
     warnings = [warning for policy in job.policies for warning in policy.warnings]
     warnings += environment.warnings_of(found)
     warnings += servers.warnings_before(job, target)
+    warnings += placement.warnings(job.policies, len(job.disks))
     if any(disk["fit_wrapped"] for disk in job.scan["disks"]):
         warnings.append(WarningKind.FIT_TO_WRAPPED.of(fit_to=f"{settings.fit_to_bytes} bytes"))
     if not prepared.preconditioned:

@@ -49,6 +49,7 @@ other queues. What is measured is the step itself, on this machine.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,7 @@ from vaio_bench import _core
 from vaio_bench.black_box import HANG_S
 from vaio_bench.errors import InputError
 from vaio_bench.units import parse_time_ns
+from vaio_bench.warnings import RunWarning, WarningKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -169,6 +171,18 @@ def check(policies: Sequence[Policy], clock: str) -> None:
                     "wall clock only: leave out --clock virtual, or say placement = "
                     '"inline" (rule placement-clock)'
                 )
+
+
+def warnings(policies: Sequence[Policy], disks: int) -> list[RunWarning]:
+    """What is known before the first round: more sides that spin than processors."""
+    cpus = len(os.sched_getaffinity(0))
+    raised = []
+    for policy in policies:
+        spinning = [use for use in policy.filters if use.placement.is_hop and use.placement.spin_ns]
+        sides = disks * (1 + len(spinning))
+        if spinning and sides > cpus:
+            raised.append(WarningKind.SPIN_CROWDED.of(policy=policy.name, sides=sides, cpus=cpus))
+    return raised
 
 
 def _shown(value: object) -> str:

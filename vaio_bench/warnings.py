@@ -63,6 +63,12 @@ class WarningKind(Enum):
         "them and disturb one another",
         "Use a machine with two processors or more, one of them for each virtual disk",
     )
+    SPIN_CROWDED = (
+        "policy {policy!r} has {sides} side(s) that look for messages on {cpus} processor(s)",
+        "a side that looks on keeps another from answering, and both from the kernel's own work: "
+        "what is called hop is then the scheduler's",
+        'Give each placed filter and each worker a processor, or say spin = "0s"',
+    )
     CLOCK_NOT_INVARIANT = (
         "the time stamp counter is not invariant ({clock_source} is the kernel's clock)",
         "time stamps fall back to the kernel's clock, which costs more for each I/O",

@@ -17,7 +17,7 @@ from filters.vendor import build
 from replay_kit import Io, mixed, rows_of, write_trace
 
 import vaio_bench as vb
-from vaio_bench import spec
+from vaio_bench import placement, spec
 from vaio_bench.analyses.layers import layer_sums, layers
 from vaio_bench.errors import InputError
 from vaio_bench.runner import Settings
@@ -158,6 +158,17 @@ def test_a_policy_keeps_its_placement(policy: Callable[..., Path]) -> None:
     assert stored.engine_filters() == placed.engine_filters()
     assert placed.to_dict()["filters"][0]["spin_ns"] == 1_000_000
     assert placed.layers("mem") == ["hop", "pass", "mem"]
+
+
+def test_more_sides_than_processors_are_warned_of(
+    monkeypatch: pytest.MonkeyPatch, policy: Callable[..., Path]
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    chosen = [spec.load_policy(policy("pass", place)) for place in PLACES]
+    asleep = spec.load_policy(policy("pass", '{ at = "thread", spin = "0s" }'))
+    assert placement.warnings([*chosen, asleep], disks=1) == []
+    raised = placement.warnings([*chosen, asleep], disks=2)
+    assert [warning.code for warning in raised] == ["spin-crowded"] * 2
 
 
 # Numbers of broken.c.

@@ -151,7 +151,26 @@ def show(found: dict[str, Any]) -> None:
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print("  ".join(cells).rstrip())
+    _show_hops(found)
     _show_ground(found)
+
+
+def _show_hops(found: dict[str, Any]) -> None:
+    """Of policies with a placed filter, what the way there costs beside the filters."""
+    from vaio_bench.placement import LAYER
+    from vaio_bench.reporting import words
+
+    by_policy: dict[str, list[dict[str, Any]]] = {}
+    for layer in found.get("layers", ()):
+        by_policy.setdefault(layer["policy"], []).append(layer)
+    lines = [
+        f"{name}, self time of each layer (mean): "
+        + ", ".join(f"{each['layer']} {words.duration(each['self_mean_ns'])}" for each in layers)
+        for name, layers in by_policy.items()
+        if any(each["layer"] == LAYER for each in layers)
+    ]
+    if lines:
+        print("\n" + "\n".join(lines))
 
 
 def _show_ground(found: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::Spin;
-use super::ring::{ASLEEP, ASLEEP_ELSEWHERE, Link, Map, Message};
+use super::ring::{ASLEEP, ASLEEP_ELSEWHERE, AWAKE, Link, Map, Message, processor};
 use super::words::{self, *};
 use crate::backends::waker::{Wake, Waker};
 use crate::black_box::Callback;
@@ -121,7 +121,7 @@ fn wake_near(link: &Link, waker: &Waker) {
     match link.other_sleeps() {
         ASLEEP => link.front().near_sleep.wake(),
         ASLEEP_ELSEWHERE => {
-            link.front().near_sleep.0.store(super::ring::AWAKE, Relaxed);
+            link.front().near_sleep.0.store(AWAKE, Relaxed);
             waker.wake();
         }
         _ => {}
@@ -404,7 +404,10 @@ impl Far {
                 return;
             }
             looks = looks.wrapping_add(1);
-            if looks.is_multiple_of(YIELD_EVERY) {
+            let here = processor();
+            self.link.front().far_cpu.store(here, Relaxed);
+            let is_in_the_way = self.link.front().near_cpu.load(Relaxed) == here;
+            if is_in_the_way || looks.is_multiple_of(YIELD_EVERY) {
                 if self.core.clock.is_virtual() {
                     break;
                 }
@@ -426,7 +429,7 @@ impl Far {
                 front.far_sleeps.fetch_add(1, Relaxed);
                 front.far_sleep.sleep(SLEEP_NS);
             }
-            front.far_sleep.0.store(super::ring::AWAKE, Relaxed);
+            front.far_sleep.0.store(AWAKE, Relaxed);
         }
         self.core.clock.discipline();
     }

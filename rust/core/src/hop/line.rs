@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::ring::{ASLEEP, AWAKE, Link, Map, Message};
+use super::ring::{ASLEEP, AWAKE, Link, Map, Message, processor};
 use super::words::{self, *};
 use crate::clock::Ns;
 use crate::filters::foreign;
@@ -59,6 +59,14 @@ impl Line {
         if self.link.other_sleeps() == ASLEEP {
             self.link.front().far_sleep.wake();
         }
+    }
+
+    /// Whether both sides take turns on one processor: who looks on keeps the other from answering.
+    #[inline]
+    pub fn shares_processor(&self) -> bool {
+        let (here, front) = (processor(), self.link.front());
+        front.near_cpu.store(here, Relaxed);
+        front.far_cpu.load(Relaxed) == here
     }
 
     /// Sends what there is room for by now.

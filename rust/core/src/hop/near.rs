@@ -427,7 +427,7 @@ impl Filter for Hop {
         }
         let waited_ns = now.saturating_sub(self.moved_ns);
         if line.open > 0 && waited_ns < spin_ns {
-            if waited_ns > YIELD_NS {
+            if line.shares_processor() || waited_ns > YIELD_NS {
                 std::thread::yield_now();
             }
             return false;

@@ -77,6 +77,9 @@ pub(super) struct Front {
     pub near_sleep: Sleep,
     /// Work came for the far side by another way than the ring.
     pub nudged: AtomicU32,
+    /// The processors that the sides were last seen on.
+    pub far_cpu: AtomicU32,
+    pub near_cpu: AtomicU32,
     /// How often the far side went to sleep.
     pub far_sleeps: AtomicU64,
     /// When the phase that runs began.
@@ -113,6 +116,12 @@ impl Sleep {
         // SAFETY: the word is valid for the call.
         unsafe { libc::syscall(libc::SYS_futex, self.0.as_ptr(), libc::FUTEX_WAKE, 1) };
     }
+}
+
+/// The processor that this thread runs on.
+pub(super) fn processor() -> u32 {
+    // SAFETY: asks for a number.
+    unsafe { libc::sched_getcpu() as u32 }
 }
 
 /// The shared map of one hop.
