@@ -87,6 +87,15 @@ fn version(head: &[u8]) -> Option<u8> {
     }
 }
 
+/// Whether an I/O's record of this version may begin there.
+fn may_begin(version: u8, bytes: &[u8]) -> bool {
+    let (size, opcode, at) = if version == 1 { (V1_BYTES, 12, 15) } else { (V2_BYTES, 0, 3) };
+    bytes.len() >= size
+        && bytes[at] == version
+        && bytes[opcode + 1] == 0
+        && operation(bytes[opcode]).is_some()
+}
+
 fn operation(opcode: u8) -> Option<Op> {
     match opcode {
         0x08 | 0x28 | 0x2d | 0x88 | 0xa8 => Some(Op::Read),
@@ -162,6 +171,26 @@ impl VscsiSource {
         Ok(Some(record))
     }
 
+    /// After a broken record (lenient import): where bytes were lost or came in between, the
+    /// records behind begin at another place. Two in a row tell it from chance.
+    fn realign(&mut self) {
+        let version = self.version;
+        let size = if version == 1 { V1_BYTES } else { V2_BYTES };
+        let input = &mut self.inputs[self.current];
+        let Ok(available) = input.fill(3 * size) else { return };
+        let begins = |at: usize| {
+            let next = at + size;
+            may_begin(version, &available[at..])
+                && (available.len() < next + size || may_begin(version, &available[next..]))
+        };
+        let shift = (0..size.min(available.len())).find(|&at| begins(at)).unwrap_or(0);
+        if shift > 0 {
+            let (name, byte) = (&input.name, input.offset());
+            self.report.warnings.push(format!("{name}: byte {byte}: {shift} bytes skipped"));
+            input.consume(shift);
+        }
+    }
+
     /// The I/O of a record; `Ok(None)` where it is none.
     fn decode(&mut self, record: &[u8; V2_BYTES]) -> Result<Option<TraceIo>, String> {
         let is_v1 = self.version == 1;
@@ -225,7 +254,10 @@ impl TraceSource for VscsiSource {
                 }
                 Ok(Some(io)) => batch.push(&io),
                 Ok(None) => {}
-                Err(_) if self.skip_bad => self.report.drop_row("broken record", 1),
+                Err(_) if self.skip_bad => {
+                    self.report.drop_row("broken record", 1);
+                    self.realign();
+                }
                 Err(message) => {
                     let name = &self.inputs[self.current].name;
                     return Err(Error::input(message).with("file", name).with("byte", offset));

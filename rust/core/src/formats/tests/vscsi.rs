@@ -77,3 +77,22 @@ fn damage_is_placed_or_skipped() {
     assert_eq!(decoded.report.dropped, [("broken record".to_owned(), 1)]);
     assert!(refused("vscsi", &[0; 100]).contains("version 1 or 2"));
 }
+
+#[test]
+fn records_behind_bytes_too_many_or_too_few_are_found_again() {
+    let first = |i: u64| v1(40, i, 512, i);
+    let second = |i: u64| v2(0x88, i, 512, i, 1);
+    for records in [(0..40).map(first).collect::<Vec<_>>(), (0..40).map(second).collect()] {
+        let (before, behind) = (records[..20].concat(), records[20..].concat());
+        for bytes in
+            [[&before[..], &[0xee; 24], &behind].concat(), [&before, &behind[9..]].concat()]
+        {
+            let decoded = decode("vscsi", &[&bytes], &lenient()).expect("lenient");
+            assert_eq!(decoded.report.dropped, [("broken record".to_owned(), 1)]);
+            assert!(decoded.ios.len() >= 38, "{} I/Os", decoded.ios.len());
+            assert!(decoded.ios.is_sorted_by_key(|io| io.offset_bytes));
+            assert_eq!(decoded.ios.last().map(|io| io.offset_bytes), Some(39 * 512));
+            assert!(decoded.report.warnings.iter().any(|w| w.contains("bytes skipped")));
+        }
+    }
+}
