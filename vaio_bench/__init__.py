@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vaio_bench.analyses.overhead import overhead
     from vaio_bench.analyses.rpo import rpo
     from vaio_bench.analyses.run_rpo import run_rpo
+    from vaio_bench.analyses.simulated import simulated
     from vaio_bench.analyses.summary import summary
     from vaio_bench.certifying import certify
     from vaio_bench.comparing import compare
@@ -64,6 +65,7 @@ __all__ = [
     "rpo",
     "run_rpo",
     "serve_site",
+    "simulated",
     "summary",
     "sweep",
     "synth",
@@ -98,6 +100,7 @@ _LAZY = {
     "rpo": "vaio_bench.analyses.rpo",
     "run_rpo": "vaio_bench.analyses.run_rpo",
     "serve_site": "vaio_bench.recovering",
+    "simulated": "vaio_bench.analyses.simulated",
     "summary": "vaio_bench.analyses.summary",
     "sweep": "vaio_bench.sweeping",
     "synth": "vaio_bench.synthetic.run",

@@ -15,7 +15,7 @@ set over time, the knee of each curve and a recommendation (see `cache-curves`).
   whole.
 - *hit_ratio* counts all requests, *read_hit_ratio* those of reads, which is what a product's
   "hit rate" as a rule means. *byte_hit_ratio* counts the bytes of I/Os that lay in blocks that
-  hit: a block touched in part counts in part.
+  hit: a block touched in part counts in part. *io_hit_ratio* counts I/Os all of whose blocks hit.
 - *Sizes* are absolute or a share of the footprint (the distinct blocks of the trace); a cache
   holds floor(size / block) blocks.
 - *One cache a disk*, each of the size, as the filter has it; a share is of the disk's own
@@ -346,12 +346,15 @@ def _result(
         size_bytes = sum(max(block_bytes, each) for each in of)
     sums = {
         key: sum(stream[key] for stream in streams)
-        for key in ("requests", "read_requests", "bytes", "read_bytes")
+        for key in ("ios", "read_ios", "requests", "read_requests", "bytes", "read_bytes")
     }
     hit = {
         key: sum(each[key] for each in reports)
-        for key in ("hits", "read_hits", "hit_bytes", "read_hit_bytes", "resident_blocks")
-    }
+        for key in (
+            "hits", "read_hits", "io_hits", "read_io_hits", "hit_bytes", "read_hit_bytes",
+            "resident_blocks",
+        )
+    }  # fmt: skip
     misses = sums["requests"] - hit["hits"]
     write_requests = sums["requests"] - sums["read_requests"]
     write_hits = hit["hits"] - hit["read_hits"]
@@ -369,6 +372,8 @@ def _result(
         "miss_ratio": _ratio(misses, sums["requests"]),
         "read_hit_ratio": _ratio(hit["read_hits"], sums["read_requests"]),
         "write_hit_ratio": _ratio(write_hits, write_requests),
+        "io_hit_ratio": _ratio(hit["io_hits"], sums["ios"]),
+        "read_io_hit_ratio": _ratio(hit["read_io_hits"], sums["read_ios"]),
         "byte_hit_ratio": _ratio(hit["hit_bytes"], sums["bytes"]),
         "read_byte_hit_ratio": _ratio(hit["read_hit_bytes"], sums["read_bytes"]),
         "hits_over_time": [

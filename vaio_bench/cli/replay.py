@@ -89,6 +89,20 @@ def _judge(found: dict[str, Any], *, strict: bool) -> None:
         raise WorkError(f"{found['run']}: the pace was not kept: {found['gate']}")
 
 
+def _hits(found: dict[str, Any]) -> str:
+    """What the cache of a round hit, and what a simulation does."""
+    text = f"cache: {found['hits']:,} of {found['requests']:,} requests hit"
+    text += f" ({100 * found['hit_ratio']:.2f} %)" if found["requests"] else ""
+    if found["is_same"] is None:
+        return f"{text}; not held against a simulation: {found['why']}"
+    if found["is_same"]:
+        return f"{text}, exactly as simulated"
+    text += (
+        f"; simulated {found['simulated_hits']:,}, {100 * found['difference']:+.3f} points apart"
+    )
+    return text + (f": {found['why']}" if found["why"] else "")
+
+
 def _print(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -114,6 +128,8 @@ def _print(found: dict[str, Any]) -> None:
             f"verified: {state}, {format_size(found['verified_bytes'])} checked, "
             f"{format_size(found['unverified_bytes'])} not checkable"
         )
+    for each in found["cache"]:
+        console.print(_hits(each), markup=False)
     for key, what in (
         ("conflicts", "overlapped an I/O in flight"),
         ("dropped", "were not issued"),

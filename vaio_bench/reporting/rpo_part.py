@@ -15,6 +15,7 @@ from vaio_bench.reporting.cache_part import add_simulated
 from vaio_bench.reporting.figures import Figure, Palette
 from vaio_bench.reporting.gain_part import add_gained
 from vaio_bench.reporting.model import Answer, Cell, Line, Section, Table
+from vaio_bench.reporting.simulated_part import add_against_simulation
 from vaio_bench.store import Run
 
 _SHARES = ("100", "99.9", "99", "95", "90")
@@ -364,6 +365,7 @@ def hits_section(
                 over_time, "hit_percent", "Hit ratio over time", "%", palette,
                 "Of blocks, as the cache warms up."))  # fmt: skip
         add_gained(made, run)
+        add_against_simulation(made, run)
         why = hits.refused(run)
         if why:
             made.notes.append(f"No verdict on these ratios: {why}.")

@@ -43,6 +43,8 @@ pub struct Pipeline {
     /// Submitted since the last kick: the kick's time is theirs.
     unkicked: Vec<IoId>,
     done: Vec<IoId>,
+    /// Writes whose preflush is done.
+    flushed: Vec<IoId>,
     completions: Vec<Completion>,
 }
 
@@ -96,6 +98,7 @@ impl Pipeline {
             backend,
             unkicked: Vec::with_capacity(slots),
             done: Vec::with_capacity(slots),
+            flushed: Vec::with_capacity(slots),
             completions: Vec::with_capacity(slots),
         }
     }
@@ -168,6 +171,11 @@ impl Pipeline {
             self.descend(id, now);
         }
         self.run_actions();
+    }
+
+    /// The writes whose preflush is done since this was last asked.
+    pub fn take_flushed(&mut self) -> std::vec::Drain<'_, IoId> {
+        self.flushed.drain(..)
     }
 
     /// Takes in what the backend has finished and what timers are due; then `take_done`.
@@ -434,6 +442,7 @@ impl Pipeline {
         if floor == 0 {
             // The flush before a write with preflush: no filter owns it.
             self.core.slab.give_back(id);
+            self.flushed.push(parent);
             return if status == OK {
                 self.descend(parent, now);
             } else {

@@ -1,5 +1,8 @@
 //! From a block's number to a number of the policy's own (a slot, a ghost).
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use crate::int_map::IntMap;
 
 /// No slot, no entry.
@@ -17,7 +20,14 @@ impl Index {
     /// `blocks` of them are expected; more may come.
     #[must_use]
     pub fn dense(blocks: usize) -> Self {
-        Self::Dense(Dense(vec![NONE; blocks]))
+        Self::marked(blocks, Arc::default())
+    }
+
+    /// As [`Index::dense`]; `marks` has the [`mark`] of each block's number on its disk, so that a
+    /// policy that looks at it decides as over [`Index::hashed`].
+    #[must_use]
+    pub fn marked(blocks: usize, marks: Arc<Vec<u32>>) -> Self {
+        Self::Dense(Dense { entries: vec![NONE; blocks], marks })
     }
 
     /// For any block numbers.
@@ -25,6 +35,15 @@ impl Index {
     pub fn hashed() -> Self {
         Self::Hashed(Hashed(IntMap::default()))
     }
+}
+
+/// A hash of a block's number, the same wherever its policy runs.
+#[inline]
+#[must_use]
+pub fn mark(block: u64) -> u32 {
+    let product = u128::from(block ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93;
+    let folded = (product as u64) ^ (product >> 64) as u64;
+    (folded ^ folded >> 32) as u32
 }
 
 /// A table of entries by block number; an entry is below [`NONE`].
@@ -37,18 +56,28 @@ pub trait BlockIndex: Send + 'static {
     fn get(&self, block: u64) -> Option<u32>;
     fn set(&mut self, block: u64, entry: u32);
     fn remove(&mut self, block: u64) -> Option<u32>;
+    /// Blocks of the range that have an entry, in order.
+    fn known(&self, blocks: Range<u64>) -> Vec<u64>;
+    /// The block's [`mark`].
+    fn mark(&self, block: u64) -> u32;
     fn clear(&mut self);
     /// Asks the processor for the entry of a block that a later request is for.
     fn prefetch(&self, block: u64);
+    /// As `prefetch`, for its mark.
+    fn prefetch_mark(&self, _block: u64) {}
 }
 
-pub struct Dense(Vec<u32>);
+pub struct Dense {
+    entries: Vec<u32>,
+    /// Empty where nobody gave any.
+    marks: Arc<Vec<u32>>,
+}
 
 impl Dense {
     #[cold]
     fn grow(&mut self, block: u64) {
-        let blocks = (block as usize + 1).max(2 * self.0.len());
-        self.0.resize(blocks, NONE);
+        let blocks = (block as usize + 1).max(2 * self.entries.len());
+        self.entries.resize(blocks, NONE);
     }
 }
 
@@ -67,30 +96,45 @@ impl BlockIndex for Dense {
 
     #[inline]
     fn get(&self, block: u64) -> Option<u32> {
-        self.0.get(block as usize).copied().filter(|entry| *entry != NONE)
+        self.entries.get(block as usize).copied().filter(|entry| *entry != NONE)
     }
 
     #[inline]
     fn set(&mut self, block: u64, entry: u32) {
-        if block as usize >= self.0.len() {
+        if block as usize >= self.entries.len() {
             self.grow(block);
         }
-        self.0[block as usize] = entry;
+        self.entries[block as usize] = entry;
     }
 
     #[inline]
     fn remove(&mut self, block: u64) -> Option<u32> {
-        let entry = self.0.get_mut(block as usize)?;
+        let entry = self.entries.get_mut(block as usize)?;
         Some(std::mem::replace(entry, NONE)).filter(|entry| *entry != NONE)
     }
 
+    fn known(&self, blocks: Range<u64>) -> Vec<u64> {
+        let end = blocks.end.min(self.entries.len() as u64);
+        (blocks.start..end).filter(|block| self.entries[*block as usize] != NONE).collect()
+    }
+
+    #[inline]
+    fn mark(&self, block: u64) -> u32 {
+        self.marks.get(block as usize).copied().unwrap_or_else(|| mark(block))
+    }
+
     fn clear(&mut self) {
-        self.0.fill(NONE);
+        self.entries.fill(NONE);
     }
 
     #[inline]
     fn prefetch(&self, block: u64) {
-        prefetch(&self.0, block as usize);
+        prefetch(&self.entries, block as usize);
+    }
+
+    #[inline]
+    fn prefetch_mark(&self, block: u64) {
+        prefetch(&self.marks, block as usize);
     }
 }
 
@@ -122,6 +166,18 @@ impl BlockIndex for Hashed {
     #[inline]
     fn remove(&mut self, block: u64) -> Option<u32> {
         self.0.remove(&block)
+    }
+
+    fn known(&self, blocks: Range<u64>) -> Vec<u64> {
+        let mut known: Vec<u64> =
+            self.0.keys().copied().filter(|block| blocks.contains(block)).collect();
+        known.sort_unstable();
+        known
+    }
+
+    #[inline]
+    fn mark(&self, block: u64) -> u32 {
+        mark(block)
     }
 
     fn clear(&mut self) {

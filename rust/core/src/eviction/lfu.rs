@@ -199,6 +199,10 @@ impl<I: BlockIndex> Eviction for Lfu<I> {
         self.index.get(block)
     }
 
+    fn known(&self, blocks: std::ops::Range<u64>) -> Vec<u64> {
+        self.index.known(blocks)
+    }
+
     fn len(&self) -> usize {
         self.nodes.len() - self.free.len()
     }

@@ -276,6 +276,10 @@ impl<I: BlockIndex> Eviction for Lirs<I> {
         (entry.state != State::Gone).then_some(entry.slot)
     }
 
+    fn known(&self, blocks: std::ops::Range<u64>) -> Vec<u64> {
+        self.index.known(blocks)
+    }
+
     fn len(&self) -> usize {
         self.next_slot as usize - self.slots.len()
     }

@@ -88,7 +88,7 @@ impl Rule<2, 1> for LruK {
         self.capacity
     }
 
-    fn requested(&mut self, _block: u64) {
+    fn requested<I: BlockIndex>(&mut self, _index: &I, _block: u64) {
         self.now += 1;
     }
 

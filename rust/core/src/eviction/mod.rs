@@ -26,7 +26,7 @@ pub mod twoq;
 pub mod w_tinylfu;
 
 pub(crate) use index::prefetch;
-pub use index::{BlockIndex, Index};
+pub use index::{BlockIndex, Index, mark};
 
 /// Place of a resident block, from 0 to the capacity less one.
 pub type Slot = u32;
@@ -55,6 +55,9 @@ pub trait Eviction: Send {
 
     /// The slot of `block` if it is resident. No request: nothing changes.
     fn resident(&self, block: u64) -> Option<Slot>;
+
+    /// Blocks of the range that it has or remembers, in order: what a discard may change.
+    fn known(&self, blocks: std::ops::Range<u64>) -> Vec<u64>;
 
     /// Blocks resident now.
     fn len(&self) -> usize;

@@ -83,6 +83,10 @@ impl<I: BlockIndex, R: Rule> Eviction for Queue<I, R> {
         self.index.get(block)
     }
 
+    fn known(&self, blocks: std::ops::Range<u64>) -> Vec<u64> {
+        self.index.known(blocks)
+    }
+
     fn len(&self) -> usize {
         self.blocks.len(ALL)
     }

@@ -73,8 +73,11 @@ pub(crate) trait Rule<const LISTS: usize, const GHOSTS: usize>: Send + 'static {
         0
     }
 
+    /// It asks for the marks of blocks.
+    const MARKS: bool = false;
+
     /// Any request, hit or miss, before it is looked at.
-    fn requested(&mut self, _block: u64) {}
+    fn requested<I: BlockIndex>(&mut self, _index: &I, _block: u64) {}
 
     /// A hit on the block in `slot`.
     fn hit<I: BlockIndex>(&mut self, store: &mut Store<I, LISTS, GHOSTS>, slot: Slot);
@@ -153,7 +156,7 @@ where
 {
     #[inline]
     fn access(&mut self, block: u64) -> Access {
-        self.rule.requested(block);
+        self.rule.requested(&self.store.index, block);
         let entry = self.store.index.get(block);
         if let Some(slot) = entry.filter(|entry| !is_ghost(*entry)) {
             self.rule.hit(&mut self.store, slot);
@@ -178,6 +181,10 @@ where
         self.store.index.get(block).filter(|entry| !is_ghost(*entry))
     }
 
+    fn known(&self, blocks: std::ops::Range<u64>) -> Vec<u64> {
+        self.store.index.known(blocks)
+    }
+
     fn len(&self) -> usize {
         self.store.blocks.taken()
     }
@@ -192,6 +199,9 @@ where
     #[inline]
     fn prefetch(&self, far: u64, near: u64) {
         self.store.index.prefetch(far);
+        if R::MARKS {
+            self.store.index.prefetch_mark(far);
+        }
         match self.store.index.get(near) {
             Some(entry) if is_ghost(entry) => self.store.ghosts.prefetch(entry),
             Some(slot) => self.store.blocks.prefetch(slot),

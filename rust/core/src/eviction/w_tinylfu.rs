@@ -54,9 +54,11 @@ struct WTinyLfu {
 type Blocks<I> = Store<I, 3, 1>;
 
 impl Rule<3, 1> for WTinyLfu {
+    const MARKS: bool = true;
+
     #[inline]
-    fn requested(&mut self, block: u64) {
-        self.sketch.add(block);
+    fn requested<I: BlockIndex>(&mut self, index: &I, block: u64) {
+        self.sketch.add(index.mark(block));
     }
 
     #[inline]
@@ -80,7 +82,8 @@ impl Rule<3, 1> for WTinyLfu {
         let candidate = oldest(WINDOW).filter(|_| store.blocks.len(WINDOW) >= self.window);
         let slot = match (candidate, victim) {
             (Some(candidate), Some(victim)) => {
-                let often = |slot| self.sketch.estimate(I::block(store.blocks.block(slot)));
+                let mark = |slot| store.index.mark(I::block(store.blocks.block(slot)));
+                let often = |slot| self.sketch.estimate(mark(slot));
                 if often(candidate) > often(victim) {
                     store.shift(candidate, PROBATION);
                     victim
@@ -132,10 +135,10 @@ impl Sketch {
         Self { words: vec![0; words], added: 0, period: 10 * capacity }
     }
 
-    /// Word and shift of a block's four counters.
+    /// Word and shift of the four counters of a block, by its mark.
     #[inline]
-    fn places(&self, block: u64) -> [(usize, u32); 4] {
-        let product = u128::from(block ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93;
+    fn places(&self, mark: u32) -> [(usize, u32); 4] {
+        let product = u128::from(u64::from(mark) ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93;
         let hash = (product as u64) ^ (product >> 64) as u64;
         let mask = self.words.len() as u64 - 1;
         // Double hashing (Kirsch and Mitzenmacher 2006).
@@ -149,15 +152,15 @@ impl Sketch {
     }
 
     #[inline]
-    fn estimate(&self, block: u64) -> u64 {
+    fn estimate(&self, mark: u32) -> u64 {
         let count = |(word, shift): (usize, u32)| self.words[word] >> shift & COUNT_MAX;
-        self.places(block).into_iter().map(count).min().unwrap_or(0)
+        self.places(mark).into_iter().map(count).min().unwrap_or(0)
     }
 
     #[inline]
-    fn add(&mut self, block: u64) {
+    fn add(&mut self, mark: u32) {
         let mut grew = false;
-        for (word, shift) in self.places(block) {
+        for (word, shift) in self.places(mark) {
             if self.words[word] >> shift & COUNT_MAX < COUNT_MAX {
                 self.words[word] += 1 << shift;
                 grew = true;
@@ -185,12 +188,12 @@ mod tests {
     #[test]
     fn the_sketch_estimates_from_above_and_fades() {
         let mut sketch = Sketch::new(1000);
-        for block in 0..900_u64 {
+        for block in 0..900_u32 {
             for _ in 0..=block % 7 {
                 sketch.add(block);
             }
         }
-        let over = |block| sketch.estimate(block).checked_sub(block % 7 + 1);
+        let over = |block| sketch.estimate(block).checked_sub(u64::from(block % 7 + 1));
         assert!(
             (0..900).all(|block| over(block).is_some()),
             "a count-min sketch never falls short"

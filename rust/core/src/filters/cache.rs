@@ -35,8 +35,7 @@ in front of the disk.
 Reads and writes both look up and both insert. The eviction policy is asked when an I/O comes
 down, block by block in order of address: an I/O of 12 KiB at blocks of 4 KiB is three requests. A
 hit on a block that is still on its way into the cache waits for it, and is a hit. write_zeroes
-counts as a write. A discard drops the blocks it covers whole (of one over more than a million
-blocks a policy may remember what it evicted); flushes are no requests.
+counts as a write. A discard drops the blocks it covers whole; flushes are no requests.
 
 A read whose blocks are all there never reaches the layers below. Of a read with some blocks
 there, only the others are fetched; an I/O that covers a missing block in part makes the cache
@@ -94,8 +93,11 @@ for) and `shared_blocks` (blocks brought whose content was there).
 
 ## Laws it declares
 Transparent: what is read below is read above; with `back`, when the run has ended. Errors pass up
-unchanged. On the same requests it counts the same hits as the simulator. What a flush or FUA
-covers is on the disk when they complete.
+unchanged. On the same requests it counts the same hits as the simulator: in virtual time, where
+I/Os come to it in the order of the trace, and on the wall clock with one in flight. With more in
+flight there, some pass those that wait for an I/O they overlap, and `replay` and the report say by
+how much the run differs (`explain simulated`). What a flush or FUA covers is on the disk when they
+complete.
 
 ## Unsuitable for
 Judging flash wear: its memory costs next to nothing. Blocks much larger than the I/Os: each miss
@@ -122,9 +124,6 @@ const DESTAGES: usize = 8;
 const DESTAGE_BYTES: u64 = 256 << 10;
 /// Fetches ahead under way at one time.
 const AHEADS: usize = 4;
-/// Up to so many blocks of a discard are forgotten one by one: policies remember blocks that they
-/// evicted, and a simulation counts the same only if those are forgotten too.
-const DISCARD_BLOCKS: u64 = 1 << 20;
 /// Of a block's number, beside the number of its disk, in a cache for several.
 const BLOCK_BITS: u32 = 48;
 
@@ -141,6 +140,8 @@ struct Cache {
     is_stopped: bool,
     mode: DataMode,
     block: u64,
+    /// By disk: its size, none where that is not known.
+    disk_bytes: Vec<u64>,
     /// By [`IoId`].
     works: Vec<Work>,
     /// A few at most: I/Os in flight on blocks in flight.
@@ -214,6 +215,14 @@ impl Cache {
         io.offset_bytes / self.block..end.div_ceil(self.block)
     }
 
+    /// Bytes of some blocks that are on the disk: it may end inside the last.
+    fn on_disk(&self, disk: u16, block: u64, blocks: u64) -> u64 {
+        let end = self.disk_bytes.get(usize::from(disk)).copied().unwrap_or(u64::MAX);
+        let from = block * self.block;
+        // None at all: the disk will say so.
+        if from < end { (blocks * self.block).min(end - from) } else { blocks * self.block }
+    }
+
     /// What an I/O and a block have in common.
     #[inline]
     fn portion(&self, cx: &Cx<'_>, io: IoId, block: u64) -> Portion {
@@ -257,14 +266,9 @@ impl Cache {
         {
             self.forgive(cx, frame);
         }
-        if whole.end - whole.start > DISCARD_BLOCKS.max(self.policy.len() as u64) {
-            // Of a whole disk: cheaper by what is cached, in order of address all the same.
-            let mut keys: Vec<u64> = (0..self.frames.slots())
-                .map(|slot| self.frames.key(slot))
-                .filter(|key| whole.contains(key))
-                .collect();
-            keys.sort_unstable();
-            for key in keys {
+        if whole.end - whole.start > self.policy.len() as u64 {
+            // Also what the policy remembers of blocks that left.
+            for key in self.policy.known(whole) {
                 self.discard_block(cx, key);
             }
             return;
@@ -276,10 +280,15 @@ impl Cache {
 
     fn discard_block(&mut self, cx: &mut Cx<'_>, key: u64) {
         if let Some(slot) = self.policy.remove(key) {
-            if let Some(frame) = self.frames.of_slot(slot) {
+            let frame = self.frames.of_slot(slot);
+            if let Some(frame) = frame {
                 self.forgive(cx, frame);
             }
-            self.frames.end(slot);
+            if frame.is_some_and(|frame| self.frames.get(frame).is_owed()) {
+                self.frames.set_aside(slot);
+            } else {
+                self.frames.end(slot);
+            }
         }
     }
 
@@ -298,14 +307,10 @@ impl Cache {
             ahead.changes(io);
         }
         let answer = match cx.io(io).op {
-            Op::Discard if self.must_wait_for_destage(cx, io) => {
-                self.works[io as usize].begin();
-                Answer::Defer
-            }
             Op::Discard => {
                 self.works[io as usize].begin();
                 self.discard(cx, io);
-                Answer::Pass
+                if self.must_wait_for_destage(cx, io) { Answer::Defer } else { Answer::Pass }
             }
             _ => self.start_write(cx, io),
         };

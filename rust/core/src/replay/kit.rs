@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::chain;
 use super::devices;
+use super::lanes::Lanes;
 use super::options::{BackendKind, ClockKind, Options, Pace};
 use super::oracle::Oracle;
 use super::plan::{Batches, PrefillSource, SweepSource, TraceSource};
@@ -37,6 +38,7 @@ pub(super) struct Kit {
     servers: Vec<Server>,
     data: DataMode,
     lock_align: u64,
+    lanes: Lanes,
     slots: usize,
     slot_bytes: usize,
 }
@@ -71,6 +73,7 @@ impl Kit {
         let unit = properties.iter().map(|p| p.unit_bytes).max().unwrap_or(1).max(1);
         let child = properties.iter().map(|p| p.child_bytes).max().unwrap_or(0);
         let bytes = longest.max(PREFILL_BYTES).max(child) + 2 * unit.max(align);
+        let lanes = Lanes::new(&properties, disks.len(), options.clock == ClockKind::Virtual);
         Ok(Self {
             disks,
             chains,
@@ -78,6 +81,7 @@ impl Kit {
             servers,
             data,
             lock_align: unit.max(align),
+            lanes,
             slots,
             slot_bytes: data.size(bytes),
         })
@@ -174,10 +178,13 @@ impl Kit {
         let mut runs = Vec::new();
         for (local, (_, found)) in self.disks.iter().enumerate() {
             let align = self.lock_align.max(4096);
-            // Rounded out, a run may reach past the end of a target of an odd size.
+            // Rounded out, a run may reach past the end of a target of an odd size; a model ends
+            // where the trace does.
             let end = match self.servers.get(local) {
                 Some(server) => server.export.size_bytes,
-                None => self.targets.get(local).map_or(u64::MAX, |target| target.size_bytes),
+                None => {
+                    self.targets.get(local).map_or(found.reach_bytes, |target| target.size_bytes)
+                }
             };
             let pieces = found.prefill.runs(align, PREFILL_BYTES).into_iter();
             runs.extend(pieces.map(|(from, length)| (local as u16, from, length.min(end - from))));
@@ -224,7 +231,8 @@ impl Kit {
             Pipeline::new(clock, slab, self.data, self.disks.len(), self.chains, backend);
         pipeline.place()?;
         let disks = self.disks.iter().map(|(disk, _)| *disk).collect();
-        Ok(Worker::new(options, shared, disks, oracles, pipeline, out, self.lock_align))
+        let worker = Worker::new(options, shared, disks, oracles, pipeline, out, self.lock_align);
+        Ok(worker.with_lanes(self.lanes))
     }
 }
 

@@ -11,6 +11,7 @@ pub mod fit;
 pub mod floor;
 mod idle;
 mod kit;
+mod lanes;
 pub mod options;
 pub mod oracle;
 mod outcome;

@@ -15,6 +15,7 @@ impl Worker {
     /// Takes in the I/Os that are done: check, release, record.
     #[inline]
     pub(super) fn collect(&mut self) -> Result<()> {
+        self.go_on_after_flushes();
         self.pipeline.take_done(&mut self.done);
         while !self.done.is_empty() {
             let mut done = std::mem::take(&mut self.done);
@@ -23,6 +24,7 @@ impl Worker {
             }
             // Starting what waited may have completed more: a filter that answers at once.
             self.done = done;
+            self.go_on_after_flushes();
             self.pipeline.take_done(&mut self.done);
         }
         Ok(())
@@ -31,7 +33,7 @@ impl Worker {
     #[inline]
     fn complete(&mut self, id: IoId) -> Result<()> {
         let io = self.pipeline.core.slab.io(id);
-        let complete_ns = io.complete_ns;
+        let (complete_ns, disk) = (io.complete_ns, io.disk);
         if io.status != OK {
             self.note_error(id)?;
         } else if io.op == Op::Read && self.oracles[io.disk as usize].verifies() {
@@ -53,11 +55,45 @@ impl Worker {
         }
         self.pipeline.core.slab.give_back(id);
         if self.options.conflicts == Conflicts::Order {
+            self.start_ready(disk);
+        }
+        Ok(())
+    }
+
+    /// Starts what waited for an I/O of the disk, and what waited behind that.
+    #[inline]
+    fn start_ready(&mut self, disk: u16) {
+        if !self.lanes.is_used() {
             for i in 0..self.ready.len() {
                 self.start(self.ready[i]);
             }
+        } else if !self.ready.is_empty() {
+            for id in self.ready.drain(..) {
+                self.lanes.unblock(id, disk);
+            }
+            self.start_lane(disk);
         }
-        Ok(())
+    }
+
+    fn start_lane(&mut self, disk: u16) {
+        while let Some(id) = self.lanes.next(disk) {
+            self.start(id);
+        }
+    }
+
+    /// Starts what waited behind writes whose preflush is done by now.
+    #[inline]
+    fn go_on_after_flushes(&mut self) {
+        if !self.lanes.is_used() {
+            self.pipeline.take_flushed();
+            return;
+        }
+        let flushed: Vec<IoId> = self.pipeline.take_flushed().collect();
+        for id in flushed {
+            let disk = self.pipeline.core.slab.io(id).disk;
+            self.lanes.flushed(id, disk);
+            self.start_lane(disk);
+        }
     }
 
     #[inline]

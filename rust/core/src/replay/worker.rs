@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Sender;
 
+use super::lanes::Lanes;
 use super::options::{Conflicts, Options, Pace};
 use super::oracle::Oracle;
 use super::plan::{Due, Planned, Source, Step};
@@ -18,7 +19,7 @@ use crate::clock::{Ns, monotonic_ns};
 use crate::error::{Error, ErrorKind, Result};
 use crate::filters::DataMode;
 use crate::gauges::Gauges;
-use crate::io::{Op, row_flags};
+use crate::io::{Op, flags, row_flags};
 use crate::payload::Version;
 use crate::pipeline::Pipeline;
 use crate::rangelock::RangeLock;
@@ -74,6 +75,7 @@ pub struct Worker {
     pub pipeline: Pipeline,
     pub totals: Totals,
     pub(super) lock: RangeLock,
+    pub(super) lanes: Lanes,
     pub(super) recorder: Recorder,
     gauges: Gauges,
     /// What the filters of one disk tell, while it is taken in.
@@ -125,6 +127,7 @@ impl Worker {
         Self {
             totals: Totals::default(),
             lock: RangeLock::new(slots, lock_align),
+            lanes: Lanes::new(&[], 0, false),
             recorder: Recorder::new(layers),
             gauges: Gauges::default(),
             told: Vec::new(),
@@ -155,6 +158,12 @@ impl Worker {
             pipeline,
             out,
         }
+    }
+
+    #[must_use]
+    pub(super) fn with_lanes(mut self, lanes: Lanes) -> Self {
+        self.lanes = lanes;
+        self
     }
 
     /// Drives one phase to its end, or until told to stop. Times count from `start_ns`.
@@ -414,7 +423,11 @@ impl Worker {
         }
         let (disk, op, offset, length) = (io.disk, io.op, io.offset_bytes, io.length_bytes);
         let waits = match self.options.conflicts {
-            Conflicts::Order => self.lock.acquire(id, disk, op, offset, length) > 0,
+            Conflicts::Order => {
+                let is_blocked = self.lock.acquire(id, disk, op, offset, length) > 0;
+                // A flush asks a cache for nothing.
+                op != Op::Flush && self.lanes.waits(id, disk, is_blocked)
+            }
             Conflicts::Allow => {
                 let conflict = self.lock.acquire_unordered(id, disk, op, offset, length);
                 self.slots[id as usize].unordered = conflict;
@@ -454,6 +467,7 @@ impl Worker {
     #[inline]
     pub(super) fn start(&mut self, id: IoId) {
         let io = self.pipeline.core.slab.io(id);
+        let (disk, io_flags) = (io.disk, if io.op == Op::Flush { 0 } else { io.flags });
         if io.op.modifies() {
             let slot = self.slots[id as usize];
             let oracle = &mut self.oracles[io.disk as usize];
@@ -462,6 +476,9 @@ impl Worker {
             } else {
                 oracle.starts(io.op, io.offset_bytes, io.length_bytes, slot.version);
             }
+        }
+        if io_flags & flags::PREFLUSH != 0 && self.lanes.is_used() {
+            self.lanes.flushes(id, disk);
         }
         self.pipeline.submit(id);
     }

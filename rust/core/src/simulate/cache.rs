@@ -25,6 +25,9 @@ pub enum WritePolicy {
 pub struct CacheReport {
     pub hits: u64,
     pub read_hits: u64,
+    /// I/Os all of whose blocks hit.
+    pub io_hits: u64,
+    pub read_io_hits: u64,
     /// Bytes of the I/Os that lay in blocks that hit.
     pub hit_bytes: u64,
     pub read_hit_bytes: u64,
@@ -112,6 +115,7 @@ impl Cache {
         let pairs = || self.bits[words.clone()].iter().zip(&chunk.writes[words.clone()]);
         let hits = count(&mut pairs().map(|(hit, _)| *hit));
         let read_hits = count(&mut pairs().map(|(hit, write)| hit & !write));
+        let (io_hits, read_io_hits) = whole_ios(&self.bits, chunk, words.clone());
         let bucket = &mut self.report.series[segment.bucket as usize];
         bucket.0 += segment.requests.len() as u64;
         bucket.1 += hits;
@@ -132,6 +136,8 @@ impl Cache {
             self.report.requests += segment.requests.len() as u64;
             self.report.hits += hits;
             self.report.read_hits += read_hits;
+            self.report.io_hits += io_hits;
+            self.report.read_io_hits += read_io_hits;
             self.report.hit_bytes += bytes;
             self.report.read_hit_bytes += read_bytes;
         }
@@ -149,6 +155,25 @@ impl Cache {
             }
         }
     }
+}
+
+/// I/Os, and reads among them, all of whose requests hit. `words` are those of a segment.
+///
+/// Added to the hits, a one at an I/O's first request runs through as many ones as follow it; the
+/// last request's own bit is left out, so that what reaches it stays there.
+fn whole_ios(hits: &[u64], chunk: &Chunk, words: std::ops::Range<usize>) -> (u64, u64) {
+    let (mut first, mut carry) = (1, false);
+    let (mut all, mut reads) = (0, 0);
+    for word in words {
+        let (hit, end) = (hits[word], chunk.ends.get(word).copied().unwrap_or(0));
+        let (sum, over) = (hit & !end).overflowing_add(end << 1 | first);
+        let (sum, over_too) = sum.overflowing_add(u64::from(carry));
+        (first, carry) = (end >> 63, over || over_too);
+        let whole = sum & hit & end;
+        all += u64::from(whole.count_ones());
+        reads += u64::from((whole & !chunk.writes[word]).count_ones());
+    }
+    (all, reads)
 }
 
 /// One request of a policy: whether it hits, and who leaves.

@@ -1,6 +1,6 @@
 //! Numbers without gaps for the blocks of some disks, in the order in which they first appear.
 
-use crate::eviction::Request;
+use crate::eviction::{self, Request};
 use crate::int_map::IntMap;
 
 /// Entries of all flat tables of one numbering: 128 MB at most.
@@ -16,14 +16,38 @@ pub struct Ids {
     flat: Vec<Vec<u32>>,
     flat_entries: usize,
     far: IntMap<u32>,
-    count: u32,
+    /// By number: the block's mark, as the cache filter has it.
+    marks: Vec<u32>,
+    /// Blocks of several disks are told apart, as by the filter for a group.
+    is_shared: bool,
 }
 
+/// The disk's place in a block's number where a cache filter is one for a group.
+const GROUP_BITS: u32 = 48;
+
 impl Ids {
+    /// For the blocks of one disk, or of all.
+    #[must_use]
+    pub fn new(is_shared: bool) -> Self {
+        Self { is_shared, ..Self::default() }
+    }
+
     /// Distinct blocks so far.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.count as usize
+        self.marks.len()
+    }
+
+    /// By number: the marks of the blocks.
+    #[must_use]
+    pub fn into_marks(self) -> Vec<u32> {
+        self.marks
+    }
+
+    /// The next number, for a block that is new.
+    fn add(&mut self, disk: u32, block: u64) {
+        let disk = if self.is_shared { u64::from(disk) } else { 0 };
+        self.marks.push(eviction::mark(disk << GROUP_BITS | block));
     }
 
     /// The number of a block; `None` when there are more than can be numbered.
@@ -31,11 +55,13 @@ impl Ids {
     pub fn number(&mut self, disk: u32, block: u64) -> Option<u32> {
         let table = self.flat.get_mut(disk as usize);
         if let Some(entry) = table.and_then(|table| table.get_mut(block as usize)) {
-            if *entry == NEW {
-                *entry = self.count;
-                self.count += 1;
+            let mut id = *entry;
+            if id == NEW {
+                id = self.marks.len() as u32;
+                *entry = id;
+                self.add(disk, block);
             }
-            return Some(*entry).filter(|id| (*id as usize) < Request::BLOCKS_MAX);
+            return Some(id).filter(|id| (*id as usize) < Request::BLOCKS_MAX);
         }
         self.number_far(disk, block)
     }
@@ -45,9 +71,11 @@ impl Ids {
         if self.grow(disk, block) {
             return self.number(disk, block);
         }
-        let next = self.count;
+        let next = self.marks.len() as u32;
         let id = *self.far.entry(key(disk, block)).or_insert(next);
-        self.count += u32::from(id == next);
+        if id == next {
+            self.add(disk, block);
+        }
         Some(id).filter(|id| (*id as usize) < Request::BLOCKS_MAX)
     }
 
@@ -77,7 +105,7 @@ impl Ids {
         true
     }
 
-    /// Numbers of the known blocks of a disk from `first` to `end` less one, in any order.
+    /// Numbers of the known blocks of a disk from `first` to `end` less one, in order of address.
     #[must_use]
     pub fn known_range(&self, disk: u32, first: u64, end: u64) -> Vec<u32> {
         let flat = self.flat.get(disk as usize).map_or(&[][..], Vec::as_slice);
@@ -88,10 +116,9 @@ impl Ids {
         if rest.end.saturating_sub(rest.start) > self.far.len() as u64 {
             let keys = key(disk, rest.start)..key(disk, rest.end - 1) + 1;
             let inside = self.far.iter().filter(|(key, _)| keys.contains(*key));
-            let mut far: Vec<u32> = inside.map(|(_, id)| *id).collect();
-            // A hash table's order is not to reach any result.
+            let mut far: Vec<(u64, u32)> = inside.map(|(key, id)| (*key, *id)).collect();
             far.sort_unstable();
-            found.extend(far);
+            found.extend(far.into_iter().map(|(_, id)| id));
         } else {
             found.extend(rest.filter_map(|block| self.far.get(&key(disk, block)).copied()));
         }
@@ -130,12 +157,11 @@ mod tests {
         assert_eq!(ids.len(), model.len());
         for (disk, first, end) in [(0, 0, 1500), (1, 900, far + 500), (2, far, far + 10), (7, 0, 9)]
         {
-            let mut found = ids.known_range(disk, first, end);
-            found.sort_unstable();
+            let found = ids.known_range(disk, first, end);
             let inside = model.iter().filter(|((d, b), _)| *d == disk && (first..end).contains(b));
-            let mut expected: Vec<u32> = inside.map(|(_, id)| *id).collect();
+            let mut expected: Vec<(u64, u32)> = inside.map(|((_, b), id)| (*b, *id)).collect();
             expected.sort_unstable();
-            assert_eq!(found, expected);
+            assert_eq!(found, expected.into_iter().map(|(_, id)| id).collect::<Vec<_>>());
         }
     }
 }

@@ -80,6 +80,8 @@ pub struct Chunk {
     pub segments: Vec<Segment>,
     /// A bit a request, 1 for a write.
     pub writes: Vec<u64>,
+    /// A bit a request, 1 for the last of its I/O.
+    pub ends: Vec<u64>,
     /// Requests that touch their block in part: bit, and bytes not touched. By bit.
     pub partial: Vec<(u32, u32)>,
     pub discards: Vec<u32>,
@@ -93,7 +95,7 @@ impl Chunk {
     pub fn memory_bytes(&self) -> usize {
         4 * self.requests.len()
             + size_of::<Segment>() * self.segments.len()
-            + 8 * (self.writes.len() + self.partial.len())
+            + 8 * (self.writes.len() + self.ends.len() + self.partial.len())
             + 4 * self.discards.len()
             + size_of::<IoMark>() * self.ios.len()
     }
@@ -102,6 +104,9 @@ impl Chunk {
 /// What was counted of requests; of a cache, with its hits.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Totals {
+    /// Reads, writes and write_zeroes of some bytes.
+    pub ios: u64,
+    pub read_ios: u64,
     pub requests: u64,
     pub read_requests: u64,
     pub bytes: u64,
@@ -161,6 +166,12 @@ impl Builder {
     #[must_use]
     pub fn streams(&self) -> Vec<(usize, Totals)> {
         self.streams.iter().map(|stream| (stream.ids.len(), stream.totals)).collect()
+    }
+
+    /// By stream: the marks of its blocks.
+    #[must_use]
+    pub fn into_marks(self) -> Vec<Arc<Vec<u32>>> {
+        self.streams.into_iter().map(|stream| Arc::new(stream.ids.into_marks())).collect()
     }
 
     /// Adds a batch; chunks that are full go to `out`.
@@ -226,7 +237,8 @@ impl Builder {
     fn add_io(&mut self, io: &TraceIo) -> Result<()> {
         let at = if self.rules.is_shared { 0 } else { io.disk as usize };
         if at >= self.streams.len() {
-            self.streams.resize_with(at + 1, Stream::default);
+            let ids = || Ids::new(self.rules.is_shared);
+            self.streams.resize_with(at + 1, || Stream { ids: ids(), ..Stream::default() });
         }
         let (bucket, is_counted) = (self.bucket, self.is_counted);
         let time_ns = io.time_ns - self.origin_ns;
@@ -278,12 +290,15 @@ impl Stream {
             })?;
             self.chunk.requests.push(Request::new(id, is_write));
         }
+        self.end_io();
         let count = blocks.end - blocks.start;
         let (first, last) = (start - (blocks.start << shift), (blocks.end << shift) - end);
         if first + last > 0 {
             self.add_partial(before, count, first as u32, last as u32);
         }
         if is_counted {
+            self.totals.ios += 1;
+            self.totals.read_ios += u64::from(!is_write);
             self.totals.requests += count;
             self.totals.bytes += end - start;
             if !is_write {
@@ -292,6 +307,15 @@ impl Stream {
             }
         }
         Ok(())
+    }
+
+    /// Marks the last request so far as the last of its I/O.
+    fn end_io(&mut self) {
+        let bit = self.chunk.writes.len() * 64 + self.chunk.requests.len() - 1 - self.start;
+        if bit / 64 >= self.chunk.ends.len() {
+            self.chunk.ends.resize(bit / 64 + 1, 0);
+        }
+        self.chunk.ends[bit / 64] |= 1 << (bit % 64);
     }
 
     /// `before` requests of the segment came earlier than the I/O's `count`.

@@ -99,6 +99,8 @@ pub struct SimulatedTrace {
     open: Box<dyn FnMut() -> Result<Batches> + Send + Sync>,
     /// All requests, if they were few enough.
     kept: Option<Vec<Arc<Chunk>>>,
+    /// By stream: the marks of its blocks.
+    marks: Vec<Arc<Vec<u32>>>,
     pub summary: Summary,
 }
 
@@ -137,7 +139,7 @@ impl SimulatedTrace {
             is_kept: kept.is_some(),
             streams: builder.streams().into_iter().map(of).collect(),
         };
-        Ok(Self { setting, open, kept, summary })
+        Ok(Self { setting, open, kept, marks: builder.into_marks(), summary })
     }
 
     /// What caches hit, in the order of `jobs`. `progress` is told the requests done, over all.
@@ -156,7 +158,8 @@ impl SimulatedTrace {
         for job in jobs {
             let blocks = self.summary.streams.get(job.stream).map_or(0, |s| s.unique_blocks);
             let next = futures.of(job, self.kept.as_deref(), blocks)?;
-            caches.push(build(job, next, seed, setting.write_policy, &setting)?);
+            let marks = self.marks.get(job.stream).cloned().unwrap_or_default();
+            caches.push(build(job, next, marks, seed, &setting)?);
         }
         self.run(&mut caches, progress)?;
         let end_ns = self.summary.duration_ns;
@@ -237,18 +240,17 @@ impl SimulatedTrace {
             blocks.push(sampler.blocks());
             sampled.append(&mut sampler.chunks);
         }
-        let setting = self.setting;
-        // Only hits are asked for: with write-back they are those of write-through.
-        let write_policy = match setting.write_policy {
-            WritePolicy::Around => WritePolicy::Around,
-            WritePolicy::Through | WritePolicy::Back => WritePolicy::Through,
-        };
+        let mut setting = self.setting;
+        if setting.write_policy == WritePolicy::Back {
+            // Only hits are asked for: they are those of write-through.
+            setting.write_policy = WritePolicy::Through;
+        }
         let mut futures = Futures::default();
         let mut caches = Vec::with_capacity(jobs.len());
         for job in jobs {
             let blocks = blocks.get(job.stream).copied().unwrap_or(0);
             let next = futures.of(job, Some(&sampled), blocks)?;
-            caches.push(build(job, next, seed, write_policy, &setting)?);
+            caches.push(build(job, next, Arc::default(), seed, &setting)?);
         }
         let done = AtomicU64::new(0);
         hand_out(&mut caches, &sampled, true, setting.threads(), &done, progress)?;
@@ -338,11 +340,12 @@ impl Futures {
 fn build(
     job: &Job,
     next: Option<Arc<Vec<u32>>>,
+    marks: Arc<Vec<u32>>,
     seed: u64,
-    write_policy: WritePolicy,
     setting: &Setting,
 ) -> Result<Cache> {
-    let (stream, block_bytes, bucket_ns) = (job.stream, setting.block_bytes, setting.bucket_ns);
+    let Setting { block_bytes, bucket_ns, write_policy, .. } = *setting;
+    let stream = job.stream;
     if job.capacity == 0 || job.capacity > CAPACITY_MAX {
         return Err(Error::input(format!("expected 1 to {CAPACITY_MAX} blocks of cache")));
     }
@@ -355,7 +358,7 @@ fn build(
         Error::input(format!("expected one of {known}, {}, got {:?}", OFFLINE.0, job.policy))
     })?;
     // The index grows as blocks appear: caches that wait for their turn take up no memory.
-    let policy: Box<dyn Eviction> = (kind.build)(job.capacity, Index::dense(0), seed);
+    let policy: Box<dyn Eviction> = (kind.build)(job.capacity, Index::marked(0, marks), seed);
     Ok(Cache::new(policy, stream, write_policy, block_bytes, bucket_ns))
 }
 

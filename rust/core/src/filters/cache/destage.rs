@@ -215,7 +215,7 @@ impl Cache {
             frames.push(next);
         }
         let from_bytes = block * self.block;
-        let length_bytes = frames.len() as u64 * self.block;
+        let length_bytes = self.on_disk(disk, block, frames.len() as u64);
         let child = Child {
             op: Op::Write,
             offset_bytes: from_bytes,
@@ -228,7 +228,9 @@ impl Cache {
         if let Some(id) = id {
             let size = self.mode.size(self.block);
             for (i, frame) in frames.iter().enumerate() {
-                cx.data_mut(id)[i * size..(i + 1) * size].copy_from_slice(self.frames.data(*frame));
+                let to = &mut cx.data_mut(id)[i * size..];
+                let to_bytes = size.min(to.len());
+                to[..to_bytes].copy_from_slice(&self.frames.data(*frame)[..to_bytes]);
                 let of = self.frames.get_mut(*frame);
                 (of.is_dirty, of.is_leaving, of.leaving_epoch) = (false, true, of.epoch);
             }
@@ -276,7 +278,7 @@ impl Cache {
         debts.flights[number].frames.clear();
         debts.grounded.push(number);
         if status == OK {
-            debts.destaged_blocks += (cx.io(child).length_bytes / self.block) as i64;
+            debts.destaged_blocks += cx.io(child).length_bytes.div_ceil(self.block) as i64;
             if !debts.unflushed.contains(&disk) {
                 debts.unflushed.push(disk);
             }
@@ -390,7 +392,6 @@ impl Cache {
                 debts.waiting.remove(at);
             }
             if cx.io(io).op == Op::Discard {
-                self.discard(cx, io);
                 cx.resume(io);
             } else {
                 self.write_past(cx, io);

@@ -85,15 +85,6 @@ impl Frames {
         self.evicted.clear();
     }
 
-    pub fn slots(&self) -> Slot {
-        self.entries.len() as Slot
-    }
-
-    /// The block that was last in the slot.
-    pub fn key(&self, slot: Slot) -> u64 {
-        self.entries[slot as usize].key
-    }
-
     pub fn generation(&self, slot: Slot) -> u32 {
         self.entries.get(slot as usize).map_or(0, |entry| entry.generation)
     }
@@ -130,16 +121,10 @@ impl Frames {
         while self.entries.len() <= slot as usize {
             self.entries.push(Entry { key, generation: 0, frame: NO_FRAME });
         }
-        let had = self.take(slot);
-        let mut stays = None;
-        if had != NO_FRAME {
-            if self.get(had).is_owed() {
-                self.get_mut(had).is_evicted = true;
-                self.evicted.insert(self.get(had).key, had);
-                stays = Some(had);
-            } else {
-                self.free.push(had);
-            }
+        let stays = self.of_slot(slot).filter(|frame| self.get(*frame).is_owed());
+        match stays {
+            Some(_) => self.set_aside(slot),
+            None => self.end(slot),
         }
         let again = if self.evicted.is_empty() { None } else { self.evicted.remove(&key) };
         if let Some(frame) = again {
@@ -156,6 +141,15 @@ impl Frames {
         let entry = &mut self.entries[slot as usize];
         entry.generation = entry.generation.wrapping_add(1);
         std::mem::replace(&mut entry.frame, NO_FRAME)
+    }
+
+    /// The slot's frame stays out of any slot: the disk lacks what is in it.
+    pub fn set_aside(&mut self, slot: Slot) {
+        let had = self.take(slot);
+        let of = self.get_mut(had);
+        of.is_evicted = true;
+        let key = of.key;
+        self.evicted.insert(key, had);
     }
 
     /// The slot's block is forgotten; the disk owes it nothing any more.

@@ -1,7 +1,7 @@
 //! Reads: what is here is copied at submit, what is missing is fetched, the rest is waited for.
 
 use super::super::{Answer, Child, ChildData, Cx};
-use super::work::{Need, Piece, Waiter};
+use super::work::{Need, Piece, Portion, Waiter};
 use super::{Cache, FETCHES, Found};
 use crate::io::{OK, Op, Status};
 use crate::pipeline::ENOMEM;
@@ -78,7 +78,7 @@ impl Cache {
             let from_bytes = portion.from_bytes - cx.io(io).offset_bytes;
             (portion.from_bytes, portion.length_bytes, ChildData::Share { from_bytes })
         } else {
-            (block * self.block, self.block, ChildData::Own)
+            (block * self.block, self.on_disk(cx.io(io).disk, block, 1), ChildData::Own)
         };
         if need == Need::Fetch && portion.whole {
             while work.pieces.get(end).is_some_and(|piece| {
@@ -107,7 +107,7 @@ impl Cache {
         if piece.need == Need::Portion {
             self.note_failure(cx, io, status);
         } else {
-            let blocks = (cx.io(child).length_bytes / self.block) as usize;
+            let blocks = cx.io(child).length_bytes.div_ceil(self.block) as usize;
             for i in first..first + blocks {
                 let piece = self.works[io as usize].pieces[i];
                 if status == OK {
@@ -120,7 +120,7 @@ impl Cache {
             if status != OK && self.portion(cx, io, piece.block).whole {
                 self.note_failure(cx, io, status);
             } else if status != OK {
-                // The rest of the block may be what fails, or the disk ends inside it.
+                // The rest of the block may be what fails.
                 self.read_portion(io, first);
             }
         }
@@ -155,12 +155,14 @@ impl Cache {
 
     /// The block's data are among the bytes of `from`.
     pub(super) fn arrived(&mut self, cx: &Cx<'_>, from: IoId, piece: &Piece) {
-        let within = self.portion(cx, from, piece.block).of_io;
+        let Portion { of_io, of_block, whole, .. } = self.portion(cx, from, piece.block);
         if self.contents.is_some() {
-            self.learn(piece.key, &cx.data(from)[within]);
+            if whole {
+                self.learn(piece.key, &cx.data(from)[of_io]);
+            }
         } else if self.is_current(piece) && self.frames.of_slot(piece.slot).is_none() {
             let frame = self.frames.fill(piece.slot);
-            self.frames.data_mut(frame).copy_from_slice(&cx.data(from)[within]);
+            self.frames.data_mut(frame)[of_block].copy_from_slice(&cx.data(from)[of_io]);
         }
     }
 

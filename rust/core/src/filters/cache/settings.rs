@@ -166,6 +166,7 @@ pub fn build(table: &Value, setting: &Setting) -> Built {
         is_stopped: false,
         mode: setting.data,
         block: sizes.block,
+        disk_bytes: setting.disk_bytes.clone(),
         works: Vec::new(),
         waiters: Vec::new(),
         requests: 0,

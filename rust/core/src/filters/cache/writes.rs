@@ -117,7 +117,7 @@ impl Cache {
             let fetch = Child {
                 op: Op::Read,
                 offset_bytes: piece.block * self.block,
-                length_bytes: self.block,
+                length_bytes: self.on_disk(cx.io(io).disk, piece.block, 1),
                 flags: 0,
                 data: ChildData::Own,
                 tag: i as u64,
@@ -252,7 +252,8 @@ impl Cache {
         };
         if known.is_none() {
             let frame = self.frame_for(piece);
-            self.frames.data_mut(frame).copy_from_slice(cx.data(fetched));
+            let data = cx.data(fetched);
+            self.frames.data_mut(frame)[..data.len()].copy_from_slice(data);
         }
         self.put_dirty(cx, io, piece);
     }
