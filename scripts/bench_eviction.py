@@ -8,6 +8,13 @@ have the trace at hand: libCacheSim maps its binary file, vaio-bench has decoded
 five sizes on two, decoding included; `curve` the exact LRU curve of all sizes against one LRU
 simulation of libCacheSim. The counts of both must be the same. Skipped by name where libcachesim
 is not installed (`make oracle`).
+
+    python scripts/bench_eviction.py --shards | --hundred-million | --memory
+
+`--shards`: how far LRU's sampled curves of that trace are off, on average over sizes: the mean of
+eight salts, and one salt. `--hundred-million`: peak memory and time of `vaio-bench cache` on 100 M
+requests that `synth` makes. `--memory`: bytes of each cached block, by policy, from the peak memory
+of caches of a million blocks and of one. None needs libcachesim.
 """
 
 from __future__ import annotations
@@ -17,6 +24,8 @@ import importlib.util
 import json
 import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -27,7 +36,8 @@ from typing import Any
 import numpy as np
 from benchlib import Goal, report, write_reads
 
-from vaio_bench import _core
+from vaio_bench import _core, catalogue
+from vaio_bench.analyses.cache import cache
 from vaio_bench.trace import REQUIRED, open_trace
 
 POLICIES = {"lru": "LRU", "fifo": "FIFO", "sieve": "Sieve", "s3-fifo": "S3FIFO", "arc": "ARC"}
@@ -107,13 +117,105 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, found
 
 
+def show_shards(requests: int, *, as_json: bool) -> None:
+    """The error of SHARDS at 1 % and at 8,192 blocks."""
+    with tempfile.TemporaryDirectory() as folder:
+        trace, _, _ = make_traces(Path(folder), requests)
+        found = cache(trace, policies=["lru"], sizes=["10%"], curve=True).document["shards"]
+    rows, goals = [], []
+    for each in found:
+        name = f"{each['method']}, {each['rate']:.2%} of the blocks"
+        rows += [
+            (f"{name}: largest", f"{each['error_max']:.4f}"),
+            (f"{name}: error bar", f"{each['error_bar']:.4f}"),
+            (f"{name}: mean of one salt", f"{each['error_mean_of_one_salt']:.4f}"),
+        ]
+        goals.append(Goal(f"{name}: mean error", each["error_mean"], 0.005, ""))
+    settings = {"requests": f"{requests:,}", "salts": found[0]["salts"]}
+    report("bench_eviction --shards", settings, rows, goals, {"shards": found}, as_json=as_json)
+
+
+def peak_of(code: str) -> tuple[float, dict[str, Any]]:
+    """Peak memory in MiB of a Python process of its own, and the JSON that it prints."""
+    told = (
+        "import resource, json; found['rss'] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{told}\nprint(json.dumps(found))"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found.pop("rss") / 1024, found
+
+
+def show_hundred_million(requests: int, *, as_json: bool) -> None:
+    """A long trace passes through in bounded memory."""
+    spec = (
+        f"name = 'long'\nios = {requests}\n[address]\npattern = 'zipf'\nfootprint = '16GiB'\n"
+        "[size]\nread = '4KiB'\nwrite = '4KiB'\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "long.toml").write_text(spec)
+        trace = f"{folder}/long.parquet"
+        code = f"import vaio_bench as vb; vb.synth('{folder}/long.toml', '{trace}'); found = {{}}"
+        made_s, (made_mib, _) = timed(lambda: peak_of(code))
+        rows = [("synth", f"{made_s:.0f} s, {made_mib:,.0f} MiB at most")]
+        for name, more in (("lru, s3-fifo, arc at 10%", ""), ("lru's curve", ", curve=True")):
+            policies = "['lru']" if more else "['lru', 's3-fifo', 'arc']"
+            call = f"vb.cache('{trace}', policies={policies}, sizes=['10%']{more}).document"
+            code = (
+                f"import vaio_bench as vb; of = {call}; found = {{'blocks': of['footprint_bytes']}}"
+            )
+            took_s, (mib, found) = timed(lambda code=code: peak_of(code))
+            rows.append((name, f"{took_s:.0f} s, {mib:,.0f} MiB at most"))
+    rows.append(("distinct blocks", f"{found['blocks'] // BLOCK:,}"))
+    settings = {"requests": f"{requests:,}"}
+    report("bench_eviction --hundred-million", settings, rows, [], {}, as_json=as_json)
+
+
+def show_memory(*, as_json: bool) -> None:
+    """Bytes of a cached block, from caches of a million blocks and of one."""
+    blocks = 1_000_000
+    rows, figures = [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        trace = f"{folder}/t.parquet"
+        twice = np.tile(np.random.default_rng(1).permutation(blocks), 2)
+        write_reads(Path(trace), np.arange(2 * blocks), twice * BLOCK, BLOCK)
+        for kind in catalogue.kinds():
+            if kind.kind != "eviction" or kind.name == "belady":
+                continue
+            peaks = []
+            for size in (BLOCK, blocks * BLOCK):
+                call = f"vb.cache('{trace}', policies=['{kind.name}'], sizes=[{size}])"
+                peaks.append(peak_of(f"import vaio_bench as vb; {call}; found = {{}}")[0])
+            figures[kind.name] = (peaks[1] - peaks[0]) * (1 << 20) / blocks
+            rows.append((kind.name, f"{figures[kind.name]:.0f} bytes a cached block"))
+    settings = {"cached": f"{blocks:,}"}
+    report("bench_eviction --memory", settings, rows, [], figures, as_json=as_json)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=10_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=list(GOALS), help="only this part")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--shards", action="store_true", help="only the error of SHARDS")
+    parser.add_argument("--hundred-million", action="store_true", help="only a long trace's memory")
+    parser.add_argument("--memory", action="store_true", help="only bytes of a cached block")
     args = parser.parse_args()
+    if args.shards:
+        show_shards(args.requests, as_json=args.json)
+    elif args.hundred_million:
+        show_hundred_million(100_000_000, as_json=args.json)
+    elif args.memory:
+        show_memory(as_json=args.json)
+    else:
+        compare(args)
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Speed beside libCacheSim's."""
     if importlib.util.find_spec("libcachesim") is None:
         print("bench_eviction: skipped: needs libcachesim (make oracle)")
         return

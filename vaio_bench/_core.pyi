@@ -162,6 +162,9 @@ class CacheTrace:
         salt: int,
         progress: Callable[[int], object] | None = None,
     ) -> str: ...
+    def simulate_contents(
+        self, jobs: str, seed: int, progress: Callable[[int], object] | None = None
+    ) -> str: ...
     def lru_curve(
         self,
         capacities: Sequence[int],

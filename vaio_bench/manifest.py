@@ -109,7 +109,12 @@ def build(
 def _data(job: Job) -> dict[str, Any]:
     """What writes hold: made by these shares, or taken from a file of what the trace's wrote."""
     of = job.settings
-    return {"compressible": of.compressible, "dedupe": of.dedupe, "content": job.content}
+    return {
+        "compressible": of.compressible,
+        "dedupe": of.dedupe,
+        "content": job.content,
+        "contents": job.scan.get("contents", 0),
+    }
 
 
 def comparison(plan: Plan) -> dict[str, Any] | None:

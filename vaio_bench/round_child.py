@@ -20,10 +20,9 @@ import pyarrow as pa
 from vaio_bench import _core
 from vaio_bench.errors import InputError, VaioBenchError
 from vaio_bench.run_writer import BASE_ENCODING, GAUGES_ENCODING, PartWriter
-from vaio_bench.trace import open_trace
+from vaio_bench.trace import COLUMNS, open_trace
 
 _REPORT_EVERY_S = 0.2
-_COLUMNS = ["time_ns", "disk", "op", "offset_bytes", "length_bytes", "latency_ns", "flags"]
 
 
 def main() -> None:
@@ -43,14 +42,15 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     if job.get("black_box"):
         _core.open_black_box(Path(job["black_box"]))
     trace = open_trace(job["trace"])
+    columns = job.get("columns", COLUMNS)
     scan = _core.Scan(
-        trace.reader(_COLUMNS),
+        trace.reader(columns),
         str(trace.path),
         json.dumps(options["window"]),
         options["fit_to_bytes"],
     )
     began = time.monotonic_ns()
-    round_ = _core.Round(json.dumps(options), scan, trace.reader(_COLUMNS), str(trace.path))
+    round_ = _core.Round(json.dumps(options), scan, trace.reader(columns), str(trace.path))
     threading.Thread(target=_stop_when_told, args=(round_,), daemon=True).start()
     by_age = options["clock"] == "wall"
     rows = PartWriter(Path(job["folder"]), by_age=by_age)

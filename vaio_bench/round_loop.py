@@ -134,6 +134,7 @@ class RoundLoop:
         inside = f"{WARMUP}{os.sep}" if warmup else ""
         job: dict[str, Any] = {
             "trace": str(self.job.trace.path),
+            "columns": self.job.settings.columns,
             "folder": str(part_folder(self.writer.path, name, number, f"{inside}ios")),
             "base_folder": str(
                 part_folder(self.writer.path, name, number, f"{inside}replica") / "base"

@@ -21,7 +21,7 @@ from vaio_bench.round_loop import Progress, RoundLoop, shuffled_rounds
 from vaio_bench.run_writer import RunWriter
 from vaio_bench.spec import Policy
 from vaio_bench.store import Run, open_run
-from vaio_bench.trace import Trace, open_trace
+from vaio_bench.trace import COLUMNS, Trace, open_trace
 from vaio_bench.warnings import WarningKind
 
 BACKENDS = ("uring", "psync", "mem", "null", "sim")
@@ -58,6 +58,8 @@ class Settings:
     dedupe: float = 0.0
     payload: str = "made"
     """What writes hold: `made` from the seed, or `trace`: what they held when it was taken."""
+    content: bool = True
+    """Written data follow the contents that the trace names, where it does."""
     seed: int = 0
     skip: int = 0
     limit: int | None = None
@@ -68,6 +70,12 @@ class Settings:
     """A callback of a foreign filter that takes longer ends its round."""
     precondition: bool | None = None
     """Write every block of a new target once; None: where that takes seconds, not minutes."""
+
+    @property
+    def columns(self) -> list[str]:
+        """Of the trace, those that are read."""
+        follows = self.content and self.payload == "made"
+        return [*COLUMNS, *(["content"] if follows else [])]
 
     def check(self) -> None:
         """All that can be told without a trace.
@@ -345,7 +353,7 @@ def _window(job_disks: list[str], settings: Settings) -> dict[str, Any]:
 
 
 def _scan(trace: Trace, disks: list[str], settings: Settings) -> dict[str, Any]:
-    columns = ["time_ns", "disk", "op", "offset_bytes", "length_bytes", "latency_ns", "flags"]
+    columns = settings.columns
     window = json.dumps(_window(disks, settings))
     scan = _core.Scan(trace.reader(columns), str(trace.path), window, settings.fit_to_bytes)
     found: dict[str, Any] = json.loads(scan.to_json())

@@ -53,6 +53,8 @@ SCHEMA = pa.schema(
     ]
 )
 REQUIRED = ("time_ns", "disk", "op", "offset_bytes", "length_bytes")
+# What a replay reads, beside `content`.
+COLUMNS = (*REQUIRED, "latency_ns", "flags")
 
 # What an import costs beside decoding: a dictionary only where values repeat, differences for
 # times, the fastest zstd. A third of the time and four fifths of the size of the defaults.

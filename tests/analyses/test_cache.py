@@ -14,8 +14,9 @@ import pytest
 import vaio_bench as vb
 from tests.eviction.test_policies import skewed
 from tests.eviction.traces import BLOCK, write_requests
+from vaio_bench import _core
 from vaio_bench.analyses.cache_curves import knee, recommendation, size_for
-from vaio_bench.trace import SCHEMA, TraceWriter
+from vaio_bench.trace import REQUIRED, SCHEMA, TraceWriter, open_trace
 
 K = 1024
 Io = tuple[int, str, str, int, int]
@@ -54,6 +55,12 @@ def test_requests_hits_and_bytes(tmp_path: Path) -> None:
     )
     found = one(trace)
     assert (found["requests"], found["hits"], found["misses"]) == (8, 4, 4)
+    assert (found["ios"], found["io_hits"], found["read_ios"], found["read_io_hits"]) == (
+        4,
+        2,
+        2,
+        1,
+    )
     assert (found["read_requests"], found["read_hits"]) == (4, 3)
     assert (found["write_requests"], found["write_hits"]) == (4, 1)
     assert (found["bytes"], found["hit_bytes"]) == (24 * K + 512, 8 * K + 512)
@@ -153,6 +160,45 @@ def test_samples_are_near_and_say_how_far_off_they_are(tmp_path: Path) -> None:
     for shards in exact["shards"]:
         assert 0 < shards["error_mean"] < 0.02
         assert shards["salts"] == 8
+
+
+def exact_and_sampled(trace: Path, groups: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Hit ratios at some sizes: exact, and by samples of groups of eight salts each."""
+    with open_trace(trace) as opened:
+        setting = {"block_bytes": BLOCK, "is_shared": False, "write_policy": "through"}
+        setting |= {"warmup_ios": 0, "warmup_ns": 0, "bucket_ns": opened.duration_ns // 240 + 1}
+        setting |= {"keep_bytes": 1 << 30, "threads": 0}
+        engine = _core.CacheTrace(lambda: opened.reader(REQUIRED), "t", json.dumps(setting))
+        requests = sum(each["requests"] for each in json.loads(engine.summary())["streams"])
+        plan = {"salts": list(range(100, 100 + 8 * groups)), "rate": 0.1, "blocks": 3000}
+        found = json.loads(engine.lru_curve([300, 1000, 3000, 9000, 20_000], json.dumps(plan)))
+    exact = np.array([hits[0] for hits in found["exact"]]) / requests
+    rows = {key: np.array(found[key]).reshape(groups, 8, 5) for key in ("fixed_rate", "fixed_size")}
+    return exact, rows
+
+
+@pytest.mark.parametrize("disks", [1, 2])
+def test_the_error_bar_of_shards_covers(tmp_path: Path, disks: int) -> None:
+    """Of 60 curves of eight salts, 95 % intervals by Student's t cover the exact one.
+
+    Fewer than 51 of 60 have a chance of 1 in 2,000 where 95 % are covered. The mean over all 480
+    salts lies within five standard errors: there is no bias to speak of.
+    """
+    random = np.random.default_rng(8)
+    ios = []
+    for at in range(disks):
+        blocks = (random.random(120_000) ** 3 * 30_000).astype(np.int64)
+        ios += [(second, f"d{at}", "read", int(block) * BLOCK, BLOCK)
+                for second, block in enumerate(blocks)]  # fmt: skip
+    trace = write_ios(tmp_path / "t.parquet", sorted(ios, key=lambda io: io[0]))
+    exact, rows = exact_and_sampled(trace, 60)
+    for method, by_salt in rows.items():
+        mean, deviation = by_salt.mean(axis=1), by_salt.std(axis=1, ddof=1)
+        covered = np.abs(mean - exact) <= 2.365 * deviation / np.sqrt(8)
+        assert (covered.sum(axis=0) >= 51).all(), (method, covered.sum(axis=0))
+        every = by_salt.reshape(-1, 5)
+        error = np.abs(every.mean(axis=0) - exact)
+        assert (error <= 5 * every.std(axis=0) / np.sqrt(len(every)) + 1e-3).all(), method
 
 
 def test_the_knee_and_the_size_that_is_enough() -> None:

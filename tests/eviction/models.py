@@ -189,6 +189,65 @@ def s3_fifo(blocks: Iterable[int], size: int) -> int:
     return misses
 
 
+def lirs(blocks: Iterable[int], size: int, *, demotes: bool = False) -> int:
+    """`demotes`: as libCacheSim, where a hit on a block out of the stack costs a LIR its place."""
+    hir_max = max(1, size // 100)
+    stack: OrderedDict[int, str] = OrderedDict()
+    queue: OrderedDict[int, None] = OrderedDict()
+    gone: OrderedDict[int, None] = OrderedDict()
+    lirs = misses = 0
+
+    def prune() -> None:
+        while stack and stack[next(iter(stack))] != "lir":
+            gone.pop(stack.popitem(last=False)[0], None)
+
+    def evict() -> None:
+        while len(queue) >= hir_max:
+            left, _ = queue.popitem(last=False)
+            if left in stack:
+                stack[left] = "gone"
+                gone[left] = None
+
+    def make_room() -> None:
+        nonlocal lirs
+        if lirs >= size - hir_max:
+            bottom, _ = stack.popitem(last=False)
+            lirs -= 1
+            evict()
+            queue[bottom] = None
+            prune()
+
+    for block in blocks:
+        state = stack.get(block, "new")
+        if state != "new":
+            stack.move_to_end(block)
+        if block in queue and state == "new":
+            queue.move_to_end(block)
+            if demotes:
+                make_room()
+            stack[block] = "hir"
+        elif state in ("hir", "gone"):
+            misses += state == "gone"
+            queue.pop(block, None)
+            gone.pop(block, None)
+            make_room()
+            stack[block] = "lir"
+            lirs += 1
+        elif state == "new":
+            misses += 1
+            if lirs < size - hir_max:
+                stack[block] = "lir"
+                lirs += 1
+            else:
+                evict()
+                stack[block] = "hir"
+                queue[block] = None
+        prune()
+        while len(stack) > 2 * size and gone:
+            del stack[gone.popitem(last=False)[0]]
+    return misses
+
+
 def belady(blocks: Sequence[int], size: int) -> int:
     kept: set[int] = set()
     misses = 0
@@ -212,5 +271,6 @@ MODELS: dict[str, Callable[[Sequence[int], int], int]] = {
     "2q": twoq,
     "arc": arc,
     "s3-fifo": s3_fifo,
+    "lirs": lirs,
     "belady": belady,
 }

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import vaio_bench as vb
+from tests.eviction.models import lirs
 from tests.eviction.test_policies import skewed
 from tests.eviction.traces import BLOCK, write_requests
 
@@ -25,6 +26,7 @@ SAME = {
     "belady": "Belady",
     "slru": "SLRU",
 }
+OTHERS = {"lirs": "LIRS"}
 # Its segments are quarters, rounded down: only these sizes have four of the same on both sides.
 SLRU_SIZES = [48, 332, 1_000, 3_000]
 
@@ -51,7 +53,7 @@ def write_oracle_general(path: Path, blocks: np.ndarray) -> Path:
 
 def missed(name: str, trace: Path, size: int) -> int:
     reader = lcs.TraceReader(str(trace), lcs.TraceType.ORACLE_GENERAL_TRACE)
-    ratio, _ = getattr(lcs, SAME[name])(cache_size=size).process_trace(reader)
+    ratio, _ = getattr(lcs, (SAME | OTHERS)[name])(cache_size=size).process_trace(reader)
     return round(ratio * reader.get_num_of_req())
 
 
@@ -65,3 +67,14 @@ def test_misses_are_the_same(name: str, tmp_path: Path) -> None:
     assert [each["misses"] for each in found.results] == [
         missed(name, oracle, size) for size in sizes
     ]
+
+
+def test_lirs_differs_by_one_step(tmp_path: Path) -> None:
+    blocks = skewed(60_000, 4_000, seed=5)
+    trace = write_requests(tmp_path / "t.parquet", blocks)
+    oracle = write_oracle_general(tmp_path / "t.bin", blocks)
+    requests = [int(block) for block in blocks]
+    for size in (50, 300, 1_000, 3_000):
+        (found,) = vb.cache(trace, policies=["lirs"], sizes=[size * BLOCK]).results
+        assert found["misses"] == lirs(requests, size)
+        assert missed("lirs", oracle, size) == lirs(requests, size, demotes=True)

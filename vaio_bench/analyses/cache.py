@@ -25,11 +25,19 @@ set over time, the knee of each curve and a recommendation (see `cache-curves`).
 - With *back*, a block is dirty from its first write until it leaves the cache, a flush of its
   disk, or a discard. Losing the cache loses what was written since the first write of the block
   that is dirty the longest: its age is the RPO of the loss.
+- With `--dedup`, each result has `content`, too: what a content-based cache (the filter's `dedup`)
+  of the size hits, which keeps one copy of what several addresses hold. The trace must name its
+  contents (`synth` does where asked, FIU's traces do). `logical_bytes` is what the cached copies
+  (`physical_bytes`) stand for, `shared_blocks` how many blocks were brought that were there.
+  With `--shared` disks share copies, else each keeps its own. What a block holds is looked up when
+  the I/O comes and learnt when it is done: a write counts as a hit where its block's old content
+  was here. w-tinylfu hashes other numbers than the filter, which has digests of data.
 - `--warmup` (a share of the I/Os, or a time) leaves the first part out of the counts; series over
   time show it all.
 
-Memory: 4 bytes a request, up to 1 GiB, beyond which the trace is read again for each step; 4
-bytes a distinct block and 16 to 60 a cached one for each cache that is running, one a processor.
+Memory: 4 bytes a request, up to 1 GiB, beyond which the trace is read again for each step; 8
+bytes a distinct block; 4 more, and 16 to 60 a cached one, for each cache that is running, one a
+processor (`scripts/bench_eviction.py --memory` and `--hundred-million` measure it).
 
 ## Example
 
@@ -64,6 +72,9 @@ DEFAULT_SIZES = ("1%", "5%", "10%", "20%", "50%")
 # Series have as many buckets of time; the engine's number.
 _BUCKETS = 240
 _KEEP_BYTES = 1 << 30
+_CONTENT_BYTES = 4096
+# Of a block.
+_BLOCK_MIN, _BLOCK_MAX = 512, 1 << 30
 
 Progress = Callable[[str, int, int], object]
 
@@ -125,6 +136,7 @@ def cache(
     write_policy: str = "through",
     warmup: str | None = None,
     shared: bool = False,
+    dedup: bool = False,
     curve: bool = False,
     sample: str | float | None = None,
     seed: int = 0,
@@ -141,6 +153,7 @@ def cache(
         write_policy: "through", "back" or "around".
         warmup: Not counted: a share of the I/Os ("10%") or a time ("5min") at the start.
         shared: One cache for all disks, not one for each.
+        dedup: What content-based caches hit, too.
         curve: Whole curves, too.
         sample: Share of the blocks that curves of policies other than lru are simulated on;
             None: about 65,536 blocks; 1 is exact.
@@ -155,10 +168,19 @@ def cache(
     names = [_policy(name) for name in policies] or _all_policies()
     asked = [_size(size) for size in sizes or DEFAULT_SIZES]
     block_bytes = parse_size(block, "--block")
+    if block_bytes.bit_count() != 1 or not _BLOCK_MIN <= block_bytes <= _BLOCK_MAX:
+        raise InputError(
+            f'--block: expected a power of two from 512B to 1GiB, such as "4KiB", got "{block}"'
+        )
+    if sample is not None and not curve:
+        raise InputError("--sample: expected --curve beside it: nothing else is sampled")
     if write_policy not in WRITE_POLICIES:
         expected = ", ".join(WRITE_POLICIES)
         raise InputError(f'--write-policy: expected one of {expected}, got "{write_policy}"')
     with open_trace(trace) as opened:
+        if dedup:
+            _check_dedup(opened, block_bytes, write_policy)
+        columns = [*REQUIRED, *(["content"] if dedup else [])]
         setting = {
             "block_bytes": block_bytes,
             "is_shared": shared,
@@ -169,7 +191,7 @@ def cache(
             "threads": threads,
         }
         engine = _core.CacheTrace(
-            lambda: opened.reader(REQUIRED, batch_rows=1 << 17),
+            lambda: opened.reader(columns, batch_rows=1 << 17),
             str(trace),
             json.dumps(setting),
             _phase(progress, "reading", opened.rows),
@@ -193,6 +215,8 @@ def cache(
         warnings: list[str] = []
         found = _simulate(engine, summary, names, asked, document, warnings, progress)
         document |= found
+        if dedup:
+            _add_contents(engine, summary, document, progress)
         if curve:
             marked = sorted({each["capacity_blocks"] for each in document["results"]})
             document |= cache_curves.curves(
@@ -201,6 +225,49 @@ def cache(
         document["warnings"] = warnings
         document["answer"] = cache_curves.answer(document)
     return CacheStudy(document)
+
+
+def _check_dedup(opened: Trace, block_bytes: int, write_policy: str) -> None:
+    if "content" not in opened.schema.names:
+        raise InputError(f"--dedup: {opened.path} does not name its contents (column content)")
+    if block_bytes != _CONTENT_BYTES:
+        raise InputError(f"--dedup: expected --block 4KiB, the unit of content, got {block_bytes}")
+    if write_policy != "through":
+        raise InputError(f'--dedup: expected --write-policy through, got "{write_policy}"')
+
+
+def _add_contents(
+    engine: _core.CacheTrace,
+    summary: dict[str, Any],
+    document: dict[str, Any],
+    progress: Progress | None,
+) -> None:
+    """Gives each result of an online policy what a content-based cache hits."""
+    block_bytes, blocks = document["block_bytes"], _blocks(summary)
+    results = [each for each in document["results"] if each["policy"] != "belady"]
+    streams = [at for at, count in enumerate(blocks) if count]
+    jobs = [
+        {
+            "policy": each["policy"],
+            "stream": at,
+            "capacity": _capacity(_size(each["size"]), blocks[at], block_bytes),
+        }
+        for each in results
+        for at in streams
+    ]
+    told = _phase(progress, "by content", summary["ios"])
+    reports = iter(json.loads(engine.simulate_contents(json.dumps(jobs), document["seed"], told)))
+    for each in results:
+        own = [next(reports) for _ in streams]
+        sums = {key: sum(report[key] for report in own) for key in own[0]}
+        each["content"] = {
+            **{key: sums[key] for key in ("requests", "hits", "read_requests", "read_hits")},
+            "hit_ratio": _ratio(sums["hits"], sums["requests"]),
+            "read_hit_ratio": _ratio(sums["read_hits"], sums["read_requests"]),
+            "logical_bytes": sums["logical_blocks"] * block_bytes,
+            "physical_bytes": sums["resident_blocks"] * block_bytes,
+            "shared_blocks": sums["shared_blocks"],
+        }
 
 
 def _all_policies() -> list[str]:

@@ -305,7 +305,8 @@ def answer(document: dict[str, Any]) -> str:
         if not able:
             continue
         best = max(able, key=lambda each: each["hits"])
-        text = f"at {size} {best['policy']} hits most, {best['hit_ratio']:.1%} of the requests"
+        most = "hits most," if len(able) > 1 else "hits"
+        text = f"at {size} {best['policy']} {most} {best['hit_ratio']:.1%} of the requests"
         others = [each for each in own if each["policy"] in ("lru", "belady") and each != best]
         beside = [f"{each['policy']} {each['hit_ratio']:.1%}" for each in others]
         parts.append(text + (f" ({', '.join(beside)})" if beside else ""))

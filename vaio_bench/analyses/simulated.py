@@ -91,7 +91,7 @@ def simulated(run: Run | str | Path) -> list[Simulated]:
     for policy in run.policies:
         filters = run.manifest.get("policies", {}).get(policy, {}).get("filters") or []
         caches = [each for each in filters if each.get("engine_use", each.get("use")) == "cache"]
-        if len(caches) == 1:
+        if len(caches) == 1 and "capacity" in (caches[0].get("params") or {}):
             rounds = run.rounds(policy, complete_only=True)
             found += [_of_round(run, policy, number, caches[0], filters) for number in rounds]
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -39,6 +39,9 @@ def register(app: typer.Typer) -> None:
         shared: Annotated[
             bool, typer.Option("--shared", help="One cache for all disks, not one for each.")
         ] = False,
+        dedup: Annotated[
+            bool, typer.Option("--dedup", help="What content-based caches hit, too.")
+        ] = False,
         curve: Annotated[bool, typer.Option("--curve", help="Whole miss-ratio curves.")] = False,
         sample: Annotated[
             str | None, typer.Option(help="Share of the blocks that curves are simulated on.")
@@ -68,6 +71,7 @@ def register(app: typer.Typer) -> None:
                 write_policy=write_policy,
                 warmup=warmup,
                 shared=shared,
+                dedup=dedup,
                 curve=curve,
                 sample=sample,
                 seed=seed,
@@ -118,6 +122,8 @@ def _table(study: CacheStudy) -> Table:
     is_back = study.document["write_policy"] == "back"
     columns = ["policy", "size", "hit ratio", "reads", "bytes", "misses"]
     columns += ["dirty, most", "oldest dirty"] if is_back else []
+    by_content = any("content" in each for each in study.results)
+    columns += ["by content", "copies stand for"] if by_content else []
     table = Table(*columns, show_edge=False)
     for each in study.results:
         size = format_size(each["size_bytes"])
@@ -128,8 +134,20 @@ def _table(study: CacheStudy) -> Table:
         if is_back:
             of = each["write_back"]
             row += [format_size(of["dirty_bytes_max"]), format_time(of["age_max_s"] * 1e9)]
+        if by_content:
+            row += _by_content(each.get("content"))
         table.add_row(*row)
     return table
+
+
+def _by_content(found: dict[str, Any] | None) -> list[str]:
+    from vaio_bench.units import format_size
+
+    if found is None:
+        return ["-", "-"]
+    logical, physical = found["logical_bytes"], found["physical_bytes"]
+    stand_for = f"{format_size(physical)} for {format_size(logical)}"
+    return [_percent(found["hit_ratio"]), stand_for]
 
 
 def _curves(study: CacheStudy) -> Table:

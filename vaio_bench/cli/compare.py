@@ -55,6 +55,7 @@ def register(app: typer.Typer) -> None:
         compressible: o.Compressible = 0.0,
         dedupe: o.Dedupe = 0.0,
         payload: o.Payload = "made",
+        content: o.Content = True,
         fit_to: o.FitTo = None,
         disk: o.Disk = None,
         skip: o.Skip = 0,

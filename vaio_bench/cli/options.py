@@ -37,6 +37,12 @@ Dedupe = Annotated[float, typer.Option(help="Share of written 4 KiB blocks that 
 Payload = Annotated[
     str, typer.Option(help="made, or trace: what the writes of the trace really wrote.")
 ]
+Content = Annotated[
+    bool,
+    typer.Option(
+        "--content/--no-content", help="Written data follow the trace's contents, if any."
+    ),
+]
 FitTo = Annotated[str | None, typer.Option(help="Fold each disk onto a target of this size.")]
 Disk = Annotated[list[str] | None, typer.Option(help="Replay this disk only; repeatable.")]
 Skip = Annotated[int, typer.Option(help="Leave out this many I/Os at the start.")]
@@ -72,8 +78,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 # What `settings_of` takes from a verb's options.
 _SETTINGS = (
     "spin", "direct", "fit_to", "disk", "pace", "speed", "depth", "inflight", "backend",
-    "conflicts", "verify", "compressible", "dedupe", "skip", "limit", "seed", "destroy_data",
-    "precondition", "payload",
+    "conflicts", "verify", "compressible", "dedupe", "content", "skip", "limit", "seed",
+    "destroy_data", "precondition", "payload",
 )  # fmt: skip
 
 

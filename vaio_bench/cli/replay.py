@@ -36,6 +36,7 @@ def register(app: typer.Typer) -> None:
         compressible: o.Compressible = 0.0,
         dedupe: o.Dedupe = 0.0,
         payload: o.Payload = "made",
+        content: o.Content = True,
         fit_to: o.FitTo = None,
         disk: o.Disk = None,
         skip: o.Skip = 0,
@@ -55,8 +56,9 @@ def register(app: typer.Typer) -> None:
         settings = o.settings(
             spin=spin, direct=direct, fit_to=fit_to, disk=disk, pace=pace, speed=speed,
             depth=depth, inflight=inflight, backend=backend, clock=clock, conflicts=conflicts,
-            verify=verify, compressible=compressible, dedupe=dedupe, skip=skip, limit=limit,
-            seed=seed, destroy_data=destroy_data, precondition=precondition, payload=payload,
+            verify=verify, compressible=compressible, dedupe=dedupe, content=content,
+            skip=skip, limit=limit, seed=seed, destroy_data=destroy_data,
+            precondition=precondition, payload=payload,
         )  # fmt: skip
         with run_progress(quiet=quiet) as progress:
             found = run(

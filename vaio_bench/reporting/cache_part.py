@@ -27,7 +27,8 @@ def add_simulated(section: Section, study: dict[str, Any], palette: Palette) -> 
         )
         if figure
     ]
-    section.tables += [table for table in (_knees(study), _shards(study)) if table]
+    found = (_knees(study), _dirty_ages(study), _shards(study))
+    section.tables += [table for table in found if table]
 
 
 def _results(study: dict[str, Any]) -> Table:
@@ -67,6 +68,33 @@ def _knees(study: dict[str, Any]) -> Table | None:
         )
     columns = ["eviction policy", "knee", "hit ratio there", "size for 90 % of its best", "curve"]
     return Table(columns, rows, caption="What the curves say") if rows else None
+
+
+def _dirty_ages(study: dict[str, Any]) -> Table | None:
+    rows: list[list[Cell | str]] = []
+    for each in study["results"]:
+        of = each.get("write_back")
+        if of:
+            ages = sorted(of["age_s_over_time"])
+            rows.append(
+                [
+                    each["policy"],
+                    words.size(each["size_bytes"]),
+                    words.size(of["dirty_bytes_max"]),
+                    words.count(of["written_blocks"]),
+                    words.count(of["destaged_blocks"]),
+                    words.seconds(of["age_mean_s"]),
+                    *[words.seconds(ages[round(q * (len(ages) - 1))]) for q in (0.5, 0.95, 0.99)],
+                    words.seconds(of["age_max_s"]),
+                ]
+            )
+    columns = ["eviction policy", "cache size", "dirty, most", "blocks written", "blocks destaged"]
+    columns += ["mean age", "p50", "p95", "p99", "oldest"]
+    caption = (
+        "Write-back: what losing the cache loses, as the age of the oldest dirty data (percentiles "
+        "over windows of time, of the worst in each)"
+    )
+    return Table(columns, rows, caption=caption) if rows else None
 
 
 def _shards(study: dict[str, Any]) -> Table | None:

@@ -135,7 +135,7 @@ def chapter_of(run: Run, palette: Palette) -> tuple[Chapter, Overhead | None]:
     answers = [
         overhead_part.answer(found, why),
         rpo_part.rpo_answer(plan, replicated),
-        rpo_part.hits_answer(run, hit),
+        rpo_part.hits_answer(run, hit, results.get("cache")),
         run_part.trust_answer(run, timed),
     ]
     sections = [

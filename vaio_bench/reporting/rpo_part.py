@@ -310,8 +310,10 @@ def _lag(run: Run, palette: Palette) -> Figure | None:
     return figures.series(table, "lag_s", "Replication lag of the run", "s", palette)
 
 
-def hits_answer(run: Run, found: list[hits.Hits]) -> Answer:
-    """What the cache of each policy hit, a sentence a policy."""
+def hits_answer(
+    run: Run, found: list[hits.Hits], simulated: dict[str, Any] | None = None
+) -> Answer:
+    """What the cache of each policy hit, a sentence a policy, and which one to take."""
     given = Answer("What does the cache hit?")
     why = hits.refused(run)
     if why or not found:
@@ -329,6 +331,10 @@ def hits_answer(run: Run, found: list[hits.Hits]) -> Answer:
                 f"({reads} of those read); {words.share(pooled['byte_hit_ratio'])} of the bytes.",
             )
         )
+    advice = (simulated or {}).get("recommendation")
+    if advice:
+        name = f"{advice['policy']}, {words.size(advice['size_bytes'])}"
+        given.lines.append(Line(name, "neutral", f"Recommended: {advice['reason']}."))
     return given
 
 
@@ -346,8 +352,6 @@ def hits_section(
 ) -> Section:  # fmt: skip
     """Hit ratios of the run and of the simulator, where there are any."""
     made = Section("hits", "Hit ratio")
-    if simulated and simulated.get("results"):
-        add_simulated(made, simulated, palette)
     if found:
         made.lead = "Counted from the rows; a request is one block touched by one I/O."
         rows: list[list[Cell | str]] = []
@@ -359,9 +363,9 @@ def hits_section(
             rows.append([*row, *[words.share(of[name]) for name in ratios]])
         columns = ["policy", "requests", "hits", "of requests", "of blocks read"]
         columns += ["of whole reads", "of whole writes", "of bytes"]
-        made.tables.insert(0, Table(columns, rows))
+        made.tables.append(Table(columns, rows, caption="Hits of the run"))
         if over_time["hit_percent"].is_not_null().any():
-            made.figures.insert(0, figures.series(
+            made.figures.append(figures.series(
                 over_time, "hit_percent", "Hit ratio over time", "%", palette,
                 "Of blocks, as the cache warms up."))  # fmt: skip
         add_gained(made, run)
@@ -369,6 +373,8 @@ def hits_section(
         why = hits.refused(run)
         if why:
             made.notes.append(f"No verdict on these ratios: {why}.")
+    if simulated and simulated.get("results"):
+        add_simulated(made, simulated, palette)
     if not made.tables:
         made.absent = "no policy of this run has a cache, and results/cache.json is not there"
     return made

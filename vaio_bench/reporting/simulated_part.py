@@ -18,7 +18,8 @@ def add_against_simulation(section: Section, run: Run) -> None:
     rows = [_row(each) for each in found]
     caption = "Hits of the run, and of a simulation of the same requests"
     section.tables.append(Table(columns, rows, caption=caption))
-    section.notes += dict.fromkeys(sentence(each) for each in found)
+    for policy in dict.fromkeys(each.policy for each in found):
+        section.notes.append(sentence([each for each in found if each.policy == policy]))
 
 
 def _row(each: Simulated) -> list[Cell | str]:
@@ -43,19 +44,20 @@ def _points(difference: float | None) -> str:
     return "none" if difference == 0 else f"{100 * difference:+.3f} points"
 
 
-def sentence(each: Simulated) -> str:
-    """Whether run and simulation agree, and if not, why."""
-    if each.is_same is None:
-        return f"{each.policy} is not held against a simulation: {each.why}."
-    if each.is_same:
+def sentence(rounds: list[Simulated]) -> str:
+    """Whether the rounds of a policy agree with a simulation, and if not, by how much and why."""
+    first = rounds[0]
+    if first.is_same is None:
+        return f"{first.policy} is not held against a simulation: {first.why}."
+    what = f"a simulation of {first.eviction} at {words.size(first.capacity_bytes)}"
+    if all(each.is_same for each in rounds):
         return (
-            f"{each.policy}: the run hit exactly what a simulation of {each.eviction} at "
-            f"{words.size(each.capacity_bytes)} does, {words.count(each.hits)} of "
-            f"{words.count(each.requests)} requests and {words.count(each.io_hits)} of "
-            f"{words.count(each.ios)} I/Os."
+            f"{first.policy} hit exactly what {what} does: {words.count(first.hits)} of "
+            f"{words.count(first.requests)} requests, {words.count(first.io_hits)} of "
+            f"{words.count(first.ios)} I/Os."
         )
-    points = _points(each.to_dict()["difference"])
-    return (
-        f"{each.policy}: the run hit {words.count(each.hits)} requests, a simulation of the same "
-        f"{words.count(each.simulated_hits)} ({points})" + (f": {each.why}." if each.why else ".")
-    )
+    apart = sorted((each.to_dict()["difference"] for each in rounds), key=abs)
+    why = next((each.why for each in rounds if each.why), None)
+    upto = "" if len(rounds) == 1 else "up to "
+    text = f"{first.policy} hit {upto}{_points(apart[-1])} other than {what} of the same requests"
+    return text + (f": {why}." if why else ".")

@@ -11,6 +11,7 @@ pub mod black_box;
 pub mod catalogue;
 pub mod cdp;
 pub mod clock;
+pub mod contents;
 pub mod error;
 pub mod eviction;
 pub mod filters;

@@ -13,6 +13,9 @@
 //! With `dedupe`, a share of the aligned 4 KiB blocks are copies of blocks out of a pool of
 //! [`POOL_BLOCKS`], the same for all disks of a run; a block's copy is chosen by the hash of
 //! (disk, block, version, seed). Their headers name the pool block instead of the place.
+//!
+//! Where the trace names the content of its blocks ([`crate::contents`]), a block is made from the
+//! number of its content and the seed, whatever disk and place it is written to.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,6 +30,8 @@ pub const DEDUPE_BLOCK_BYTES: u64 = 4096;
 pub const POOL_BLOCKS: u64 = 256;
 
 const HEADER_WORDS: usize = 3;
+/// Of a block that others may be copies of.
+const SECTORS: u64 = DEDUPE_BLOCK_BYTES / SECTOR_BYTES as u64;
 /// `compressible` beyond this would leave no room for the header.
 const COMPRESSIBLE_MAX: f64 = 0.95;
 
@@ -42,15 +47,35 @@ impl Version {
     /// Written before the clock started.
     pub const PREFILL: Self = Self(2);
     const FIRST_WRITE: u32 = 3;
+    /// The first block content; the numbers of contents follow.
+    const FIRST_CONTENT: u32 = 1 << 31;
+    /// Contents have numbers below this.
+    pub const CONTENTS_MAX: u32 = Self::FIRST_CONTENT - 2;
+    /// Marks the header of a block of a known content, whatever wrote it.
+    const CONTENT: Self = Self(u32::MAX - 1);
     /// Marks the header of a pool block, whatever wrote it.
     const POOL: Self = Self(u32::MAX);
-    const WRITES: u64 = (u32::MAX - Self::FIRST_WRITE) as u64;
+    const WRITES: u64 = (Self::FIRST_CONTENT - Self::FIRST_WRITE) as u64;
 
     /// The version of the write with this sequence number in the trace. Numbers come round
-    /// after 4.29 billion I/Os: a write that old would no longer be told from its successor.
+    /// after 2.15 billion I/Os: a write that old would no longer be told from its successor.
     #[must_use]
     pub const fn of_write(seq: u64) -> Self {
         Self(Self::FIRST_WRITE + (seq % Self::WRITES) as u32)
+    }
+
+    /// What every block of this content holds; `number` is below [`Version::CONTENTS_MAX`].
+    #[must_use]
+    pub const fn of_content(number: u32) -> Self {
+        Self(Self::FIRST_CONTENT + number)
+    }
+
+    /// The number of the content, for a version that is one.
+    const fn content(self) -> Option<u32> {
+        match self.0.checked_sub(Self::FIRST_CONTENT) {
+            Some(number) if number < Self::CONTENTS_MAX => Some(number),
+            _ => None,
+        }
     }
 
     #[must_use]
@@ -76,7 +101,11 @@ impl fmt::Display for Version {
             Self::ZEROES => f.write_str("zeroes"),
             Self::PREFILL => f.write_str("the prefill"),
             Self::POOL => f.write_str("a block of the dedupe pool"),
-            Self(code) => write!(f, "write {}", code - Self::FIRST_WRITE),
+            Self::CONTENT => f.write_str("a block of another content"),
+            Self(code) => match self.content() {
+                Some(number) => write!(f, "content {number}"),
+                None => write!(f, "write {}", code - Self::FIRST_WRITE),
+            },
         }
     }
 }
@@ -266,20 +295,24 @@ impl Payload {
     /// One sector as (disk, sector, version, seed) make it.
     #[inline]
     fn make_sector(&self, out: &mut [u8; SECTOR_BYTES], sector: u64, version: Version) {
-        match self.pool_sector(sector, version) {
-            Some(pool_sector) => self.fill_sector(out, 0, pool_sector, Version::POOL),
+        match self.shared_sector(sector, version) {
+            Some((shared, mark)) => self.fill_sector(out, 0, shared, mark),
             None => self.fill_sector(out, self.disk, sector, version),
         }
     }
 
-    /// The sector of the pool whose copy this is, if it is one.
+    /// What this is a copy of, if it is one: a sector of a known content or of the pool, and the
+    /// mark of which.
     #[inline]
-    fn pool_sector(&self, sector: u64, version: Version) -> Option<u64> {
+    fn shared_sector(&self, sector: u64, version: Version) -> Option<(u64, Version)> {
+        if let Some(number) = version.content() {
+            return Some((u64::from(number) * SECTORS + sector % SECTORS, Version::CONTENT));
+        }
         let below = self.dedupe_below?;
-        const SECTORS: u64 = DEDUPE_BLOCK_BYTES / SECTOR_BYTES as u64;
         let place = mix(u64::from(self.disk) << 32 | u64::from(version.0), self.seed);
         let hash = mix(place, sector / SECTORS);
-        (hash <= below).then(|| mix(hash, self.seed) % POOL_BLOCKS * SECTORS + sector % SECTORS)
+        let pool_sector = || mix(hash, self.seed) % POOL_BLOCKS * SECTORS + sector % SECTORS;
+        (hash <= below).then(|| (pool_sector(), Version::POOL))
     }
 
     #[inline]
@@ -321,9 +354,8 @@ impl Payload {
         if self.tag(disk, sector, version) != tag {
             return Found::Foreign;
         }
-        let expected_pool_sector = self.pool_sector(at, expected);
-        if version == Version::POOL {
-            return match expected_pool_sector == Some(sector) {
+        if matches!(version, Version::POOL | Version::CONTENT) {
+            return match self.shared_sector(at, expected) == Some((sector, version)) {
                 true => Found::Damaged,
                 false => Found::Version(version),
             };

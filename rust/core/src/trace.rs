@@ -4,6 +4,8 @@
 //! `time_ns` since the first I/O, `offset_bytes`, `length_bytes`, `latency_ns` (service time at
 //! capture), `flags`, `stream`, and the disk as an index into the list of names.
 
+use arrow_array::ArrayRef;
+
 use crate::error::Result;
 use crate::io::Op;
 
@@ -41,6 +43,8 @@ pub struct TraceBatch {
     pub latency_ns: Vec<i64>,
     pub flags: Vec<u32>,
     pub stream: Vec<u32>,
+    /// Where the source has them: a list of digests a row, one a block of 4 KiB.
+    pub content: Option<ArrayRef>,
 }
 
 impl TraceBatch {
@@ -55,6 +59,7 @@ impl TraceBatch {
             latency_ns: Vec::with_capacity(rows),
             flags: Vec::with_capacity(rows),
             stream: Vec::with_capacity(rows),
+            content: None,
         }
     }
 

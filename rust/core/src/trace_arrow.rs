@@ -1,7 +1,7 @@
 //! The canonical trace as Arrow batches (what a Parquet reader gives) turned into [`TraceBatch`].
 //!
 //! Columns are found by name; `time_ns`, `disk`, `op`, `offset_bytes` and `length_bytes` must be
-//! there, `latency_ns`, `flags` and `stream` may be missing. Strings may be plain or dictionaries,
+//! there, `latency_ns`, `flags`, `stream` and `content` may be missing. Strings may be plain or dictionaries,
 //! with another dictionary in every batch.
 
 use std::collections::HashMap;
@@ -95,6 +95,7 @@ impl<R: RecordBatchReader + Send> ArrowTrace<R> {
             flags: optional::<UInt32Type>(batch, "flags", 0)?.unwrap_or_else(|| vec![0; n]),
             stream: optional::<UInt32Type>(batch, "stream", NO_STREAM)?
                 .unwrap_or_else(|| vec![NO_STREAM; n]),
+            content: batch.column_by_name("content").cloned(),
         })
     }
 
@@ -131,6 +132,7 @@ impl<R: RecordBatchReader + Send> TraceSource for ArrowTrace<R> {
             latency_ns: batch.latency_ns[from..to].to_vec(),
             flags: batch.flags[from..to].to_vec(),
             stream: batch.stream[from..to].to_vec(),
+            content: batch.content.as_ref().map(|of| of.slice(from, to - from)),
         };
         if to < batch.len() {
             self.pending = Some((batch, to));
@@ -141,6 +143,33 @@ impl<R: RecordBatchReader + Send> TraceSource for ArrowTrace<R> {
     fn disks(&self) -> &[String] {
         &self.disks
     }
+}
+
+/// The digests of a row's blocks, `None` where the trace has none for it.
+///
+/// # Errors
+/// `Input` when `content` is no list of binary values.
+pub fn digests(content: &ArrayRef, row: usize) -> Result<Option<Vec<Vec<u8>>>> {
+    let values = if content.is_null(row) {
+        return Ok(None);
+    } else if let Some(lists) = content.as_list_opt::<i32>() {
+        lists.value(row)
+    } else if let Some(lists) = content.as_list_opt::<i64>() {
+        lists.value(row)
+    } else {
+        return Err(wrong_type("content", "a list of binary values", content.data_type()));
+    };
+    let known = |digest: Option<&[u8]>| digest.unwrap_or_default().to_vec();
+    let found = if let Some(values) = values.as_binary_opt::<i32>() {
+        values.iter().map(known).collect()
+    } else if let Some(values) = values.as_binary_opt::<i64>() {
+        values.iter().map(known).collect()
+    } else if let Some(values) = values.as_fixed_size_binary_opt() {
+        values.iter().map(known).collect()
+    } else {
+        return Err(wrong_type("content", "a list of binary values", content.data_type()));
+    };
+    Ok(Some(found))
 }
 
 /// Distinct strings of a column and, for each row, which.

@@ -70,6 +70,7 @@ impl Scan {
             "writes": scan.writes,
             "duration_ns": scan.duration_ns,
             "with_latency": scan.with_latency,
+            "contents": scan.contents.len(),
             "disks": disks,
         })
         .to_string())

@@ -93,6 +93,25 @@ impl CacheTrace {
         to_json(&answer(found, raised)?)
     }
 
+    /// Of content-based caches: a `ContentReport` for each job; what `open` gives has `content`.
+    #[pyo3(signature = (jobs, seed, progress=None))]
+    fn simulate_contents(
+        &mut self,
+        py: Python<'_>,
+        jobs: &str,
+        seed: u64,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<String> {
+        let jobs: Vec<Job> = parse(jobs)?;
+        let mut raised = None;
+        let found = py.detach(|| {
+            self.trace.simulate_contents(&jobs, seed, &mut |done| {
+                tell(progress.as_ref(), done, &mut raised)
+            })
+        });
+        to_json(&answer(found, raised)?)
+    }
+
     /// `LruCurve` for caches of these numbers of blocks, in order; `plan` is `ShardsPlan`.
     #[pyo3(signature = (capacities, plan, progress=None))]
     fn lru_curve(

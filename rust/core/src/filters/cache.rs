@@ -59,7 +59,9 @@ With `dedup`, the cache is content-based: from an address to the digest of its c
 copy, so that what several addresses hold takes the room of one. An address keeps its digest when
 the copy is evicted. A read hits when the digest of its address is known and the content is here,
 whoever brought it; a block's content is known once it was read or written whole. Digests are 128
-bits of XXH3; 24 bytes a known address come on top of the capacity.
+bits of XXH3; 24 bytes a known address come on top of the capacity. What a replay writes shares
+content where the trace names it (column `content`), or by `--dedupe`; `vaio-bench cache --dedup`
+simulates the same.
 
 ## Parameters
 - `capacity`: size of the cache. It holds floor(capacity / block) blocks. Required.

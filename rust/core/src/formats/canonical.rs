@@ -118,6 +118,7 @@ mod tests {
             latency_ns: vec![1],
             flags: vec![0],
             stream: vec![0],
+            content: None,
         }
     }
 }

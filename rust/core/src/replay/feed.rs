@@ -1,10 +1,15 @@
 //! From Arrow batches of a canonical trace to I/Os: the disk filter, the window, the time base.
 
+use std::sync::Arc;
+
 use arrow_array::RecordBatchReader;
 
+use crate::contents::{CONTENT_BYTES, Contents};
 use crate::error::{Error, Result};
+use crate::io::Op;
+use crate::payload::Version;
 use crate::trace::{TraceBatch, TraceIo, TraceSource};
-use crate::trace_arrow::ArrowTrace;
+use crate::trace_arrow::{self, ArrowTrace};
 
 /// The longest read or write: 1 GiB.
 const DATA_BYTES_MAX: i64 = 1 << 30;
@@ -42,6 +47,9 @@ pub struct Feed {
     selected: u64,
     origin_ns: Option<i64>,
     last_ns: i64,
+    contents: Arc<Contents>,
+    /// The contents of reads are kept, too.
+    keeps_reads: bool,
 }
 
 impl Feed {
@@ -61,7 +69,22 @@ impl Feed {
             selected: 0,
             origin_ns: None,
             last_ns: 0,
+            contents: Arc::default(),
+            keeps_reads: true,
         }
+    }
+
+    /// What is known of the trace's contents.
+    #[must_use]
+    pub const fn contents(&self) -> &Arc<Contents> {
+        &self.contents
+    }
+
+    /// Goes on with the numbers that an earlier reading gave to contents, and keeps those of
+    /// writes alone.
+    #[must_use]
+    pub fn with_contents(self, contents: Arc<Contents>) -> Self {
+        Self { contents, keeps_reads: false, ..self }
     }
 
     /// The next I/O, its `disk` an index into the window's disks.
@@ -116,9 +139,30 @@ impl Feed {
                 return Err(self.fault_at(seq, fault));
             }
             self.last_ns = io.time_ns;
+            self.keep_content(batch, i, seq, &io)?;
             rows.push(Numbered { seq, io });
         }
         Ok(rows)
+    }
+
+    /// Keeps the contents of an I/O's blocks where the trace has one for each.
+    fn keep_content(&self, batch: &TraceBatch, row: usize, seq: u64, io: &TraceIo) -> Result<()> {
+        let (offset, length) = (io.offset_bytes as u64, io.length_bytes as u64);
+        let is_kept = io.op == Op::Write || (io.op == Op::Read && self.keeps_reads);
+        let Some(content) = batch.content.as_ref().filter(|_| is_kept) else { return Ok(()) };
+        if (offset | length) % CONTENT_BYTES != 0 {
+            return Ok(());
+        }
+        let digests = trace_arrow::digests(content, row)
+            .map_err(|error| error.with("file", self.trace.file()))?;
+        let numbers: Option<Vec<u32>> =
+            digests.filter(|digests| digests.len() as u64 == length / CONTENT_BYTES).and_then(
+                |digests| digests.iter().map(|digest| self.contents.number(digest)).collect(),
+            );
+        if let Some(numbers) = numbers.filter(|numbers| !numbers.is_empty()) {
+            self.contents.keep(Version::of_write(seq), offset, numbers);
+        }
+        Ok(())
     }
 
     fn fault_at(&self, seq: u64, fault: String) -> Error {

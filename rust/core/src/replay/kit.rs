@@ -20,6 +20,7 @@ use crate::backends::nbd::{Nbd, Server};
 use crate::backends::target::Target;
 use crate::backends::{Backend, mem::Mem, null::Null, psync::Psync, sim::Sim, uring::Uring};
 use crate::clock::{Clock, Ns, WallClock, usage};
+use crate::contents::Contents;
 use crate::error::{Error, ErrorKind, Result};
 use crate::filters::{DataMode, Properties, SECTOR_BYTES};
 use crate::formats::content::Content;
@@ -39,12 +40,18 @@ pub(super) struct Kit {
     data: DataMode,
     lock_align: u64,
     lanes: Lanes,
+    /// Where the trace has them.
+    contents: Option<Arc<Contents>>,
     slots: usize,
     slot_bytes: usize,
 }
 
 impl Kit {
-    pub fn prepare(options: &Options, disks: Vec<(u16, DiskScan)>) -> Result<Self> {
+    pub fn prepare(
+        options: &Options,
+        disks: Vec<(u16, DiskScan)>,
+        contents: Option<Arc<Contents>>,
+    ) -> Result<Self> {
         let longest = disks.iter().map(|(_, found)| found.length_max_bytes).max().unwrap_or(0);
         let mut targets = Vec::new();
         if options.backend.has_targets() {
@@ -82,6 +89,7 @@ impl Kit {
             data,
             lock_align: unit.max(align),
             lanes,
+            contents,
             slots,
             slot_bytes: data.size(bytes),
         })
@@ -201,7 +209,7 @@ impl Kit {
     }
 
     fn into_worker(
-        self,
+        mut self,
         options: Arc<Options>,
         shared: Arc<Shared>,
         out: Sender<Output>,
@@ -213,11 +221,16 @@ impl Kit {
         let knobs = Knobs { compressible: options.compressible, dedupe: options.dedupe };
         let content = options.content.as_deref().map(Content::open).transpose()?.map(Arc::new);
         let mut oracles = Vec::new();
-        for (disk, found) in &self.disks {
+        for (disk, found) in &mut self.disks {
             let granule = options.verify.then(|| found.align_bytes());
             let name = &shared.disk_names[*disk as usize];
-            let oracle = Oracle::new(name, options.seed, knobs, self.data, granule)?;
-            oracles.push(oracle.with_content(content.as_ref()));
+            let mut oracle = Oracle::new(name, options.seed, knobs, self.data, granule)?
+                .with_content(content.as_ref());
+            if let Some(contents) = &self.contents {
+                let at_start = std::mem::take(&mut found.prefill_contents);
+                oracle = oracle.with_contents(Arc::clone(contents), at_start);
+            }
+            oracles.push(oracle);
         }
         let shared_bytes = chain::has_processes(&options)?;
         let layers = options.filters.len() + 1;

@@ -127,6 +127,11 @@ impl Run {
             gate: Gate::new(workers),
             sweep_gate: Gate::new(workers),
         });
+        let contents = Some(scan.contents).filter(|contents| contents.is_used());
+        let feed = match &contents {
+            Some(contents) => feed.with_contents(Arc::clone(contents)),
+            None => feed,
+        };
         let mut shares: Vec<Vec<(u16, DiskScan)>> = (0..workers).map(|_| Vec::new()).collect();
         for (disk, found) in scan.disks.into_iter().enumerate() {
             shares[disk % workers].push((disk as u16, found));
@@ -134,7 +139,7 @@ impl Run {
         // Everything that can be wrong is found before the first thread starts.
         let mut kits = Vec::new();
         for share in shares {
-            kits.push(Kit::prepare(&options, share)?);
+            kits.push(Kit::prepare(&options, share, contents.clone())?);
         }
         let settled = Kit::settled(&kits, workers);
         let (out, outputs) = channel();

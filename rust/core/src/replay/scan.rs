@@ -1,11 +1,15 @@
 //! One look through the trace before the run: sizes, alignment, and what must be prefilled.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::feed::Feed;
 use super::fit::{FitMap, Piece};
+use crate::contents::{CONTENT_BYTES, Contents};
 use crate::error::Result;
+use crate::int_map::IntMap;
 use crate::io::Op;
+use crate::payload::Version;
 
 /// What the scan found out about one disk.
 #[derive(Debug, Default)]
@@ -19,6 +23,8 @@ pub struct DiskScan {
     pub address_bits: u64,
     /// Read before it was written, on the target.
     pub prefill: SectorSet,
+    /// By block of 4 KiB on the target: its content when it is first read, where the trace has it.
+    pub prefill_contents: IntMap<u32>,
     written: SectorSet,
     pub fit: Option<FitMap>,
 }
@@ -32,6 +38,7 @@ pub struct Scan {
     pub duration_ns: i64,
     /// I/Os whose latency at capture is known.
     pub with_latency: u64,
+    pub contents: Arc<Contents>,
 }
 
 impl DiskScan {
@@ -56,6 +63,7 @@ impl Scan {
             writes: 0,
             duration_ns: 0,
             with_latency: 0,
+            contents: Arc::clone(feed.contents()),
         };
         let mut pieces = Vec::new();
         while let Some(numbered) = feed.next_io()? {
@@ -65,7 +73,14 @@ impl Scan {
             scan.with_latency += u64::from(io.latency_ns >= 0);
             scan.writes += u64::from(io.op.modifies());
             let (offset, length) = (io.offset_bytes as u64, io.length_bytes as u64);
-            scan.disks[io.disk as usize].note(io.op, offset, length, &mut pieces);
+            let found = &mut scan.disks[io.disk as usize];
+            if scan.contents.is_used()
+                && let Some(numbers) = scan.contents.take(Version::of_write(numbered.seq))
+            {
+                // Before the I/O itself is noted: it may be a read of what was never written.
+                found.note_content(io.op, offset, length, &numbers, &mut pieces);
+            }
+            found.note(io.op, offset, length, &mut pieces);
         }
         Ok(scan)
     }
@@ -78,17 +93,8 @@ impl Scan {
 }
 
 impl DiskScan {
-    fn note(&mut self, op: Op, offset: u64, length: u64, pieces: &mut Vec<Piece>) {
-        self.ios += 1;
-        if op == Op::Flush || length == 0 {
-            return;
-        }
-        if op.has_data() || op == Op::WriteZeroes {
-            self.address_bits |= offset | length;
-        }
-        if op.has_data() {
-            self.length_max_bytes = self.length_max_bytes.max(length);
-        }
+    /// Where the I/O lies on the target.
+    fn place(&mut self, op: Op, offset: u64, length: u64, pieces: &mut Vec<Piece>) {
         pieces.clear();
         match &mut self.fit {
             Some(fit) => {
@@ -103,6 +109,46 @@ impl DiskScan {
                 length_bytes: length,
             }),
         }
+    }
+
+    /// What a read finds in blocks that nothing was written to is their content at the start.
+    fn note_content(
+        &mut self,
+        op: Op,
+        offset: u64,
+        length: u64,
+        numbers: &[u32],
+        pieces: &mut Vec<Piece>,
+    ) {
+        if op != Op::Read {
+            return;
+        }
+        self.place(op, offset, length, pieces);
+        for piece in pieces.iter() {
+            let first = (piece.trace_offset_bytes - offset) / CONTENT_BYTES;
+            for i in 0..piece.length_bytes / CONTENT_BYTES {
+                let from = piece.offset_bytes + i * CONTENT_BYTES;
+                if !self.written.touches(from, from + CONTENT_BYTES)
+                    && let Some(number) = numbers.get((first + i) as usize)
+                {
+                    self.prefill_contents.entry(from / CONTENT_BYTES).or_insert(*number);
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, op: Op, offset: u64, length: u64, pieces: &mut Vec<Piece>) {
+        self.ios += 1;
+        if op == Op::Flush || length == 0 {
+            return;
+        }
+        if op.has_data() || op == Op::WriteZeroes {
+            self.address_bits |= offset | length;
+        }
+        if op.has_data() {
+            self.length_max_bytes = self.length_max_bytes.max(length);
+        }
+        self.place(op, offset, length, pieces);
         for piece in pieces.iter() {
             let (from, to) = (piece.offset_bytes, piece.offset_bytes + piece.length_bytes);
             self.reach_bytes = self.reach_bytes.max(to);
@@ -143,6 +189,15 @@ impl SectorSet {
                 self.chunks.entry(chunk).or_insert_with(|| Box::new([0; WORDS]))[word] |= mask;
             }
         });
+    }
+
+    /// Has it a sector of the range?
+    fn touches(&self, from: u64, to: u64) -> bool {
+        let mut found = false;
+        for_masks(from / SECTOR, to.div_ceil(SECTOR), |chunk, word, mask| {
+            found |= self.chunks.get(&chunk).is_some_and(|bits| bits[word] & mask != 0);
+        });
+        found
     }
 
     #[must_use]

@@ -11,7 +11,7 @@ use std::sync::mpsc::Sender;
 
 use super::lanes::Lanes;
 use super::options::{Conflicts, Options, Pace};
-use super::oracle::Oracle;
+use super::oracle::{Oracle, Place};
 use super::plan::{Due, Planned, Source, Step};
 use super::run::{Output, Shared};
 use super::totals::Totals;
@@ -358,7 +358,7 @@ impl Worker {
         if planned.op == Op::Write && core.data != DataMode::Nothing {
             let before = core.clock.now();
             let oracle = &self.oracles[planned.disk as usize];
-            oracle.fill(core.slab.data_mut(id), planned.offset_bytes, planned.version);
+            oracle.fill(core.slab.data_mut(id), place_of(planned), planned.version);
             if oracle.is_lost() {
                 return Err(Error::failed("the content of the trace cannot be read any more"));
             }
@@ -458,6 +458,7 @@ impl Worker {
         let io = self.pipeline.core.slab.io_mut(id);
         io.row_flags |= row_flags::DROPPED;
         (io.submit_ns, io.complete_ns) = (now, now);
+        self.oracles[io.disk as usize].over(io.length_bytes, self.slots[id as usize].version);
         self.totals.dropped += 1;
         self.remember(id, now);
         self.record(id);
@@ -474,12 +475,26 @@ impl Worker {
             if slot.unordered {
                 oracle.forget(io.offset_bytes, io.length_bytes);
             } else {
-                oracle.starts(io.op, io.offset_bytes, io.length_bytes, slot.version);
+                let at = Place {
+                    trace_offset_bytes: io.trace_offset_bytes,
+                    offset_bytes: io.offset_bytes,
+                    length_bytes: io.length_bytes,
+                };
+                oracle.starts(io.op, at, slot.version);
             }
+            oracle.over(io.length_bytes, slot.version);
         }
         if io_flags & flags::PREFLUSH != 0 && self.lanes.is_used() {
             self.lanes.flushes(id, disk);
         }
         self.pipeline.submit(id);
+    }
+}
+
+const fn place_of(planned: &Planned) -> Place {
+    Place {
+        trace_offset_bytes: planned.trace_offset_bytes,
+        offset_bytes: planned.offset_bytes,
+        length_bytes: planned.length_bytes,
     }
 }

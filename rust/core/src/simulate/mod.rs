@@ -7,6 +7,7 @@
 //! objects that the `cache` filter runs.
 
 pub mod cache;
+pub mod contents;
 mod dirty;
 mod ids;
 pub mod requests;

@@ -13,6 +13,8 @@ use crate::trace::{TraceBatch, TraceIo};
 
 /// Requests of a chunk: an I/O may bring some more.
 pub const CHUNK_REQUESTS: usize = 1 << 16;
+/// Blocks of an I/O at most: its requests are kept in one chunk, 256 MB here.
+const IO_BLOCKS_MAX: u64 = 1 << 26;
 
 /// How requests are made and what is kept beside them.
 #[derive(Debug, Clone, Copy)]
@@ -283,6 +285,14 @@ impl Stream {
         let (start, end) = (io.offset_bytes as u64, (io.offset_bytes + io.length_bytes) as u64);
         let is_write = io.op != Op::Read;
         let blocks = start >> shift..((end - 1) >> shift) + 1;
+        if blocks.end - blocks.start > IO_BLOCKS_MAX {
+            return Err(Error::input(format!(
+                "expected an I/O of at most {IO_BLOCKS_MAX} blocks, got {} (length_bytes {}); a \
+                 larger block makes them fewer",
+                blocks.end - blocks.start,
+                io.length_bytes
+            )));
+        }
         let before = self.chunk.requests.len() - self.start;
         for block in blocks.clone() {
             let id = self.ids.number(io.disk, block).ok_or_else(|| {

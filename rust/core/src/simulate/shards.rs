@@ -74,6 +74,12 @@ impl Shards {
         self.threshold as f64 / 2f64.powi(64)
     }
 
+    /// Counted requests, sampled or not.
+    #[must_use]
+    pub const fn requests(&self) -> u64 {
+        self.requests
+    }
+
     /// Estimated hits per request, for caches of these numbers of blocks, in order.
     #[must_use]
     pub fn hit_ratios(&self, capacities: &[u64]) -> Vec<f64> {

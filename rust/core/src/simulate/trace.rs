@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use serde::{Deserialize, Serialize};
 
 use super::cache::{Cache, CacheReport, WritePolicy, next_requests};
+use super::contents::{ContentCache, ContentReport, ContentWalk};
 use super::requests::{Builder, Chunk, Rules, Totals};
 use super::sample::Sampler;
 use super::shards::Shards;
@@ -78,7 +79,7 @@ pub struct LruCurve {
     /// A row a salt: hits per request.
     pub fixed_rate: Vec<Vec<f64>>,
     pub fixed_size: Vec<Vec<f64>>,
-    /// Share of the blocks that each salt's sample of fixed size ended with.
+    /// Share of the blocks that each salt's samples of fixed size ended with, by requests.
     pub fixed_size_rates: Vec<f64>,
     /// By bucket: distinct blocks, and those new.
     pub working_set: Vec<(u64, u64)>,
@@ -180,25 +181,25 @@ impl SimulatedTrace {
         // The longest first: what is begun last should be short.
         let mut lines: Vec<Line> = (0..streams).map(|at| Line::Exact(Curve::new(at))).collect();
         lines.push(Line::WorkingSet(WorkingSet::default()));
-        // A sample of one disk says nothing of the next.
-        if streams == 1 {
-            let sampled = |salt, limit: Option<usize>| {
-                let rate = if limit.is_some() { 1.0 - f64::EPSILON } else { plan.rate };
-                Shards::new(0, salt, rate, limit)
-            };
-            for &salt in &plan.salts {
-                lines.push(Line::FixedSize(sampled(salt, Some(plan.blocks))));
-                lines.push(Line::FixedRate(sampled(salt, None)));
+        // A sample of one disk says nothing of the next: each has one of its own.
+        let all = 1.0 - f64::EPSILON;
+        for (row, &salt) in plan.salts.iter().enumerate() {
+            for at in 0..streams {
+                lines.push(Line::FixedSize(row, Shards::new(at, salt, all, Some(plan.blocks))));
+                lines.push(Line::FixedRate(row, Shards::new(at, salt, plan.rate, None)));
             }
         }
         self.run(&mut lines, progress)?;
+        let rows = || vec![vec![0.0; capacities.len()]; plan.salts.len()];
         let mut curve = LruCurve {
             exact: vec![[0; 2]; capacities.len()],
-            fixed_rate: Vec::new(),
-            fixed_size: Vec::new(),
-            fixed_size_rates: Vec::new(),
+            fixed_rate: rows(),
+            fixed_size: rows(),
+            fixed_size_rates: vec![0.0; plan.salts.len()],
             working_set: Vec::new(),
         };
+        let requests: u64 = self.summary.streams.iter().map(|of| of.totals.requests).sum();
+        let weight = |shards: &Shards| shards.requests() as f64 / requests.max(1) as f64;
         for line in lines {
             match line {
                 Line::Exact(exact) => {
@@ -206,10 +207,17 @@ impl SimulatedTrace {
                         *sum = [sum[0] + hits[0], sum[1] + hits[1]];
                     }
                 }
-                Line::FixedRate(shards) => curve.fixed_rate.push(shards.hit_ratios(capacities)),
-                Line::FixedSize(shards) => {
-                    curve.fixed_size_rates.push(shards.rate());
-                    curve.fixed_size.push(shards.hit_ratios(capacities));
+                Line::FixedRate(row, shards) => {
+                    add(
+                        &mut curve.fixed_rate[row],
+                        &shards.hit_ratios(capacities),
+                        weight(&shards),
+                    );
+                }
+                Line::FixedSize(row, shards) => {
+                    let share = weight(&shards);
+                    curve.fixed_size_rates[row] += share * shards.rate();
+                    add(&mut curve.fixed_size[row], &shards.hit_ratios(capacities), share);
                 }
                 Line::WorkingSet(set) => curve.working_set = set.buckets,
             }
@@ -255,6 +263,32 @@ impl SimulatedTrace {
         let done = AtomicU64::new(0);
         hand_out(&mut caches, &sampled, true, setting.threads(), &done, progress)?;
         Ok(caches.into_iter().map(|cache| cache.finish(0)).collect())
+    }
+
+    /// What content-based caches hit, in the order of `jobs`; the batches have `content`.
+    /// `progress` is told the I/Os read.
+    ///
+    /// # Errors
+    /// `Input`: no such policy, a capacity out of range, a damaged trace.
+    pub fn simulate_contents(
+        &mut self,
+        jobs: &[Job],
+        seed: u64,
+        progress: Progress<'_>,
+    ) -> Result<Vec<ContentReport>> {
+        let setting = self.setting;
+        let mut caches = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let policy = policy_of(job, Arc::default(), seed)?;
+            caches.push(ContentCache::new(job.stream, policy));
+        }
+        let mut walk = ContentWalk::new(setting.block_bytes, setting.is_shared);
+        let mut batches = (self.open)()?;
+        while let Some(batch) = batches()? {
+            let warmup = (setting.warmup_ios, setting.warmup_ns);
+            progress(walk.take(&batch, &mut caches, warmup)?)?;
+        }
+        Ok(caches.into_iter().map(ContentCache::finish).collect())
     }
 
     /// All chunks to all consumers.
@@ -346,27 +380,44 @@ fn build(
 ) -> Result<Cache> {
     let Setting { block_bytes, bucket_ns, write_policy, .. } = *setting;
     let stream = job.stream;
-    if job.capacity == 0 || job.capacity > CAPACITY_MAX {
-        return Err(Error::input(format!("expected 1 to {CAPACITY_MAX} blocks of cache")));
-    }
     if let Some(next) = next {
+        check_capacity(job)?;
         let belady = Belady::new(job.capacity);
         return Ok(Cache::offline(belady, next, stream, write_policy, block_bytes, bucket_ns));
     }
+    let policy = policy_of(job, marks, seed)?;
+    Ok(Cache::new(policy, stream, write_policy, block_bytes, bucket_ns))
+}
+
+fn policy_of(job: &Job, marks: Arc<Vec<u32>>, seed: u64) -> Result<Box<dyn Eviction>> {
+    check_capacity(job)?;
     let kind = eviction::find(&job.policy).ok_or_else(|| {
         let known = eviction::names();
         Error::input(format!("expected one of {known}, {}, got {:?}", OFFLINE.0, job.policy))
     })?;
     // The index grows as blocks appear: caches that wait for their turn take up no memory.
-    let policy: Box<dyn Eviction> = (kind.build)(job.capacity, Index::marked(0, marks), seed);
-    Ok(Cache::new(policy, stream, write_policy, block_bytes, bucket_ns))
+    Ok((kind.build)(job.capacity, Index::marked(0, marks), seed))
+}
+
+fn check_capacity(job: &Job) -> Result<()> {
+    if job.capacity == 0 || job.capacity > CAPACITY_MAX {
+        return Err(Error::input(format!("expected 1 to {CAPACITY_MAX} blocks of cache")));
+    }
+    Ok(())
+}
+
+fn add(sum: &mut [f64], values: &[f64], weight: f64) {
+    for (sum, value) in sum.iter_mut().zip(values) {
+        *sum += weight * value;
+    }
 }
 
 /// What [`SimulatedTrace::lru_curve`] hands the chunks to.
 enum Line {
     Exact(Curve),
-    FixedRate(Shards),
-    FixedSize(Shards),
+    /// With the row of its salt.
+    FixedRate(usize, Shards),
+    FixedSize(usize, Shards),
     WorkingSet(WorkingSet),
 }
 
@@ -374,7 +425,7 @@ impl Consumer for Line {
     fn take(&mut self, chunk: &Chunk) {
         match self {
             Self::Exact(curve) => curve.take(chunk),
-            Self::FixedRate(shards) | Self::FixedSize(shards) => shards.take(chunk),
+            Self::FixedRate(_, shards) | Self::FixedSize(_, shards) => shards.take(chunk),
             Self::WorkingSet(set) => set.take(chunk),
         }
     }

@@ -13,6 +13,8 @@ use crate::slab::IoId;
 /// child writes the piece's part of the write.
 const WRITE: u64 = u64::MAX;
 const PORTION: u64 = 1 << 32;
+/// Blocks of a write that are kept whatever became of them.
+const PIECES: usize = 1 << 16;
 
 impl Cache {
     pub(super) fn start_write(&mut self, cx: &mut Cx<'_>, io: IoId) -> Answer {
@@ -43,7 +45,7 @@ impl Cache {
                 piece.need = Need::Fetch;
                 fetches = true;
             }
-            self.works[io as usize].pieces.push(piece);
+            self.keep(io, piece);
         }
         self.count(cx, io, total, hits);
         if is_back {
@@ -55,6 +57,18 @@ impl Cache {
         }
         self.hold(io);
         if fetches { self.fork(cx, io, true) } else { Answer::Pass }
+    }
+
+    /// Notes a block of a write. Of one that is longer than the cache (write_zeroes may be), what
+    /// it has evicted itself is not kept.
+    fn keep(&mut self, io: IoId, piece: Piece) {
+        let mut pieces = std::mem::take(&mut self.works[io as usize].pieces);
+        let is_full = pieces.len() == pieces.capacity() && pieces.len() >= PIECES;
+        if is_full && self.contents.is_none() {
+            pieces.retain(|piece| piece.need != Need::Nothing || self.is_current(piece));
+        }
+        pieces.push(piece);
+        self.works[io as usize].pieces = pieces;
     }
 
     /// With write-around, what is not here is not brought.
