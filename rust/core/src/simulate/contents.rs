@@ -81,7 +81,9 @@ impl ContentCache {
         self.missed.clear();
         for touch in touched {
             match self.here(touch.address) {
-                Some(content) => drop(self.policy.access(u64::from(content))),
+                Some(content) => {
+                    self.policy.access(u64::from(content));
+                }
                 None => self.missed.push(*touch),
             }
         }
