@@ -167,16 +167,8 @@ def cache(
     """
     names = [_policy(name) for name in policies] or _all_policies()
     asked = [_size(size) for size in sizes or DEFAULT_SIZES]
-    block_bytes = parse_size(block, "--block")
-    if block_bytes.bit_count() != 1 or not _BLOCK_MIN <= block_bytes <= _BLOCK_MAX:
-        raise InputError(
-            f'--block: expected a power of two from 512B to 1GiB, such as "4KiB", got "{block}"'
-        )
-    if sample is not None and not curve:
-        raise InputError("--sample: expected --curve beside it: nothing else is sampled")
-    if write_policy not in WRITE_POLICIES:
-        expected = ", ".join(WRITE_POLICIES)
-        raise InputError(f'--write-policy: expected one of {expected}, got "{write_policy}"')
+    block_bytes = _block_bytes(block)
+    _check(write_policy, sample, curve=curve)
     with open_trace(trace) as opened:
         if dedup:
             _check_dedup(opened, block_bytes, write_policy)
@@ -225,6 +217,23 @@ def cache(
         document["warnings"] = warnings
         document["answer"] = cache_curves.answer(document)
     return CacheStudy(document)
+
+
+def _block_bytes(block: str | int) -> int:
+    block_bytes = parse_size(block, "--block")
+    if block_bytes.bit_count() != 1 or not _BLOCK_MIN <= block_bytes <= _BLOCK_MAX:
+        raise InputError(
+            f'--block: expected a power of two from 512B to 1GiB, such as "4KiB", got "{block}"'
+        )
+    return block_bytes
+
+
+def _check(write_policy: str, sample: str | float | None, *, curve: bool) -> None:
+    if write_policy not in WRITE_POLICIES:
+        expected = ", ".join(WRITE_POLICIES)
+        raise InputError(f'--write-policy: expected one of {expected}, got "{write_policy}"')
+    if sample is not None and not curve:
+        raise InputError("--sample: expected --curve beside it: nothing else is sampled")
 
 
 def _check_dedup(opened: Trace, block_bytes: int, write_policy: str) -> None:

@@ -1,8 +1,8 @@
 //! The canonical trace as Arrow batches (what a Parquet reader gives) turned into [`TraceBatch`].
 //!
 //! Columns are found by name; `time_ns`, `disk`, `op`, `offset_bytes` and `length_bytes` must be
-//! there, `latency_ns`, `flags`, `stream` and `content` may be missing. Strings may be plain or dictionaries,
-//! with another dictionary in every batch.
+//! there, `latency_ns`, `flags`, `stream` and `content` may be missing. Strings may be plain or
+//! dictionaries, with another dictionary in every batch.
 
 use std::collections::HashMap;
 

@@ -25,9 +25,9 @@ Tiny caches.
 
 ## Counts
 Those of libCacheSim's LIRS, but for one step: where a HIR block is asked for that left the stack
-and is still cached, libCacheSim also takes the block at the stack's bottom out of the LIR set, whose
-place the next new block gets; the paper moves the block asked for, and nothing else. On 1 M Zipf
-requests (skew 1, a tenth of the blocks cached) 241,702 are missed, 241,774 by libCacheSim.
+and is still cached, libCacheSim also takes the block at the stack's bottom out of the LIR set,
+whose place the next new block gets; the paper moves the block asked for, and nothing else. On 1 M
+Zipf requests (skew 1, a tenth of the blocks cached) 241,702 are missed, 241,774 by libCacheSim.
 
 ## Source
 S. Jiang, X. Zhang, 'LIRS: an efficient low inter-reference recency set replacement policy to
