@@ -153,11 +153,6 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _data(job: Job) -> dict[str, Any]:
-    knobs = {"compressible": job.settings.compressible, "dedupe": job.settings.dedupe}
-    return {**knobs, "contents": job.scan.get("contents", 0)}
-
-
 def _trace(job: Job) -> dict[str, Any]:
     path = job.trace.path
     return {
