@@ -334,6 +334,19 @@ def test_every_filter_has_an_example_and_a_test() -> None:
     complain(faults)
 
 
+def test_the_places_of_the_architecture_exist() -> None:
+    """A row names files; the second and later names of a row may leave the folder out."""
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    faults = []
+    for row in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE):
+        names = re.findall(r"`([^`]+)`", row)
+        above = ROOT / Path(names[0]).parent
+        for name in names:
+            if not any(found for place in (ROOT, above) for found in place.glob(name)):
+                faults.append(f"ARCHITECTURE.md: expected {name} to exist")
+    complain(faults)
+
+
 def test_the_walked_filter_is_compiled_as_written() -> None:
     compiled = (ROOT / "rust/core/src/filters/testing/stall.rs").read_text()
     if f"````rust\n{compiled}````" not in (ROOT / "CONTRIBUTING.md").read_text():
