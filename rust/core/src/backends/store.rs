@@ -1,9 +1,11 @@
 //! Bytes (or tokens) of a modelled disk, sparse: memory is bounded by what was written.
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 
 use super::Request;
 use crate::filters::{DataMode, SECTOR_BYTES, TOKEN_BYTES};
+use crate::int_map::IntHasher;
 use crate::io::Op;
 
 /// Disk bytes a chunk stands for.
@@ -13,14 +15,14 @@ const CHUNK: u64 = 1 << 20;
 #[derive(Clone)]
 pub struct Store {
     mode: DataMode,
-    chunks: HashMap<(u16, u64), Box<[u8]>>,
+    chunks: HashMap<(u16, u64), Box<[u8]>, BuildHasherDefault<IntHasher>>,
     chunk_bytes: usize,
 }
 
 impl Store {
     #[must_use]
     pub fn new(mode: DataMode) -> Self {
-        Self { mode, chunks: HashMap::new(), chunk_bytes: mode.size(CHUNK) }
+        Self { mode, chunks: HashMap::default(), chunk_bytes: mode.size(CHUNK) }
     }
 
     /// Carries the request out.

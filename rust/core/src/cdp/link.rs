@@ -38,8 +38,13 @@ pub trait Link: Send {
         false
     }
 
-    /// When a model will next have something to tell, or want another entry.
+    /// When a model will next have something to tell.
     fn next_event_ns(&self) -> Option<Ns> {
+        None
+    }
+
+    /// When a model will want another entry, if not already when it was last looked at.
+    fn wants_at_ns(&self) -> Option<Ns> {
         None
     }
 

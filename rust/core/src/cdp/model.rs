@@ -355,23 +355,29 @@ impl<V: Vault + Crash> Link for Model<V> {
     }
 
     fn next_event_ns(&self) -> Option<Ns> {
-        let opening = match self.connection {
-            Connection::Opening(at) => Some(at),
-            _ => None,
+        let mut next = match self.connection {
+            Connection::Opening(at) => at,
+            _ => Ns::MAX,
         };
         // Arrivals at the site matter when their answers are back: until then nobody looks.
         let back = self.half_rtt_ns();
-        [
-            opening,
-            self.faults.last().map(Fault::at_ns),
-            self.forward.front().map(|(at, _)| at + back),
-            self.back.front().map(|(at, ..)| *at),
-            self.sync_at_ns.map(|at| at + back),
-            (self.busy_until_ns > self.looked_ns).then_some(self.busy_until_ns),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        if let Some(fault) = self.faults.last() {
+            next = next.min(fault.at_ns());
+        }
+        if let Some((at, _)) = self.forward.front() {
+            next = next.min(at + back);
+        }
+        if let Some((at, ..)) = self.back.front() {
+            next = next.min(*at);
+        }
+        if let Some(at) = self.sync_at_ns {
+            next = next.min(at + back);
+        }
+        (next < Ns::MAX).then_some(next)
+    }
+
+    fn wants_at_ns(&self) -> Option<Ns> {
+        (self.busy_until_ns > self.looked_ns).then_some(self.busy_until_ns)
     }
 
     fn shape(&mut self, on: bool, now: Ns) {

@@ -160,7 +160,7 @@ impl Cdp {
             self.reached_ns = now;
         }
         self.link.poll(now, &mut self.events);
-        for event in std::mem::take(&mut self.events) {
+        for event in self.events.drain(..) {
             self.source.link_event(now, event, &mut *self.link);
         }
         if self
@@ -205,7 +205,8 @@ impl Cdp {
 
     /// Does what the source asks for.
     fn act(&mut self, cx: &mut Cx<'_>) {
-        for output in std::mem::take(&mut self.source.outputs) {
+        let mut outputs = std::mem::take(&mut self.source.outputs);
+        for output in outputs.drain(..) {
             match output {
                 Output::Release { no } => {
                     while let Some(io) = self.waiters.take_to(no) {
@@ -237,6 +238,9 @@ impl Cdp {
                 }
                 told => self.tell_once_started(cx, told),
             }
+        }
+        if self.source.outputs.is_empty() {
+            self.source.outputs = outputs;
         }
     }
 
@@ -294,7 +298,10 @@ impl Cdp {
             Phase::Closing(until) if until > now => Some(until),
             _ => None,
         };
-        for due in [self.source.next_due_ns(), self.link.next_event_ns(), held, waits, closing] {
+        // An idle line is no event while there is nothing to send.
+        let wants = if self.source.has_more() { self.link.wants_at_ns() } else { None };
+        let link = self.link.next_event_ns();
+        for due in [self.source.next_due_ns(), link, wants, held, waits, closing] {
             next = next.min(due.unwrap_or(Ns::MAX));
         }
         if next < self.armed_ns {
@@ -366,8 +373,8 @@ impl Filter for Cdp {
         if self.link.wants(now) || !self.source.outputs.is_empty() {
             self.source.pump(now, &mut *self.link);
             self.act(cx);
-            self.arm(cx, now);
         }
+        self.arm(cx, now);
         if no == 0 || self.source.waits() == Waits::Async {
             return Up::Pass;
         }

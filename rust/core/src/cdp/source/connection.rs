@@ -60,6 +60,13 @@ impl Source {
         self.journal.in_flight_bytes() > 0 || self.base.is_asking()
     }
 
+    /// Whether `send` has more to give once the link wants it.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        let batch = !self.folds() && !self.open.is_empty();
+        batch || self.journal.has_unsent() || self.mode != Mode::Normal
+    }
+
     /// The far end has taken this source.
     #[must_use]
     pub fn is_up(&self) -> bool {

@@ -56,6 +56,9 @@ impl Link for Seen {
     fn next_event_ns(&self) -> Option<Ns> {
         self.with(|model| model.next_event_ns())
     }
+    fn wants_at_ns(&self) -> Option<Ns> {
+        self.with(|model| model.wants_at_ns())
+    }
 }
 
 #[derive(Default)]
