@@ -2,7 +2,8 @@
 
 A policy whose `cdp` filter names a link and no site gets a site of its own on the wall clock: its
 store and key lie in the run folder, under `replica/POLICY/ROUND/`. It shares the machine, which
-the run warns about, and its processor time is reported apart, in the round's totals.
+the run warns about, and its processor time is reported apart, in the round's totals. The spill file
+of a journal that names none lies there as well, and goes with the round.
 """
 
 from __future__ import annotations
@@ -49,26 +50,45 @@ def own_sites(
         WorkError: the site did not start.
     """
     told: dict[str, Any] = {}
-    lacking = [use for use in filters if needs_site(use)]
-    if clock != "wall" or not lacking:
+    if clock != "wall" or not any(use["name"] == "cdp" for use in filters):
         yield filters, told
         return
     folder.mkdir(parents=True, exist_ok=True)
+    spill = folder / "spill"
+    filters = [_with_spill(use, spill) for use in filters]
+    try:
+        with _own_site(filters, folder, told) as settled:
+            yield settled, told
+    finally:
+        spill.unlink(missing_ok=True)
+
+
+def _with_spill(use: dict[str, Any], path: Path) -> dict[str, Any]:
+    journal = use["params"].get("journal", {})
+    if use["name"] != "cdp" or not isinstance(journal, dict) or "file" in journal:
+        return use
+    return {**use, "params": {**use["params"], "journal": {**journal, "file": str(path)}}}
+
+
+@contextmanager
+def _own_site(
+    filters: list[dict[str, Any]], folder: Path, told: dict[str, Any]
+) -> Iterator[list[dict[str, Any]]]:
+    if not any(needs_site(use) for use in filters):
+        yield filters
+        return
     key = folder / "key"
     key.touch(mode=0o600)
     key.write_text(secrets.token_hex(32), encoding="ascii")
     process, address = _start(folder / "store", key)
     try:
         link = {"site": address, "key": f"file:{key}"}
-        yield (
-            [
-                {**use, "params": {**use["params"], "link": {**use["params"]["link"], **link}}}
-                if needs_site(use)
-                else use
-                for use in filters
-            ],
-            told,
-        )
+        yield [
+            {**use, "params": {**use["params"], "link": {**use["params"]["link"], **link}}}
+            if needs_site(use)
+            else use
+            for use in filters
+        ]
     finally:
         told.update(_stop(process))
 

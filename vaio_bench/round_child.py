@@ -75,6 +75,9 @@ def _drain(round_: _core.Round, writers: dict[str, PartWriter]) -> None:
         kind, payload = round_.next(_REPORT_EVERY_S)
         if kind in writers:
             writers[kind].write(pa.record_batch(payload))
+            if kind == "base":
+                # Whatever becomes of the round: what it started from can be read from now on.
+                writers[kind].close()
         elif kind == "events":
             _say({"events": json.loads(payload)})
         elif kind == "end":

@@ -20,6 +20,7 @@ pub mod recovery;
 pub mod replica;
 pub mod site;
 pub mod source;
+pub mod spill;
 pub mod store;
 pub mod tcp;
 pub mod tls;

@@ -13,6 +13,7 @@ use super::frame::{Durable, Frame, Hello, VERSION};
 use super::journal::Journal;
 use super::link::{Link, LinkEvent};
 use crate::clock::Ns;
+use crate::filters::DataMode;
 
 /// Continuous points are told at steps of this.
 const CONTINUOUS_STEP_NS: Ns = 1_000_000;
@@ -20,10 +21,12 @@ const CONTINUOUS_STEP_NS: Ns = 1_000_000;
 mod base;
 mod connection;
 mod degrade;
+mod overflow;
 mod words;
 
 pub use base::Initial;
 pub use degrade::READS_MAX;
+pub use overflow::MOVES_MAX;
 pub use words::{Config, Degrade, Mode, Output, Waits};
 
 /// A point on its way.
@@ -83,6 +86,9 @@ pub struct Source {
     initial_sent_bytes: u64,
     initial_equal_bytes: u64,
     dirty: Dirty,
+    overflow: overflow::Overflow,
+    /// Blocks that entries in the spill file changed.
+    spilled: Dirty,
     reads: u64,
     reads_from_ns: Ns,
     hole: Option<degrade::Hole>,
@@ -104,6 +110,8 @@ pub struct Counts {
     pub resync_bytes: u64,
     pub reconnects: u64,
     pub peak_journal_bytes: u64,
+    /// Written to the spill file.
+    pub spilled_bytes: u64,
     /// Of what the disks held before: what was sent, and what was there already.
     pub initial_sent_bytes: u64,
     pub initial_equal_bytes: u64,
@@ -126,9 +134,11 @@ impl Source {
             initial_sent_bytes: 0,
             initial_equal_bytes: 0,
             dirty: Dirty::new(config.disks.len(), config.block_bytes),
+            overflow: overflow::Overflow::default(),
+            spilled: Dirty::new(config.disks.len(), config.block_bytes),
+            journal: Journal::new(config.spill_bytes, config.data != DataMode::Bytes),
             config,
             outputs: Vec::new(),
-            journal: Journal::new(),
             open: Batch::default(),
             mode: Mode::Normal,
             state: State::Down { retry_ns: 0 },
@@ -235,7 +245,7 @@ impl Source {
             return 0;
         }
         let size = RECORD_HEADER_MAX + record.length_bytes;
-        if self.journal.bytes() + self.open.real_bytes + size > self.config.journal_bytes {
+        if self.is_full_for(size) {
             self.enter_bitmap(now, "journal full");
             self.dirty.mark(record.disk, record.offset_bytes, record.length_bytes);
             return 0;

@@ -6,14 +6,15 @@
 use serde_json::{Value, json};
 
 use super::{
-    Answer, Built, Child, ChildData, Class, Cx, Filter, Kind, ParamError, Properties, Scope,
-    Setting, Up, params,
+    Answer, Auxiliary, Built, Child, ChildData, Class, Cx, Filter, Kind, ParamError, Properties,
+    Scope, Setting, Up, params,
 };
 use crate::backends::waker::Waker;
 use crate::cdp::entry::{Change, Record};
 use crate::cdp::link::{Link, LinkEvent};
 use crate::cdp::model::Model;
-use crate::cdp::source::{Degrade, Mode, Output, READS_MAX, Source, Waits};
+use crate::cdp::source::{Degrade, MOVES_MAX, Mode, Output, READS_MAX, Source, Waits};
+use crate::cdp::spill::Region;
 use crate::cdp::tcp::TcpLink;
 use crate::cdp::tls::Secret;
 use crate::cdp::vault::Counts;
@@ -24,8 +25,10 @@ use crate::slab::{IoId, NONE};
 #[cfg(test)]
 mod crash_tests;
 mod hold;
+mod overflow;
 mod page;
 mod settings;
+mod telling;
 #[cfg(test)]
 mod tests;
 
@@ -42,10 +45,11 @@ fn schema() -> Value {
 fn build(table: &Value, setting: &Setting) -> Built {
     let settings = settings::read(table, setting)?;
     let link = link(&settings).map_err(|e| vec![ParamError::new("link", e.to_string())])?;
+    let moves = if settings.config.spill_bytes > 0 { 2 * MOVES_MAX as u32 } else { 0 };
     let properties = Properties {
         may_defer: true,
-        background_ios: READS_MAX as u32,
-        child_bytes: settings.config.block_bytes,
+        background_ios: READS_MAX as u32 + moves,
+        child_bytes: settings.config.block_bytes.max(settings.config.record_max_bytes),
         scope: Scope::Group,
         ..Properties::TRANSPARENT
     };
@@ -97,6 +101,9 @@ pub struct Cdp {
     began_ns: Ns,
     /// What is to be told of the initial synchronisation once the trace has started.
     synced: Option<Value>,
+    /// I/Os of the spill file under way, and how many there were.
+    moving: Vec<(u64, Region)>,
+    moves: u64,
 }
 
 impl Cdp {
@@ -118,6 +125,8 @@ impl Cdp {
             reached_ns: 0,
             began_ns: 0,
             synced: None,
+            moving: Vec::new(),
+            moves: 0,
         }
     }
 
@@ -175,6 +184,7 @@ impl Cdp {
         }
         self.source.pump(now, &mut *self.link);
         self.read_marked(cx, now);
+        self.move_overflow(cx);
         self.source.end_resync(now);
         self.source.pump(now, &mut *self.link);
         self.act(cx);
@@ -242,51 +252,6 @@ impl Cdp {
         if self.source.outputs.is_empty() {
             self.source.outputs = outputs;
         }
-    }
-
-    /// Before the trace starts only trouble is worth telling.
-    fn tell_once_started(&self, cx: &mut Cx<'_>, told: Output) {
-        if matches!(told, Output::Link { .. }) {
-            self.tell(cx, told);
-        }
-    }
-
-    fn tell(&self, cx: &mut Cx<'_>, told: Output) {
-        let (kind, detail) = match told {
-            Output::Point { id, cut_ns, recoverable_ns, bytes } => {
-                let (cut, at) = (cx.since_start(cut_ns), cx.since_start(recoverable_ns));
-                if cut < 0 {
-                    return;
-                }
-                let detail = json!({
-                    "id": id, "cut_ns": cut, "recoverable_ns": at, "bytes": bytes
-                });
-                ("restore_point", detail)
-            }
-            Output::Hole { from_ns, to_ns, reason, resync_bytes } => {
-                let from = cx.since_start(from_ns).max(0);
-                let detail = json!({
-                    "from_ns": from, "to_ns": cx.since_start(to_ns), "reason": reason,
-                    "resync_bytes": resync_bytes,
-                });
-                ("hole", detail)
-            }
-            Output::Syncing { done_bytes, of_bytes, sent_bytes, equal_bytes } => {
-                let detail = json!({
-                    "done_bytes": done_bytes, "of_bytes": of_bytes, "sent_bytes": sent_bytes,
-                    "equal_bytes": equal_bytes,
-                });
-                ("syncing", detail)
-            }
-            Output::Mode(mode) => ("mode", json!({"mode": mode.name()})),
-            Output::Link { up: true, .. } => ("link", json!({"state": "up"})),
-            Output::Link { up: false, why } => ("link", json!({"state": "down", "why": why})),
-            Output::Release { .. }
-            | Output::ReleaseAll
-            | Output::Synced { .. }
-            | Output::Fatal { .. } => return,
-        };
-        cx.event_for_all(kind, &detail.to_string());
     }
 
     /// Asks to be called when the next thing is due.
@@ -370,6 +335,7 @@ impl Filter for Cdp {
         let now = cx.now();
         self.seen_ns = now;
         let no = self.record(cx, io, now);
+        self.move_overflow(cx);
         if self.link.wants(now) || !self.source.outputs.is_empty() {
             self.source.pump(now, &mut *self.link);
             self.act(cx);
@@ -388,6 +354,9 @@ impl Filter for Cdp {
         let now = cx.now();
         let io = cx.io(child);
         let (tag, status) = (io.tag, io.status);
+        if self.has_moved(cx, child) {
+            return self.tick(cx);
+        }
         let Some((block, clean)) = self.active.read_done(tag) else { return };
         let is_good = status == OK && clean;
         if is_good && self.source.reads_base() && self.settings.site.is_some() {
@@ -451,6 +420,13 @@ impl Filter for Cdp {
         self.act(cx);
         let totals = json!({"source": self.source.counts(), "link": self.link.close(now)});
         cx.event("replication_totals", totals.to_string());
+    }
+
+    fn auxiliaries(&self) -> Vec<Auxiliary> {
+        let size_bytes = self.settings.config.spill_bytes;
+        let path = self.settings.spill_file.clone();
+        let spill = Auxiliary { name: "journal's spill file", path, size_bytes };
+        if size_bytes > 0 { vec![spill] } else { Vec::new() }
     }
 
     fn is_polled(&self) -> bool {

@@ -7,12 +7,14 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::{Arc, Mutex};
 
+mod moving;
 mod power;
 mod stall;
 mod tests;
 
 use serde_json::Value;
 
+use self::moving::move_data;
 use self::power::{History, Volatile};
 use super::{DataMode, Filter, Properties, SECTOR_BYTES, Setting, find};
 use crate::backends::waker::{Sleeper, Waker};
@@ -35,6 +37,9 @@ pub struct Device {
     pub log: Vec<(Op, u64, u64)>,
     /// I/Os of this operation that touch the range fail.
     pub fail: Option<(Op, std::ops::Range<u64>)>,
+    /// The filters' own devices, by number, as far as they were written; and whether they fail.
+    pub own: std::collections::HashMap<u16, Vec<u8>>,
+    pub own_fails: bool,
     /// What a loss of power may take, where a test looks at that.
     volatile: Option<Volatile>,
 }
@@ -60,25 +65,16 @@ impl TestBackend {
             return EIO;
         }
         let (from, to) = (self.mode.size(request.offset_bytes), self.mode.size(end));
+        if request.disk > 0 {
+            if device.own_fails {
+                return libc::ENOSPC;
+            }
+            let image = device.own.entry(request.disk).or_default();
+            image.resize(image.len().max(to), 0);
+            return move_data(request, &mut image[from..to]);
+        }
         let Some(place) = device.image.get_mut(from..to) else { return EIO };
-        if request.op.has_data() {
-            assert_eq!(request.data_bytes, place.len());
-        }
-        match request.op {
-            // SAFETY: the slot lends its bytes until the completion is reaped.
-            Op::Read => unsafe {
-                std::slice::from_raw_parts_mut(request.data, request.data_bytes)
-                    .copy_from_slice(place);
-            },
-            // SAFETY: as above.
-            Op::Write => unsafe {
-                place.copy_from_slice(std::slice::from_raw_parts(request.data, request.data_bytes));
-            },
-            Op::WriteZeroes => place.fill(0),
-            // As a device may: what was there is gone.
-            Op::Discard => place.fill(0xd1),
-            Op::Flush => {}
-        }
+        move_data(request, place);
         let Device { image, volatile: Some(volatile), .. } = &mut *device else { return OK };
         match request.op {
             Op::Read => {}

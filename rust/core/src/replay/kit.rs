@@ -139,6 +139,7 @@ impl Kit {
         let mut prefill = PrefillSource { runs: prefills.into_iter() };
         worker.run_phase(Phase::Prefill, &mut prefill, began)?;
         worker.close_filters()?;
+        worker.send_base(true);
         worker.totals.prefill_ns = clock_now(&worker) - began;
         // The figures are of the trace alone: filters forget what the prefill taught them.
         worker.pipeline.open();

@@ -171,6 +171,12 @@ impl Source {
         }
         self.base.how =
             if held.compares && self.config.checksums { How::Compare } else { How::All };
+        // Where the disks hold nothing the replica may.
+        for (disk, bytes) in self.config.disk_bytes.iter().enumerate() {
+            self.base.left.mark(disk as u16, 0, *bytes);
+        }
+        self.base.of_bytes = self.base.left.bytes();
+        self.base.tell_below_bytes = self.base.of_bytes;
         self.stream_ns = held.stream_ns;
         self.journal.go_on_at(next_no, held.stream_ns);
         self.open.first_ns += held.stream_ns;

@@ -16,6 +16,7 @@ impl Source {
     /// Marks blocks from here on; what no link was given is marked as well, and forgotten.
     pub fn enter_bitmap(&mut self, now: Ns, reason: &'static str) {
         self.close_batch();
+        self.mark_spilled();
         let dropped = self.journal.drop_unsent();
         for entry in &dropped {
             for record in entry.records(self.config.data).filter_map(Result::ok) {
@@ -73,8 +74,7 @@ impl Source {
     ) {
         self.reads -= 1;
         let (disk, offset_bytes, length_bytes) = block;
-        let full =
-            self.journal.bytes() + self.open.real_bytes + length_bytes > self.config.journal_bytes;
+        let full = self.is_full_for(length_bytes);
         match data {
             Some(data) if self.mode == Mode::Resync && !full => {
                 if !self.is_wanted(block, data) {
@@ -138,12 +138,11 @@ impl Source {
         if self.config.degrade != Degrade::Backpressure {
             return false;
         }
-        let used = self.journal.bytes() + self.open.real_bytes;
         match self.mode {
-            Mode::Normal if used >= self.config.high_water_bytes => {
+            Mode::Normal if self.is_high(1.0) => {
                 self.set_mode(Mode::Backpressure);
             }
-            Mode::Backpressure if used < self.config.high_water_bytes / 10 * 9 => {
+            Mode::Backpressure if !self.is_high(0.9) => {
                 self.set_mode(Mode::Normal);
             }
             _ => {}

@@ -3,6 +3,7 @@
 use super::base::Initial;
 use crate::clock::Ns;
 use crate::filters::DataMode;
+use crate::io::Status;
 
 /// What a write waits for before it is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +40,13 @@ pub struct Config {
     pub point_interval_ns: Ns,
     pub batch_bytes: u64,
     pub folding: bool,
-    /// What the journal holds at most.
+    /// What the journal holds at most: in memory, and with the spill file.
+    pub memory_bytes: u64,
     pub journal_bytes: u64,
+    /// Of the spill file, 0 for none.
+    pub spill_bytes: u64,
+    /// The longest record of the spill file.
+    pub record_max_bytes: u64,
     /// Writes are held back from here on, with backpressure.
     pub high_water_bytes: u64,
     /// Block of the bitmap and of the reads of a resynchronisation.
@@ -128,6 +134,10 @@ pub enum Output {
         of_bytes: u64,
         sent_bytes: u64,
         equal_bytes: u64,
+    },
+    /// The spill file could not be written.
+    SpillFailed {
+        status: Status,
     },
     Link {
         up: bool,

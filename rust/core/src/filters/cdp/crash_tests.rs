@@ -123,12 +123,13 @@ struct Hits {
 
 fn parameters(random: &mut Random) -> Value {
     let mode = *random.pick(&["async", "async", "semi-sync", "sync"]);
+    let spill = *random.pick(&["0B", "1MiB", "20MiB"]);
     json!({
         "rpo": "1s",
         "point_interval": format!("{}ms", 5 + random.below(60)),
         "mode": mode,
         "degrade": random.pick(&["bitmap", "bitmap", "spill-backpressure-bitmap", "lag"]),
-        "journal": {"memory": format!("{}KiB", 200 + random.below(8000)), "spill": "0B"},
+        "journal": {"memory": format!("{}KiB", 200 + random.below(8000)), "spill": spill},
         "folding": mode == "async" && random.below(3) == 0,
         "batch": random.pick(&["4KiB", "16KiB", "64KiB"]),
         "bitmap_block": random.pick(&["4KiB", "16KiB"]),
@@ -200,7 +201,7 @@ fn live(seed: u64, ios: u64, look_every: u64, hits: &mut Hits) {
     let told = Arc::new(Mutex::new(Told::default()));
     told.lock().unwrap().at.push_back((0, held.digest()));
     told.lock().unwrap().state = held.clone();
-    let properties = Properties { child_bytes: 64 << 10, ..Properties::TRANSPARENT };
+    let properties = Properties { child_bytes: 1 << 20, ..Properties::TRANSPARENT };
     let cdp = Cdp::new(settings, Box::new(seen.clone()));
     let chain: Vec<(Box<dyn Filter>, Properties)> =
         vec![(Box::new(Witness(Arc::clone(&told))), properties), (Box::new(cdp), properties)];
@@ -218,6 +219,8 @@ fn live(seed: u64, ios: u64, look_every: u64, hits: &mut Hits) {
             plan(&mut random, &mut rig, at_ns);
         }
         done += some;
+        // The spill file's disk is full now and then.
+        rig.device.lock().unwrap().own_fails = random.below(4) == 0;
         let context = format!("seed {seed}, {done} I/Os, {params}");
         if look_every == 0 {
             rig.run_and_look(|now| look(&seen, &told, &mut kept, now, hits, &context));

@@ -15,9 +15,10 @@ byte has arrived at the end of its transmission and half a round trip.
 
 When the journal is full, `degrade` says what happens. `bitmap`: changed blocks are marked instead,
 and there are no restore points (a hole) until all have been read from the disk and sent again; so
-do Zerto and Veeam. `spill-backpressure-bitmap`: writes are held back first, while the journal is
-nearly full, and blocks are marked only when one was held for `backpressure`; so does JetStream.
-`lag`: the journal is large, and lag grows; so do AWS DRS and Azure Site Recovery. The return is
+do Zerto and Veeam. `spill-backpressure-bitmap`: what memory has no room for goes to the spill file;
+writes are held back while that is nearly full, or memory is because the file is too slow or cannot
+be written; and blocks are marked only when a write was held for `backpressure`; so does JetStream.
+`lag`: the spill file is large, and lag grows; so do AWS DRS and Azure Site Recovery. The return is
 automatic, and new writes go before blocks that are sent again.
 
 What the disks hold before replication begins goes to the replica first (`initial_sync`): it is
@@ -41,8 +42,13 @@ A filter for all disks of the run: a point is one moment on all of them.
   `reset`, `bandwidth` and `rtt` (with their new value). In virtual time also
   `compression_ratio` (what compression leaves of a byte, 1 by default), `site_sync` (how long
   the site takes to make data durable), and the fault `restart` of the site (`for` how long).
-- `journal`: `memory` (`\"256MiB\"`) and `spill`, bytes that are captured and not confirmed. Both
-  are memory in this version: there is no spill file.
+- `journal`: `memory` (`\"256MiB\"`) and `spill`, bytes that are captured and not confirmed, and
+  the spill `file` (by default in the run folder, removed with the round). From half of `memory` on
+  the newest entries go to the file, and come back before they are sent; each record has checksums,
+  and where one is damaged its blocks are marked. No spill by default with `bitmap`,
+  `\"16GiB\"` with `spill-backpressure-bitmap`, `\"256GiB\"` with `lag`. Nobody reads the file of
+  a source that died: the disk holds what was acknowledged, and the next run of the stream
+  compares it.
 - `degrade`: `\"bitmap\"` (default), `\"spill-backpressure-bitmap\"` or `\"lag\"`.
 - `backpressure`: how long a write is held back at most, by default `\"1s\"`.
 - `bitmap_block`: bytes of a marked block, a power of two; by default `\"64KiB\"`.

@@ -1,13 +1,16 @@
 //! The parameters of `cdp`, checked, as the source and the link want them.
 
+use std::path::PathBuf;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::{DataMode, ParamError, Setting, params};
-use crate::cdp::entry::Codec;
+use crate::cdp::entry::{Codec, RECORD_HEADER_MAX};
 use crate::cdp::model::{Fault, Line};
 use crate::cdp::source::{Config, Degrade, Initial, Waits};
+use crate::cdp::spill::record_bytes;
 use crate::clock::Ns;
 use crate::units::{ByteRate, Positive, Size, Time};
 
@@ -91,6 +94,8 @@ enum FaultKind {
 struct JournalParams {
     memory: Option<Size>,
     spill: Option<Size>,
+    /// Where the spill file is, or is made.
+    file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -135,6 +140,7 @@ pub struct Settings {
     /// The site's address and the shared key, on the wall clock.
     pub site: Option<(String, Vec<u8>)>,
     pub codec: Codec,
+    pub spill_file: Option<PathBuf>,
 }
 
 const MIB: u64 = 1 << 20;
@@ -153,10 +159,17 @@ pub fn read(table: &Value, setting: &Setting) -> Result<Settings, Vec<ParamError
     };
     let line = line(link, params.compression, &mut faults);
     let degrade = degrade(params.degrade);
-    let journal_bytes = journal_bytes(&params, degrade);
+    let (memory_bytes, spill_bytes) = journal(&params, degrade);
+    let journal_bytes = memory_bytes + spill_bytes;
     let size = |size: Option<Size>, default: u64| size.map_or(default, |Size(bytes)| bytes);
     let time = |time: Option<Time>, default: Ns| time.map_or(default, |Time(ns)| ns);
-    let (block_bytes, batch_bytes) = units(&params, setting, journal_bytes, &mut faults);
+    let (block_bytes, batch_bytes) = units(&params, setting, memory_bytes, &mut faults);
+    let record_max_bytes =
+        record_bytes(batch_bytes + setting.longest_bytes.max(block_bytes) + RECORD_HEADER_MAX);
+    if spill_bytes > 0 && spill_bytes < record_max_bytes {
+        let message = format!("expected {record_max_bytes} bytes or more, got {spill_bytes}");
+        faults.push(ParamError::new("journal.spill", message));
+    }
     contradictions(&params, &mut faults);
     let site = site(link, setting, &mut faults);
     if !faults.is_empty() {
@@ -174,12 +187,15 @@ pub fn read(table: &Value, setting: &Setting) -> Result<Settings, Vec<ParamError
         },
         degrade,
         point_interval_ns: time(params.point_interval, (rpo_ns / 2).max(1)),
-        batch_bytes: batch_bytes.min(journal_bytes / 4).max(512),
+        batch_bytes: batch_bytes.min(memory_bytes / 4).max(512),
         folding: params.folding.unwrap_or(false),
+        memory_bytes,
         journal_bytes,
+        spill_bytes,
+        record_max_bytes: if spill_bytes > 0 { record_max_bytes } else { 0 },
         high_water_bytes: journal_bytes / 10 * 9,
         block_bytes,
-        window_bytes: size(link.window, window(&line, batch_bytes)).min(journal_bytes / 2),
+        window_bytes: size(link.window, window(&line, batch_bytes)).min(memory_bytes / 2),
         timeout_ns: time(link.timeout, 10 * SECOND),
         sync_timeout_ns: time(params.sync_timeout, SECOND),
         retention_ns: time(params.retention, 0),
@@ -192,7 +208,8 @@ pub fn read(table: &Value, setting: &Setting) -> Result<Settings, Vec<ParamError
     };
     let hold_ns = time(params.backpressure, SECOND);
     let (drain_ns, codec) = (time(params.drain, 10 * SECOND), codec(params.compression));
-    Ok(Settings { config, line, hold_ns, drain_ns, site, codec })
+    let spill_file = params.journal.and_then(|journal| journal.file);
+    Ok(Settings { config, line, hold_ns, drain_ns, site, codec, spill_file })
 }
 
 const fn degrade(asked: Option<DegradeParam>) -> Degrade {
@@ -207,7 +224,7 @@ const fn degrade(asked: Option<DegradeParam>) -> Degrade {
 fn units(
     params: &Params,
     setting: &Setting,
-    journal_bytes: u64,
+    memory_bytes: u64,
     faults: &mut Vec<ParamError>,
 ) -> (u64, u64) {
     let size = |size: Option<Size>, default: u64| size.map_or(default, |Size(bytes)| bytes);
@@ -222,12 +239,12 @@ fn units(
     if !(4096..=16 * MIB).contains(&batch_bytes) {
         faults.push(ParamError::new("batch", format!("expected 4KiB to 16MiB, got {batch_bytes}")));
     }
-    if journal_bytes < setting.longest_bytes + block_bytes {
+    if memory_bytes < setting.longest_bytes + block_bytes {
         faults.push(ParamError::new(
             "journal.memory",
             format!(
                 "expected more than the largest write and a block of the bitmap ({} + {} bytes), \
-                 got {journal_bytes}",
+                 got {memory_bytes}",
                 setting.longest_bytes, block_bytes
             ),
         ));
@@ -310,7 +327,8 @@ fn window(line: &Line, batch_bytes: u64) -> u64 {
     (line.bytes_per_s * line.rtt_ns as f64 / 1e9 * 2.0) as u64 + batch_bytes * 8
 }
 
-fn journal_bytes(params: &Params, degrade: Degrade) -> u64 {
+/// Bytes in memory and in the spill file.
+fn journal(params: &Params, degrade: Degrade) -> (u64, u64) {
     let spill = match degrade {
         Degrade::Bitmap => 0,
         Degrade::Backpressure => 16 * GIB,
@@ -318,7 +336,7 @@ fn journal_bytes(params: &Params, degrade: Degrade) -> u64 {
     };
     let given = params.journal.as_ref();
     let memory = given.and_then(|journal| journal.memory).map_or(256 * MIB, |Size(bytes)| bytes);
-    memory + given.and_then(|journal| journal.spill).map_or(spill, |Size(bytes)| bytes)
+    (memory, given.and_then(|journal| journal.spill).map_or(spill, |Size(bytes)| bytes))
 }
 
 fn line(

@@ -21,6 +21,94 @@ fn details(rig: &mut Rig, kind: &str) -> Vec<Value> {
     of_kind.map(|event| serde_json::from_str(&event.detail).unwrap()).collect()
 }
 
+/// An outage while 1 MB/s are written: 4 MB that memory has no room for.
+fn outage(degrade: &str, fails: bool, mode: DataMode) -> (Rig, Vec<Value>) {
+    let params = json!({
+        "rpo": "2s", "batch": "16KiB", "bitmap_block": "4KiB", "degrade": degrade,
+        "link": {
+            "bandwidth": "80Mbit/s", "rtt": "2ms",
+            "faults": [{"kind": "outage", "at": "1s", "for": "4s"}],
+        },
+        "journal": {"memory": "600KiB", "spill": "16MiB"}, "backpressure": "100ms",
+    });
+    let mut rig = Rig::new(&[("cdp", params)], mode, 1 << 24);
+    rig.reopen();
+    rig.device.lock().unwrap().own_fails = fails;
+    for i in 0..2560 {
+        rig.io(i * 4_000_000, Op::Write, (i * 7919) % 4096 * 4096, 4096);
+    }
+    rig.run();
+    rig.close();
+    let events: Vec<Value> = rig
+        .take_events()
+        .iter()
+        .map(|event| {
+            let mut detail: Value = serde_json::from_str(&event.detail).unwrap();
+            detail["kind"] = event.kind.into();
+            detail
+        })
+        .collect();
+    (rig, events)
+}
+
+fn count(events: &[Value], kind: &str) -> usize {
+    events.iter().filter(|event| event["kind"] == kind).count()
+}
+
+#[test]
+fn what_memory_has_no_room_for_spills_and_comes_back() {
+    for mode in [DataMode::Tokens, DataMode::Bytes] {
+        let (rig, events) = outage("bitmap", false, mode);
+        assert_eq!(count(&events, "hole"), 0, "{events:?}");
+        assert!(count(&events, "restore_point") >= 10);
+        let spilled = rig.device.lock().unwrap().own[&1].len();
+        assert!(spilled > mode.size(2 << 20), "{spilled}");
+        let totals = events.iter().find(|event| event["kind"] == "replication_totals").unwrap();
+        assert!(totals["source"]["spilled_bytes"].as_u64().unwrap() > 2 << 20);
+    }
+}
+
+#[test]
+fn where_the_spill_file_has_no_room_the_next_step_follows() {
+    let (_, events) = outage("bitmap", true, DataMode::Bytes);
+    assert_eq!(count(&events, "hole"), 1);
+    assert!(count(&events, "fault") >= 1);
+    let (_, events) = outage("spill-backpressure-bitmap", true, DataMode::Bytes);
+    let modes: Vec<&str> = events
+        .iter()
+        .filter(|event| event["kind"] == "mode")
+        .map(|event| event["mode"].as_str().unwrap())
+        .collect();
+    assert_eq!(modes[..2], ["backpressure", "bitmap"], "{modes:?}");
+    assert_eq!(modes.last(), Some(&"normal"));
+}
+
+#[test]
+fn a_damaged_record_is_found_and_its_blocks_are_sent_again() {
+    let params = json!({
+        "rpo": "2s", "batch": "16KiB",
+        "link": {
+            "bandwidth": "80Mbit/s",
+            "faults": [{"kind": "outage", "at": "0s", "for": "3s"}],
+        },
+        "journal": {"memory": "400KiB", "spill": "16MiB"},
+    });
+    let mut rig = Rig::new(&[("cdp", params)], DataMode::Bytes, 1 << 24);
+    rig.reopen();
+    for i in 0..500 {
+        rig.io(i * 4_000_000, Op::Write, i * 4096, 4096);
+    }
+    rig.run();
+    for byte in rig.device.lock().unwrap().own.get_mut(&1).unwrap().iter_mut().skip(200).step_by(99)
+    {
+        *byte ^= 1;
+    }
+    rig.close();
+    let holes = details(&mut rig, "hole");
+    assert_eq!(holes[0]["reason"], "spill file damaged", "{holes:?}");
+    assert!(holes[0]["resync_bytes"].as_u64().unwrap() >= 1 << 20);
+}
+
 #[test]
 fn a_point_is_recoverable_when_its_bytes_have_arrived() {
     let mut rig = rig(json!({

@@ -1,0 +1,57 @@
+//! The events that the source's words become.
+
+use serde_json::json;
+
+use super::{Cdp, Cx, Output};
+
+impl Cdp {
+    /// Before the trace starts only trouble is worth telling.
+    pub(super) fn tell_once_started(&self, cx: &mut Cx<'_>, told: Output) {
+        if matches!(told, Output::Link { .. }) {
+            self.tell(cx, told);
+        }
+    }
+
+    pub(super) fn tell(&self, cx: &mut Cx<'_>, told: Output) {
+        let (kind, detail) = match told {
+            Output::Point { id, cut_ns, recoverable_ns, bytes } => {
+                let (cut, at) = (cx.since_start(cut_ns), cx.since_start(recoverable_ns));
+                if cut < 0 {
+                    return;
+                }
+                let detail = json!({
+                    "id": id, "cut_ns": cut, "recoverable_ns": at, "bytes": bytes
+                });
+                ("restore_point", detail)
+            }
+            Output::Hole { from_ns, to_ns, reason, resync_bytes } => {
+                let from = cx.since_start(from_ns).max(0);
+                let detail = json!({
+                    "from_ns": from, "to_ns": cx.since_start(to_ns), "reason": reason,
+                    "resync_bytes": resync_bytes,
+                });
+                ("hole", detail)
+            }
+            Output::Syncing { done_bytes, of_bytes, sent_bytes, equal_bytes } => {
+                let detail = json!({
+                    "done_bytes": done_bytes, "of_bytes": of_bytes, "sent_bytes": sent_bytes,
+                    "equal_bytes": equal_bytes,
+                });
+                ("syncing", detail)
+            }
+            Output::SpillFailed { status } => {
+                let error = std::io::Error::from_raw_os_error(status);
+                let what = format!("the journal's spill file cannot be written: {error}");
+                ("fault", json!({ "what": what }))
+            }
+            Output::Mode(mode) => ("mode", json!({"mode": mode.name()})),
+            Output::Link { up: true, .. } => ("link", json!({"state": "up"})),
+            Output::Link { up: false, why } => ("link", json!({"state": "down", "why": why})),
+            Output::Release { .. }
+            | Output::ReleaseAll
+            | Output::Synced { .. }
+            | Output::Fatal { .. } => return,
+        };
+        cx.event_for_all(kind, &detail.to_string());
+    }
+}
