@@ -77,8 +77,8 @@ def certify(subject: str | Path, *, seed: int = 0, destroy_data: bool = False) -
                 "--destroy-data if its contents may go"
             )
         with _fixed_key(use.params, seed) as params:
-            at = use.placement.at
-            found = json.loads(_core.certify(use.use, json.dumps(params), seed, at))
+            at, name = use.placement.at, use.engine_use or use.use
+            found = json.loads(_core.certify(name, json.dumps(params), seed, at))
         findings += [Finding(use.use, **each) for each in found]
     return Certificate(str(subject), seed, tuple(findings))
 

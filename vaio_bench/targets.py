@@ -156,9 +156,17 @@ def _make(
 
 
 def _check(path: Path, need: Need, *, writes: bool, destroy_data: bool) -> None:
+    is_device = path.is_block_device()
+    # A device that is mounted, or part of another, is given to nobody who claims it.
+    claim = os.O_EXCL if is_device and writes else 0
     try:
-        fd = os.open(path, os.O_RDWR if writes else os.O_RDONLY)
+        fd = os.open(path, (os.O_RDWR if writes else os.O_RDONLY) | claim)
     except OSError as error:
+        if is_device and error.errno == errno.EBUSY:
+            raise InputError(
+                f"{path}: the device is in use: mounted, or part of another; a run would "
+                "overwrite it"
+            ) from None
         raise InputError(f"{path}: cannot open the target: {error.strerror}") from None
     try:
         mode = os.fstat(fd).st_mode

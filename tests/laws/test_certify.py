@@ -88,3 +88,22 @@ def test_servers(tmp_path: Path, served: str) -> None:
     finally:
         server.terminate()
         server.wait()
+
+
+def test_the_example_in_c_keeps_every_law(tmp_path: Path) -> None:
+    policy = tmp_path / "c.toml"
+    library = build("scramble", tmp_path)
+    policy.write_text(f'[policy]\nname = "c"\n[[filter]]\nuse = "so:{library}"\nkey = 42\n')
+    found = vb.certify(policy)
+    assert [finding.law for finding in found.findings if finding.outcome == "held"] == LAWS
+
+
+def test_the_example_in_python_breaks_no_law(tmp_path: Path) -> None:
+    pytest.importorskip("yara_x", reason="requires yara-x (the extra `yara`)")
+    rules, policy = tmp_path / "r.yar", tmp_path / "y.toml"
+    rules.write_text('rule never { strings: $a = "not in any write" condition: $a }\n')
+    policy.write_text(f'[policy]\nname = "y"\n[[filter]]\nuse = "yara"\nrules = "{rules}"\n')
+    found = vb.certify(policy)
+    assert not found.broken
+    held = {finding.law for finding in found.findings if finding.outcome == "held"}
+    assert {"read_after_write", "flush_durability", "crash_at_any_point"} <= held

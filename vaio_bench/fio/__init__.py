@@ -16,13 +16,17 @@ policy named after it; the same name in several folders is as many rounds of it.
 
 `replay` lets fio replay the same I/Os as this tool does, as fast as possible, on the same file and
 at the same depth, in turns with our own: counts and bytes have to be equal (exit status 1 if not),
-latencies are compared above the noise floor. Left out of both, and counted: what fio's iolog cannot
-say (write_zeroes), and discards where the target is a file, which fio does not do there. What is in
-flight when its log ends fio leaves out of its bytes and latencies: so the log has as many flushes
-more at its end as that may be. `export` writes such a log alone.
+latencies are compared above the noise floor. Left out of both, and counted: write_zeroes and the
+flags FUA and preflush, for which fio's iolog has no word, and discards, which fio does not do in a
+log of reads and writes. What is in flight when its log ends fio leaves out of its bytes and
+latencies: so the log has as many flushes more at its end as that may be. `export` writes such a log
+alone.
 
 `plot` lays results of any run folder out as fio-plot reads them and draws its charts by fio-plot, a
 program of its own (`pip install vaio-bench[fio]`).
+
+From Python they are `run`, `resume`, `import_results`, `crosscheck`, `export` and `plot` of
+`vaio_bench.fio`.
 
 ## What a fio run cannot have
 
@@ -37,3 +41,28 @@ Latency is fio's `lat` (from before the submission to the completion, as here) w
 there, else `clat`, and the run says which. Plain JSON has percentiles, no buckets: they are taken
 where all I/Os are of one direction; of a mix they cannot be put together.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__all__ = ["crosscheck", "export", "import_results", "plot", "resume", "run"]
+
+# The verbs as functions, imported when first used.
+_LAZY = {
+    "crosscheck": "vaio_bench.fio.crosscheck",
+    "export": "vaio_bench.fio.iolog",
+    "import_results": "vaio_bench.fio.importing",
+    "plot": "vaio_bench.fio.plotting",
+    "resume": "vaio_bench.fio.running",
+    "run": "vaio_bench.fio.running",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        # What was imported stays: a submodule of the same name must not take its place.
+        found = globals()[name] = getattr(importlib.import_module(_LAZY[name]), name)
+        return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import stat
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -40,8 +39,9 @@ SECTOR_BYTES = 512
 _DURABLE = FLAGS["fua"] | FLAGS["preflush"]
 FLAGS_LEFT_OUT = "flags (FUA, preflush)"
 _OPS = ("read", "write", "flush", "discard", "write_zeroes")
-# What fio counts an I/O as.
-_COUNTED = {"read": "read", "write": "write", "flush": "sync", "discard": "trim"}
+# What fio counts an I/O as. Of a log's trims it does none beside reads and writes (3.33: "bad
+# ddir").
+_COUNTED = {"read": "read", "write": "write", "flush": "sync"}
 
 
 def crosscheck(
@@ -82,7 +82,7 @@ def crosscheck(
         raise InputError("--fit-to: fio replays a trace where it lies: leave it out")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fio-replay-", dir=out.parent) as aside:
-        alike, log, aligned = _alike(trace, settings, target, Path(aside), version)
+        alike, log, aligned = _alike(trace, settings, Path(aside), version)
         if not aligned and settings.direct == "always":
             raise InputError(f"--direct: {trace} has I/Os below 512 bytes, which fio cannot do so")
         settings = settings if aligned else replace(settings, direct="never")
@@ -102,11 +102,10 @@ def crosscheck(
 
 
 def _alike(
-    source: str | Path, settings: Settings, target: Path, folder: Path, version: str
+    source: str | Path, settings: Settings, folder: Path, version: str
 ) -> tuple[Path, Exported, bool]:
     """The I/Os that both can do, as our trace and as fio's log, and whether O_DIRECT takes them."""
     path = folder / "trace.parquet"
-    discards = target.exists() and stat.S_ISBLK(target.stat().st_mode)
     with open_trace(source) as trace:
         disks = list(settings.disks) or trace.disks
         if len(disks) != 1 or disks[0] not in trace.disks:
@@ -114,21 +113,18 @@ def _alike(
                 f"{trace.path}: fio replays one disk: name one with --disk, of "
                 f"{', '.join(trace.disks[:10])}"
             )
-        left, aligned = _copy(trace, path, disks[0], settings, discards=discards)
+        left, aligned = _copy(trace, path, disks[0], settings)
     with open_trace(path) as trace:
         if not trace.rows:
             raise InputError(f"{source}: no I/O is left that fio can replay")
-        new = _release(version) >= (3, 31)
-        log = export(trace, folder / "trace.iolog", version=3 if new else 2, discards=discards,
-                     flushes_after=settings.depth)  # fmt: skip
+        form = 3 if _release(version) >= (3, 31) else 2
+        log = export(trace, folder / "trace.iolog", version=form, flushes_after=settings.depth)
     return path, replace(log, left_out=left), aligned
 
 
-def _copy(
-    trace: Trace, path: Path, disk: str, settings: Settings, *, discards: bool
-) -> tuple[dict[str, int], bool]:
+def _copy(trace: Trace, path: Path, disk: str, settings: Settings) -> tuple[dict[str, int], bool]:
     """The wanted I/Os of a disk; what is left out by operation, and are all in whole sectors."""
-    wanted = ["read", "write", "flush", *(["discard"] if discards else [])]
+    wanted = list(_COUNTED)
     left: dict[str, int] = {}
     aligned = True
     skip, room = settings.skip, settings.limit

@@ -39,7 +39,6 @@ def export(
     *,
     disk: str | None = None,
     version: int = 3,
-    discards: bool = True,
     flushes_after: int = 0,
     force: bool = False,
 ) -> Exported:
@@ -50,7 +49,6 @@ def export(
         path: the log to make.
         disk: of a trace of several, the one to write.
         version: 2 or 3 (fio 3.31 and later).
-        discards: write discards too; fio does none on a regular file.
         flushes_after: so many flushes at the end. fio leaves out of its bytes and latencies what is
             in flight when its log ends: as many flushes as that may be, and it is they.
         force: replace a file that is there.
@@ -68,7 +66,6 @@ def export(
         raise InputError(f"{trace.path}: has {len(known)} disks: name one with --disk")
     if disk is not None and disk not in known:
         raise InputError(f"--disk: {trace.path} has no disk {disk}, but {', '.join(known[:10])}")
-    actions = {op: word for op, word in _ACTIONS.items() if discards or op != "discard"}
     ios: Counter[str] = Counter()
     moved: Counter[str] = Counter()
     left: Counter[str] = Counter()
@@ -82,10 +79,10 @@ def export(
                 rows = _rows(batch, disk)
                 counts = rows.group_by("op").agg(pl.len(), pl.col("length_bytes").sum())
                 for op, count, length in counts.iter_rows():
-                    (ios if op in actions else left)[op] += count
-                    moved[op] += length if op in actions else 0
-                rows = rows.filter(pl.col("op").is_in(list(actions)))
-                last_ms = _write(file, rows, actions, version, last_ms)
+                    (ios if op in _ACTIONS else left)[op] += count
+                    moved[op] += length if op in _ACTIONS else 0
+                rows = rows.filter(pl.col("op").is_in(list(_ACTIONS)))
+                last_ms = _write(file, rows, version, last_ms)
             end = f"{last_ms * 1000} " if version == 3 else ""
             file.write(f"{end}{FILE} sync 0 0\n" * flushes_after + f"{end}{FILE} close\n")
         os.replace(aside, path)
@@ -103,7 +100,7 @@ def _rows(batch: Any, disk: str | None) -> pl.DataFrame:
     return rows if disk is None else rows.filter(pl.col("disk") == disk)
 
 
-def _write(file: TextIO, rows: pl.DataFrame, actions: dict[str, str], version: int,
+def _write(file: TextIO, rows: pl.DataFrame, version: int,
            last_ms: int) -> int:  # fmt: skip
     """Appends rows; returns the time in milliseconds that the log has come to."""
     lines = []
@@ -112,11 +109,11 @@ def _write(file: TextIO, rows: pl.DataFrame, actions: dict[str, str], version: i
     ).iter_rows():
         if version == 3:
             last_ms = -(-time_ns // 1_000_000)
-            lines.append(f"{time_ns // 1000} {FILE} {actions[op]} {offset} {length}\n")
+            lines.append(f"{time_ns // 1000} {FILE} {_ACTIONS[op]} {offset} {length}\n")
             continue
         if time_ns // 1_000_000 > last_ms:
             last_ms = time_ns // 1_000_000
             lines.append(f"{FILE} wait {last_ms} 0\n")
-        lines.append(f"{FILE} {actions[op]} {offset} {length}\n")
+        lines.append(f"{FILE} {_ACTIONS[op]} {offset} {length}\n")
     file.write("".join(lines))
     return last_ms

@@ -42,15 +42,22 @@ impl Target {
     /// # Errors
     /// `Input` when it cannot be opened, or when `Direct::Always` is refused.
     pub fn open(path: &Path, writable: bool, direct: Direct) -> Result<Self> {
+        // The kernel gives a device to one such claim alone: never to a run what is mounted.
+        let is_device = std::fs::metadata(path).is_ok_and(|of| of.file_type().is_block_device());
+        let exclusive = if is_device && writable { libc::O_EXCL } else { 0 };
         let with = |flags| {
             OpenOptions::new()
                 .read(true)
                 .write(writable)
-                .custom_flags(flags | libc::O_CLOEXEC)
+                .custom_flags(flags | exclusive | libc::O_CLOEXEC)
                 .open(path)
         };
-        let fail = |source| {
-            Error::input("cannot open the target").with("file", path.display()).caused_by(source)
+        let fail = |source: std::io::Error| {
+            let what = match source.raw_os_error() {
+                Some(libc::EBUSY) => "the device is in use: mounted, or part of another",
+                _ => "cannot open the target",
+            };
+            Error::input(what).with("file", path.display()).caused_by(source)
         };
         let (file, is_direct) = match direct {
             Direct::Never => (with(0).map_err(fail)?, false),

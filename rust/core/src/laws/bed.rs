@@ -165,6 +165,7 @@ impl Bed {
     }
 
     fn pass_time(&mut self, due: Option<Ns>) -> Result<()> {
+        // A filter that is shown its I/Os in batches has some to look at.
         if !self.pipeline.may_sleep() {
             return Ok(());
         }
