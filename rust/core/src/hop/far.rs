@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::Spin;
+use super::life;
 use super::ring::{ASLEEP, ASLEEP_ELSEWHERE, AWAKE, Link, Map, Message, processor};
 use super::words::{self, *};
 use crate::backends::waker::{Wake, Waker};
@@ -38,6 +39,8 @@ pub(super) struct Far {
     is_polled: bool,
     is_busy: bool,
     has_failed: bool,
+    /// Gathered for the message that follows.
+    text: Vec<u8>,
 }
 
 /// Ends the far side's own sleep: given to a filter whose work is done yet elsewhere.
@@ -89,6 +92,7 @@ pub(super) fn serve(start: Start, make: impl FnOnce() -> Result<Box<dyn Filter>>
         is_polled,
         is_busy: false,
         has_failed: false,
+        text: Vec::new(),
     };
     far.say(&Message::of(READY));
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| far.run())) {
@@ -104,7 +108,7 @@ fn panicked(panic: &(dyn Any + Send)) -> String {
 
 /// The last words of a side that does nothing any more.
 fn give_up(link: &mut Link, waker: &Waker, why: &str) {
-    for piece in words::pieces(why) {
+    for piece in words::pieces(why.as_bytes()) {
         post(link, waker, &piece);
     }
     post(link, waker, &Message { code: DONE, ..Message::of(FAILURE) });
@@ -195,6 +199,14 @@ impl Far {
                 }
             }),
             ASK_GAUGES => self.tell_gauges(),
+            TEXT => words::gather(&mut self.text, message),
+            LIFE => {
+                let text = std::mem::take(&mut self.text);
+                self.call(NONE, disk, Callback::Message, NONE, |filter, cx| {
+                    let told = life::heard(message, &text, |event| filter.lifecycle(cx, event));
+                    (DID, told.err().unwrap_or(OK))
+                });
+            }
             _ => {}
         }
     }
@@ -385,7 +397,7 @@ impl Far {
     }
 
     fn say_text(&mut self, text: &str) {
-        for piece in words::pieces(text) {
+        for piece in words::pieces(text.as_bytes()) {
             self.say(&piece);
         }
     }

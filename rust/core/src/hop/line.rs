@@ -53,6 +53,12 @@ impl Line {
     #[inline]
     pub fn post(&mut self, message: &Message) {
         self.open += 1;
+        self.send(message);
+    }
+
+    /// A message that is not answered.
+    #[inline]
+    pub fn send(&mut self, message: &Message) {
         if !self.unsent.is_empty() || !self.link.push(message) {
             self.unsent.push_back(*message);
         }

@@ -28,6 +28,7 @@ use crate::slab::IoId;
 mod booking;
 mod death;
 mod far;
+mod life;
 mod line;
 mod near;
 pub mod process;

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use super::booking::tell;
 use super::far::{self, Start};
+use super::life;
 use super::line::Line;
 use super::process::Process;
 use super::ring::{ASLEEP_ELSEWHERE, AWAKE, Map, Message};
@@ -16,7 +17,7 @@ use crate::backends::waker::Waker;
 use crate::clock::Ns;
 use crate::error::{Error, Result};
 use crate::filters::{Answer, Auxiliary, Cx, Filter, Lifecycle, Up, foreign};
-use crate::io::Status;
+use crate::io::{OK, Status};
 use crate::slab::{IoId, NONE};
 
 /// A filter is built within this, or never; its last words come within this.
@@ -75,6 +76,8 @@ pub struct Hop {
     /// Nobody is there any more: its I/Os fail.
     pub(super) is_dead: bool,
     pub(super) failure: Option<String>,
+    /// What came of the disk's event that was told last.
+    did: Option<Status>,
 }
 
 impl Hop {
@@ -108,6 +111,7 @@ impl Hop {
             is_unpolled: false,
             is_dead: false,
             failure: None,
+            did: None,
         }
     }
 
@@ -159,6 +163,9 @@ impl Hop {
                     self.close_one();
                 }
                 self.is_busy = message.flags & BUSY != 0;
+                if message.code == DID {
+                    self.did = Some(message.status);
+                }
                 if message.io != NONE {
                     self.answered(cx, message);
                 }
@@ -373,11 +380,24 @@ impl Filter for Hop {
 
     fn lifecycle(
         &mut self,
-        _cx: &mut Cx<'_>,
-        _event: Lifecycle<'_>,
+        cx: &mut Cx<'_>,
+        event: Lifecycle<'_>,
     ) -> std::result::Result<(), Status> {
-        // Its answer could not be waited for: the chain goes on meanwhile.
-        Err(libc::EOPNOTSUPP)
+        let (message, text) = life::told(event);
+        if self.is_dead {
+            return Err(EIO);
+        }
+        if let Some(line) = self.line.get_mut() {
+            words::pieces(&text).for_each(|piece| line.send(&piece));
+        }
+        self.did = None;
+        self.post(cx, message);
+        self.settle(cx, END_NAPS);
+        match self.did {
+            Some(OK) => Ok(()),
+            Some(status) => Err(status),
+            None => Err(EIO),
+        }
     }
 
     fn auxiliaries(&self) -> Vec<Auxiliary> {

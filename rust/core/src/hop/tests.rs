@@ -134,3 +134,50 @@ fn a_thread_ends_with_its_chain_and_a_filter_that_cannot_be_built_is_told() {
         assert!(gone.load(std::sync::atomic::Ordering::SeqCst));
     }
 }
+
+/// Refuses to be resized, and tells of its snapshots.
+struct Lives;
+
+impl Filter for Lives {
+    fn io_start(&mut self, _cx: &mut Cx<'_>, _io: IoId) -> Answer {
+        Answer::Pass
+    }
+
+    fn lifecycle(
+        &mut self,
+        cx: &mut Cx<'_>,
+        event: crate::filters::Lifecycle<'_>,
+    ) -> std::result::Result<(), i32> {
+        cx.event("told", format!("{event:?}"));
+        if matches!(event, crate::filters::Lifecycle::Resize(_)) {
+            Err(libc::ENOSPC)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+#[test]
+fn what_a_disk_goes_through_is_told_over_the_hop() {
+    use crate::filters::Lifecycle;
+    for at in [Where::Thread, Where::Process] {
+        let placement = Placement { placement: at, spin_ns: 0, hang_ns: 1 << 40 };
+        let (stand_in, mark) = layers(placement, Box::new(Lives), None, 0);
+        let chain: Vec<Box<dyn Filter>> = vec![Box::new(stand_in), Box::new(mark)];
+        let slab = Slab::with_memory(4, 4096, 3, true).unwrap();
+        let mem = Box::new(Mem::new(DataMode::Bytes));
+        let clock = Clock::Wall(WallClock::since(monotonic_ns()));
+        let chains = Chains::single(chain);
+        let mut pipeline = Pipeline::new(clock, slab, DataMode::Bytes, 1, chains, mem);
+        pipeline.place().unwrap();
+        pipeline.open();
+        let name = "a name that is longer than one message of forty-eight bytes holds";
+        assert_eq!(pipeline.tell(0, Lifecycle::Snapshot(name)), []);
+        assert_eq!(pipeline.tell(0, Lifecycle::Resize(4096)), [(0, libc::ENOSPC)]);
+        assert_eq!(pipeline.tell(0, Lifecycle::Message(b"hello")), []);
+        let told: Vec<String> = pipeline.take_events().into_iter().map(|e| e.detail).collect();
+        let expected = [format!("Snapshot({name:?})"), "Resize(4096)".to_owned()];
+        assert_eq!(told[..2], expected);
+        assert_eq!(told[2], "Message([104, 101, 108, 108, 111])");
+    }
+}

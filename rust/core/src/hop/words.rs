@@ -19,6 +19,8 @@ pub(super) const POLL: u8 = 9;
 /// Answered by [`GAUGE`]s and one [`GAUGED`] first.
 pub(super) const ASK_GAUGES: u8 = 10;
 pub(super) const STOP: u8 = 11;
+/// `code` is the event's, `a` its size in bytes; the text before it is its words.
+pub(super) const LIFE: u8 = 12;
 
 /// From the far side. A callback is over: `io` is whom its time is booked to, from `a` to `b`;
 /// `code` what it answered, `flags` as below.
@@ -60,6 +62,9 @@ pub(super) const DEFER: u8 = 3;
 /// The callback was none that answers.
 pub(super) const TOLD: u8 = 4;
 
+/// It tells by `status` whether it could do what a [`LIFE`] asked.
+pub(super) const DID: u8 = 5;
+
 /// Flags of an ANSWER: the filter is busy; the I/O waits for children; an [`OVER`] follows.
 pub(super) const BUSY: u32 = 1;
 pub(super) const HAS_CHILDREN: u32 = 2;
@@ -69,8 +74,8 @@ pub(super) const MORE: u32 = 4;
 const PIECE: usize = 48;
 
 /// Text as messages.
-pub(super) fn pieces(text: &str) -> impl Iterator<Item = Message> + '_ {
-    text.as_bytes().chunks(PIECE).map(|piece| {
+pub(super) fn pieces(text: &[u8]) -> impl Iterator<Item = Message> + '_ {
+    text.chunks(PIECE).map(|piece| {
         let mut bytes = [0; PIECE];
         bytes[..piece.len()].copy_from_slice(piece);
         let word = |at: usize| {
@@ -114,7 +119,7 @@ mod tests {
         for length in [0, 1, 47, 48, 49, 1000] {
             let text: String = (0..length).map(|i| char::from(b'a' + (i % 26) as u8)).collect();
             let mut gathered = Vec::new();
-            for piece in pieces(&text) {
+            for piece in pieces(text.as_bytes()) {
                 gather(&mut gathered, &piece);
             }
             assert_eq!(take(&mut gathered), text);

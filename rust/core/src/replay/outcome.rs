@@ -1,5 +1,7 @@
 //! What comes of an I/O: checked, its range released, its row written, its slot freed.
 
+use serde_json::Value;
+
 use super::options::Conflicts;
 use super::plan::Due;
 use super::run::Output;
@@ -118,7 +120,14 @@ impl Worker {
         let disk = self.shared.disk_names[self.disks[io.disk as usize] as usize].as_str();
         let place = format!("{} at offset {} of disk {disk}", io.op.name(), io.offset_bytes);
         if self.phase == Phase::Prefill {
-            return Err(Error::failed(format!("prefill: {place} failed")).caused_by(source));
+            // A placed filter that died has told why by an event, which nobody would see.
+            let events = &self.pipeline.core.events;
+            let died = events.iter().rfind(|event| event.kind.starts_with("filter_"));
+            let told = died.and_then(|event| serde_json::from_str::<Value>(&event.detail).ok());
+            let reason = told.as_ref().and_then(|detail| detail["reason"].as_str());
+            let why = reason.map_or(String::new(), |reason| format!(" (its filter {reason})"));
+            let words = format!("prefill: {place} failed{why}");
+            return Err(Error::failed(words).caused_by(source));
         }
         self.totals.note_error(self.phase, || format!("{place}: {source}"));
         Ok(())
