@@ -14,7 +14,7 @@ from typing import Any
 
 from vaio_bench import runner, spec, units
 from vaio_bench.analyses.across import overhead_of_runs
-from vaio_bench.analyses.layers import layer_sums, layers
+from vaio_bench.analyses.layers import inside_ns, layer_sums, layers
 from vaio_bench.analyses.overhead import DEFAULT_MARGIN, Overhead, check_margin, overhead
 from vaio_bench.errors import InputError, WorkError
 from vaio_bench.round_loop import Progress
@@ -155,7 +155,7 @@ def stored_comparison(run: Run, margin: float = DEFAULT_MARGIN) -> dict[str, Any
     found = overhead(run, margin=margin)
     return {
         "run": str(run.path),
-        "answers": answers(found),
+        "answers": answers(found, inside_ns(run)),
         **found.to_dict(),
         "layers": [each.to_dict() for each in layers(run)],
         "layer_sums": [each.to_dict() for each in layer_sums(run)],
@@ -166,11 +166,13 @@ def stored_comparison(run: Run, margin: float = DEFAULT_MARGIN) -> dict[str, Any
     }
 
 
-def answers(found: Overhead) -> list[str]:
-    """What each policy costs, in a sentence."""
+def answers(found: Overhead, inside: dict[str, int] | None = None) -> list[str]:
+    """What each policy costs, in a sentence or two."""
     from vaio_bench.reporting import words
 
-    return [words.overhead_sentence(name, each, found) for name, each in found.policies.items()]
+    return [
+        words.overhead_sentence(name, each, found, inside) for name, each in found.policies.items()
+    ]
 
 
 def _until(run: Run, found: Overhead) -> dict[str, Any] | None:

@@ -1,9 +1,14 @@
+import math
 import re
+from dataclasses import replace
 
+import polars as pl
 import pytest
 
+from vaio_bench.analyses.layers import inside_ns
 from vaio_bench.analyses.overhead import overhead
 from vaio_bench.reporting import words
+from vaio_bench.store import open_run
 
 
 @pytest.mark.parametrize(
@@ -88,3 +93,19 @@ def test_rpo_sentences() -> None:
         "bandwidth_for_target_bps": {"100": None},
     }
     assert words.rpo_sentence(plan, missed).endswith("no bandwidth would keep it all the time.")
+
+
+def test_where_rounds_leave_it_open_the_time_inside_the_filters_is_told(
+    tmp_path, make_example
+) -> None:
+    run = open_run(make_example(tmp_path / "run"))
+    found = overhead(run)
+    inside = inside_ns(run)
+    of = found.policies["crypt"]
+    assert "Inside its filters" not in words.overhead_sentence("crypt", of, found, inside)
+    median = replace(of["latency_p50_ns"], verdict="no difference shown")
+    text = words.overhead_sentence("crypt", {"latency_p50_ns": median}, found, inside)
+    rows = run.measured_ios("crypt").filter(pl.col("status") == 0).collect()
+    own = rows["self_ns"].list.to_array(2).arr.first().sort()
+    assert inside["crypt"] == own[math.ceil(len(own) / 2) - 1]
+    assert f"spends {words.duration(inside['crypt'])} (median" in text

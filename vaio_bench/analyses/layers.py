@@ -105,5 +105,25 @@ def layer_sums(run: Run | str | Path) -> list[LayerSum]:
     return found
 
 
+def inside_ns(run: Run | str | Path) -> dict[str, int]:
+    """Median time that an I/O passes inside each policy's filters, the backend left out, in ns.
+
+    The sum of their self times, I/O by I/O, by the chain's own clock. A device's noise is not in
+    it, nor is what a filter does to the device (other offsets, more I/Os, a hit).
+    """
+    run = run if isinstance(run, Run) else open_run(run)
+    found: dict[str, int] = {}
+    for policy in run.policies_with_rows:
+        filters = len(run.layers(policy)) - 1
+        if filters < 1:
+            continue
+        rows = quantiles.completed(run.measured_ios(policy))
+        own = pl.col("self_ns").list.head(filters).list.sum()
+        spread = quantiles.distributions(rows, own).get(())
+        if spread is not None:
+            found[policy] = quantiles.refine(rows, own, {(): spread}, [0.5])[()][0]
+    return found
+
+
 def _at(column: str, position: int) -> pl.Expr:
     return pl.col(column).list.get(position, null_on_oob=True).fill_null(0)

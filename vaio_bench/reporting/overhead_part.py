@@ -31,13 +31,13 @@ def found_overhead(run: Run) -> tuple[Overhead | None, str]:
         return None, str(error).removeprefix(f"{run.path}: ")
 
 
-def answer(found: Overhead | None, why: str) -> Answer:
-    """What the filters cost, a sentence a policy."""
+def answer(found: Overhead | None, why: str, inside: dict[str, int]) -> Answer:
+    """What the filters cost, a sentence a policy; `inside` is that of `layers.inside_ns`."""
     given = Answer("What does it cost?", absent=why)
     for name, metrics in (found.policies if found else {}).items():
         median = metrics.get("latency_p50_ns")
         word = median.verdict if median else "no difference shown"
-        text = words.overhead_sentence(name, metrics, found) if found else ""
+        text = words.overhead_sentence(name, metrics, found, inside) if found else ""
         given.lines.append(Line(word, tone_of(word), text))
     return given
 

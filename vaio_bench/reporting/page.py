@@ -23,6 +23,7 @@ from typing import Any
 from vaio_bench.analyses.across import overhead_of_runs
 from vaio_bench.analyses.fidelity import fidelity
 from vaio_bench.analyses.hits import hits
+from vaio_bench.analyses.layers import inside_ns
 from vaio_bench.analyses.overhead import Overhead
 from vaio_bench.analyses.run_rpo import run_rpo
 from vaio_bench.analyses.sweep import is_sweep
@@ -133,7 +134,7 @@ def chapter_of(run: Run, palette: Palette) -> tuple[Chapter, Overhead | None]:
     timed = fidelity(run)
     table = run_part.over_time(run)
     answers = [
-        overhead_part.answer(found, why),
+        overhead_part.answer(found, why, inside_ns(run) if found else {}),
         rpo_part.rpo_answer(plan, replicated),
         rpo_part.hits_answer(run, hit, results.get("cache")),
         run_part.trust_answer(run, timed),
@@ -161,7 +162,7 @@ def _across(runs: Sequence[Run], palette: Palette) -> Chapter:
         why = str(error)
     for name in found.policies if found else ():
         palette.colour(name)
-    given = overhead_part.answer(found, why)
+    given = overhead_part.answer(found, why, {})
     section = overhead_part.section(found, why, palette, runs[0].manifest.get("pacing") or {})
     facts = [("Runs", ", ".join(run.path.resolve().name for run in runs))]
     return Chapter("Across the runs", facts, [], [given], [section])

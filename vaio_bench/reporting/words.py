@@ -158,8 +158,17 @@ def metric_value(metric: str, value: float | None) -> str:
     return count(value) if value >= 100 else digits(value)
 
 
-def overhead_sentence(name: str, metrics: dict[str, Comparison], found: Overhead) -> str:
-    """What a policy does to the median I/O, its tail and the CPU, in one sentence or two."""
+def overhead_sentence(
+    name: str,
+    metrics: dict[str, Comparison],
+    found: Overhead,
+    inside_ns: dict[str, int] | None = None,
+) -> str:
+    """What a policy does to the median I/O, its tail and the CPU, in one sentence or two.
+
+    Where the rounds leave that open, also how long an I/O is inside its filters (`inside_ns`, by
+    policy): the noise of the device is not in that.
+    """
     median = metrics.get("latency_p50_ns")
     if median is None:
         return f"{name}: there is no latency to compare."
@@ -173,6 +182,12 @@ def overhead_sentence(name: str, metrics: dict[str, Comparison], found: Overhead
         text += (
             f". It takes {duration(abs(cpu.added))} {more} CPU per I/O "
             f"({change(cpu.interval.ratio)})"
+        )
+    own_ns = (inside_ns or {}).get(name)
+    if own_ns is not None and median.verdict == "no difference shown" and median.baseline > 0:
+        text += (
+            f". Inside its filters an I/O spends {duration(own_ns)} (median, by the chain's own "
+            f"clock), {share(own_ns / median.baseline)} of the {found.baseline} path's median"
         )
     return text + "."
 
