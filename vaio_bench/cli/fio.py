@@ -48,7 +48,7 @@ def _add_run(fio: typer.Typer) -> None:
         runtime: Annotated[str | None, typer.Option(help="Of each run: 10s.")] = None,
         option: Annotated[
             list[str] | None,
-            typer.Option(help="Any option of fio, KEY=VALUE; KEY=A,B with --grid; repeatable."),
+            typer.Option(help="Any option of fio for every job, KEY=VALUE; repeatable."),
         ] = None,
         grid: Annotated[
             list[str] | None, typer.Option(help="One more list: KEY=A,B,C; repeatable.")
