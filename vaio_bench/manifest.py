@@ -202,6 +202,8 @@ def _warnings(
         replica.needs_site(use) for policy in job.policies for use in policy.engine_filters()
     ):
         warnings.append(WarningKind.REPLICA_ON_SAME_MACHINE.of())
+    for policy in job.policies:
+        warnings += replica.target_warnings(policy.name, policy.engine_filters())
     if settings.pace == "closed" and job.scan["with_latency"] == 0:
         warnings.append(WarningKind.NO_LATENCIES.of(trace=str(job.trace.path)))
     return warnings

@@ -19,7 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vaio_bench.errors import WorkError
+from vaio_bench.errors import InputError, WorkError
+from vaio_bench.units import parse_time_ns
+from vaio_bench.warnings import RunWarning, WarningKind
 
 _START_S = 20.0
 _COMMAND = "from vaio_bench.cli import main; main()"
@@ -33,6 +35,25 @@ def needs_site(use: dict[str, Any]) -> bool:
     """
     link = use["params"].get("link")
     return use["name"] == "cdp" and isinstance(link, dict) and "site" not in link
+
+
+def target_warnings(policy: str, filters: list[dict[str, Any]]) -> list[RunWarning]:
+    """What cannot be held whatever the bandwidth: a target below the link's round trip."""
+    found = []
+    for use in filters:
+        link = use["params"].get("link")
+        if use["name"] != "cdp" or not isinstance(link, dict):
+            continue
+        rpo, rtt = use["params"].get("rpo"), link.get("rtt")
+        try:
+            is_below = parse_time_ns(rpo, "rpo") < parse_time_ns(rtt, "link.rtt")
+        except InputError:
+            # The engine refuses what is no time, and says where it stands.
+            continue
+        if is_below:
+            warning = WarningKind.RPO_BELOW_ROUND_TRIP
+            found.append(warning.of(policy=policy, rpo=str(rpo), rtt=str(rtt)))
+    return found
 
 
 @contextmanager

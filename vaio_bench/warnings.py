@@ -130,6 +130,11 @@ class WarningKind(Enum):
         "it competes for processor and device, and its link has no distance",
         "Run the replica elsewhere, or take its CPU (reported apart) off the figures",
     )
+    RPO_BELOW_ROUND_TRIP = (
+        "policy {policy}: the target RPO of {rpo} is below the link's round trip of {rtt}",
+        "no source can know in time that a point has arrived, whatever the bandwidth",
+        "Ask for a target of several round trips, or use a nearer site",
+    )
     DEBUG_BUILD = (
         "the compiled module is a debug build",
         "it is many times slower, and results of it are not stored",

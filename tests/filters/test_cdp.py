@@ -60,6 +60,13 @@ def test_an_outage_makes_a_hole_that_ends_by_itself(tmp_path: Path) -> None:
     assert max(cuts) >= 19 * SECOND
 
 
+def test_a_target_below_the_round_trip_is_warned_about(tmp_path: Path) -> None:
+    link = Raw('{ bandwidth = "80Mbit/s", rtt = "3s" }')
+    run(tmp_path, writes(1, 1 << 20), link=link)
+    found = {w["code"] for w in open_run(tmp_path / "run").manifest["warnings"]}
+    assert "rpo-below-round-trip" in found
+
+
 def test_lag_grows_and_shrinks_without_a_hole(tmp_path: Path) -> None:
     link = (
         '{ bandwidth = "80Mbit/s", rtt = "0s", '

@@ -66,7 +66,9 @@ def site(tmp_path: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[
     )  # fmt: skip
     assert process.stderr
     first = process.stderr.readline()
-    assert "listening on" in first, first
+    if "listening on" not in first:
+        process.kill()
+        raise AssertionError(first)
     lines: list[str] = []
     try:
         yield first.rsplit(" ", 1)[1].strip(), process, lines
