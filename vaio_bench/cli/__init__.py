@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from typing import Any
 
@@ -56,6 +57,8 @@ def build_app() -> typer.Typer:
 
 def main() -> None:
     """Entry point of `vaio-bench`: maps errors to one line on stderr and an exit status."""
+    # Told to end by a service manager, a run keeps what it has, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         # Left to itself typer would say nothing after Ctrl-C, and three lines of a wrong option.
         status = build_app()(standalone_mode=False)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -60,7 +64,7 @@ def register(app: typer.Typer) -> None:
             skip=skip, limit=limit, seed=seed, destroy_data=destroy_data,
             precondition=precondition, payload=payload,
         )  # fmt: skip
-        with run_progress(quiet=quiet) as progress:
+        with run_progress(quiet=quiet) as progress, _told_where_it_is(out):
             found = run(
                 trace, out=out, target=target, policy=policy, rounds=rounds, settings=settings,
                 force=force, progress=progress,
@@ -70,6 +74,17 @@ def register(app: typer.Typer) -> None:
         else:
             _print(found)
         _judge(found, strict=strict)
+
+
+@contextmanager
+def _told_where_it_is(out: Path) -> Iterator[None]:
+    """After Ctrl-C, what there is of the run."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (out / "manifest.json").is_file():
+            print(f"vaio-bench: what was replayed is in {out}", file=sys.stderr)
+        raise
 
 
 def _judge(found: dict[str, Any], *, strict: bool) -> None:
