@@ -14,7 +14,7 @@ is not installed (`make oracle`).
 `--shards`: how far LRU's sampled curves of that trace are off, on average over sizes: the mean of
 eight salts, and one salt. `--hundred-million`: peak memory and time of `vaio-bench cache` on 100 M
 requests that `synth` makes. `--memory`: bytes of each cached block, by policy, from the peak memory
-of caches of a million blocks and of one. None needs libcachesim.
+of caches of eight million blocks and of one. None needs libcachesim.
 """
 
 from __future__ import annotations
@@ -137,15 +137,15 @@ def show_shards(requests: int, *, as_json: bool) -> None:
 
 def peak_of(code: str) -> tuple[float, dict[str, Any]]:
     """Peak memory in MiB of a Python process of its own, and the JSON that it prints."""
-    told = (
-        "import resource, json; found['rss'] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss"
-    )
+    # Not ru_maxrss: that begins with the peak of the process that started this one.
+    told = "status = open('/proc/self/status').read().split('VmHWM:')[1].split()[0]\n"
+    told += "found['peak_kib'] = int(status)"
     done = subprocess.run(
-        [sys.executable, "-c", f"{code}\n{told}\nprint(json.dumps(found))"],
+        [sys.executable, "-c", f"import json; {code}\n{told}\nprint(json.dumps(found))"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     found: dict[str, Any] = json.loads(done.stdout)
-    return found.pop("rss") / 1024, found
+    return found.pop("peak_kib") / 1024, found
 
 
 def show_hundred_million(requests: int, *, as_json: bool) -> None:
@@ -174,8 +174,8 @@ def show_hundred_million(requests: int, *, as_json: bool) -> None:
 
 
 def show_memory(*, as_json: bool) -> None:
-    """Bytes of a cached block, from caches of a million blocks and of one."""
-    blocks = 1_000_000
+    """Bytes of a cached block, from caches of eight million blocks and of one."""
+    blocks = 8_000_000
     rows, figures = [], {}
     with tempfile.TemporaryDirectory() as folder:
         trace = f"{folder}/t.parquet"
@@ -186,7 +186,7 @@ def show_memory(*, as_json: bool) -> None:
                 continue
             peaks = []
             for size in (BLOCK, blocks * BLOCK):
-                call = f"vb.cache('{trace}', policies=['{kind.name}'], sizes=[{size}])"
+                call = f"vb.cache('{trace}', policies=['{kind.name}'], sizes=[{size}], threads=1)"
                 peaks.append(peak_of(f"import vaio_bench as vb; {call}; found = {{}}")[0])
             figures[kind.name] = (peaks[1] - peaks[0]) * (1 << 20) / blocks
             rows.append((kind.name, f"{figures[kind.name]:.0f} bytes a cached block"))
