@@ -36,7 +36,7 @@ set over time, the knee of each curve and a recommendation (see `cache-curves`).
   time show it all.
 
 Memory: 4 bytes a request, up to 1 GiB, beyond which the trace is read again for each step; 8
-bytes a distinct block; 4 more, and 16 to 60 a cached one, for each cache that is running, one a
+bytes a distinct block; 4 more, and 15 to 53 a cached one, for each cache that is running, one a
 processor (`scripts/bench_eviction.py --memory` measures them). 100 M requests over 3.9 M blocks
 took 1.2 GiB at most for three policies, 2.2 GiB for lru's curve (`--hundred-million`).
 
