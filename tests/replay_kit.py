@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +113,14 @@ class Raw(str):
 
 def _toml(value: Any) -> str:
     return str(value) if isinstance(value, int | float | Raw) else f'"{value}"'
+
+
+def child_of(process: subprocess.Popen[str]) -> int:
+    """The process of the round that a running replay is in."""
+    folder = Path(f"/proc/{process.pid}/task")
+    children = [(task / "children").read_text().split() for task in folder.iterdir()]
+    [pid] = [int(pid) for pids in children for pid in pids]
+    return pid
 
 
 def in_flight_max(rows: pl.DataFrame) -> int:

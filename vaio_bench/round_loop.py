@@ -23,6 +23,13 @@ Progress = Callable[[str, int, int], None]
 WARMUP = "warmup"
 """Folder of the run, beside `ios`, that the rows of warm-up rounds are in."""
 
+_TO_WARN_OF = {
+    "cache_recovered": WarningKind.CACHE_RECOVERED,
+    "cache_file_failed": WarningKind.CACHE_FILE_FAILED,
+    "cache_above_disk": WarningKind.CACHE_ABOVE_DISK,
+}
+"""Kinds of events whose detail has the values that the warning names."""
+
 
 def shuffled_rounds(names: Sequence[str], rounds: int, seed: int | str) -> list[tuple[str, int]]:
     """Every policy once a round, in an order drawn anew for each; more rounds only add to it."""
@@ -226,8 +233,21 @@ class RoundLoop:
         ]
         writer.add_events(events)
         _note_lost_disks(writer, events)
+        self._warn_of(name, ended.events)
         self._sum_up(name, number, totals)
         writer.add_totals(name, number, totals)
+
+    def _warn_of(self, name: str, events: list[dict[str, Any]]) -> None:
+        """Events that a reader of the figures has to know of."""
+        warnings = self.writer.manifest["warnings"]
+        for event in events:
+            kind = _TO_WARN_OF.get(event["kind"])
+            if kind is not None:
+                seen = json.loads(event["detail"])
+                disk = self.job.disks[event["disk"]]
+                warning = manifest.stored(kind.of(policy=name, disk=disk, **seen))
+                if warning not in warnings:
+                    warnings.append(warning)
 
     def _sum_up(self, name: str, number: int, totals: dict[str, Any]) -> None:
         """The round's timeline, and what of its rows the manifest keeps."""

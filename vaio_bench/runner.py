@@ -389,9 +389,13 @@ def _targets(
         reach, align = found["reach_bytes"], targets.SIZE_ALIGN_BYTES
         needs.append(targets.Need(disk, reach, fit or -(-reach // align) * align, fit is not None))
     paths = targets.paths_for(target, job.disks)
-    # What a read-only trace finds on a target of the user's is the user's: nothing is written.
-    read_only = job.scan["writes"] == 0 and all(
-        path.exists() and not targets.is_ours(path) for path in paths
+    # What a read-only trace finds on a target of the user's is the user's: nothing is written,
+    # unless a cache file may hold what an earlier run wrote there.
+    uses = [use for policy in job.policies for use in policy.filters]
+    read_only = (
+        job.scan["writes"] == 0
+        and all(path.exists() and not targets.is_ours(path) for path in paths)
+        and not any(use.use == "cache" and "file" in use.params for use in uses)
     )
     total = sum(need.size_bytes for need in needs)
     asked = job.settings.precondition

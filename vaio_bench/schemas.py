@@ -66,9 +66,10 @@ HISTOGRAM = pa.schema(
 
 # RUN/timeline.parquet: one row an interval, policy, round and disk. An I/O belongs to the
 # interval in which it completed. Quantiles are nearest-rank, null where nothing completed.
-# dirty_bytes, backlog_bytes and lag_ns are the gauges of these names that stood when the interval
-# ended (as read last: up to 100 ms before), over the layers their sum, of lag_ns the largest; mode
-# is that of the last event of kind `mode`. All are null where no filter tells them.
+# dirty_bytes, dirty_oldest_ns, backlog_bytes and lag_ns are the gauges of these names that stood
+# when the interval ended (as read last: up to 100 ms before), over the layers their sum, of the two
+# times the largest; dirty_oldest_ns is the RPO of a write-back cache that is lost at that moment;
+# mode is that of the last event of kind `mode`. All are null where no filter tells them.
 TIMELINE = pa.schema(
     [
         pa.field("policy", pa.string(), nullable=False),
@@ -95,6 +96,7 @@ TIMELINE = pa.schema(
         pa.field("blocks", pa.int64(), nullable=False),
         pa.field("hit_blocks", pa.int64(), nullable=False),
         pa.field("dirty_bytes", pa.int64()),
+        pa.field("dirty_oldest_ns", pa.int64()),
         pa.field("backlog_bytes", pa.int64()),
         pa.field("lag_ns", pa.int64()),
         pa.field("mode", pa.string()),
@@ -104,7 +106,7 @@ TIMELINE = pa.schema(
 # RUN/gauges/<policy>/<round>/part-N.parquet: what filters tell of the moment, read every 100 ms, at
 # the trace's end and when the filters were closed. A row is a value that changed: it stands until
 # the next row of the same disk, layer and gauge. `layer_index` tells apart two layers of one name.
-# Gauges have any name, with its unit; three have columns in the timeline.
+# Gauges have any name, with its unit; four have columns in the timeline.
 GAUGES = pa.schema(
     [
         pa.field("policy", _NAME, nullable=False),

@@ -1,7 +1,9 @@
 """The files and devices that a replay reads and writes: made, checked, never taken by mistake.
 
 A target that this tool made carries the extended attribute `user.vaio_bench`; it belongs to the
-inode, so a file of the user's that takes the place of one of ours is not taken for it.
+inode, so a file of the user's that takes the place of one of ours is not taken for it. The engine
+signs each target that it writes to (`user.vaio_bench.writer`), so that a cache file with newer data
+for it can tell whether somebody wrote there meanwhile.
 """
 
 from __future__ import annotations
@@ -65,9 +67,10 @@ def escape(disk: str) -> str:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether this tool made the file; False where that cannot be told."""
+    """Whether this tool made the file as a target; False where that cannot be told."""
     try:
-        return bool(os.getxattr(path, _MARK))
+        # A filter's own file (a cache file, a redo log) carries its name in place of the 1.
+        return os.getxattr(path, _MARK) == b"1"
     except OSError:
         return False
 

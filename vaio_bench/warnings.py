@@ -179,6 +179,26 @@ class WarningKind(Enum):
         "their I/Os failed from then on, and figures of the round are of the others",
         "Look at the callback and the I/O that are named, in the run's events too",
     )
+    CACHE_RECOVERED = (
+        "policy {policy!r}: the cache file held {blocks} blocks ({bytes} bytes) that disk {disk} "
+        "lacked: an earlier run ended without a clean stop",
+        "they were brought to the disk before anything else, so it is not as that run left it, but "
+        "as its last flush promised",
+        "Nothing, if that run was to end so",
+    )
+    CACHE_FILE_FAILED = (
+        "policy {policy!r}: the cache file failed a {op} (errno {errno})",
+        "the cache then works without it for a while: what is read and written goes past it, and "
+        "hits and latencies are not those of the cache as it was meant",
+        "Look at the device and the file system of the cache file; the gauge cache_file_errors "
+        "counts on",
+    )
+    CACHE_ABOVE_DISK = (
+        "policy {policy!r}: a cache of {capacity_bytes} bytes for disk {disk} of {disk_bytes}",
+        "nothing is ever evicted: what is missed is what is read for the first time, whatever the "
+        "policy and the size",
+        "Nothing, if the cache is to hold all; `vaio-bench cache --curve` shows which size does",
+    )
     FRAMEWORK_FREE = (
         'policy {policy!r} says framework = "free"',
         "its chain breaks or may break the rules of the framework: no product runs like this",

@@ -17,7 +17,7 @@ from vaio_bench.analyses import timeline
 from vaio_bench.store import open_run, part_folder
 
 TWO = {name: POLICIES[name] for name in ("direct", "cache")}
-COLUMNS = ("dirty_bytes", "backlog_bytes", "lag_ns")
+COLUMNS = ("dirty_bytes", "dirty_oldest_ns", "backlog_bytes", "lag_ns")
 
 
 def gauge(time_ns: int, name: str, value: int, layer: int = 0, disk: str = "a") -> dict[str, Any]:
@@ -68,7 +68,7 @@ def test_each_interval_has_what_stood_at_its_end(tmp_path: Path) -> None:
     for row in found.to_dicts():
         for name in COLUMNS:
             values = standing(rows, row["disk"], name, row["start_ns"] + 100_000_000 - 1).values()
-            across = max if name == "lag_ns" else sum
+            across = max if name.endswith("_ns") else sum
             assert row[name] == (across(values) if values else None)
     assert found["backlog_bytes"].null_count() >= found.filter(pl.col("disk") == "b").height
     assert found["mode"].null_count() == found.height

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from replay_kit import Io, write_trace
+from replay_kit import Io, child_of, write_trace
 
 from vaio_bench.store import open_run
 
@@ -58,13 +58,6 @@ def _wait(found: Callable[[], object], process: Started | None = None) -> None:
         assert time.monotonic() < until
         assert process is None or process.poll() is None, process.communicate()
         time.sleep(0.02)
-
-
-def _child(process: Started) -> int:
-    folder = Path(f"/proc/{process.pid}/task")
-    children = [(task / "children").read_text().split() for task in folder.iterdir()]
-    [pid] = [int(pid) for pids in children for pid in pids]
-    return pid
 
 
 def _manifest(tmp_path: Path) -> dict[str, object]:
@@ -120,7 +113,7 @@ def test_the_parent_killed_leaves_readable_parts(
 ) -> None:
     process = start(_trace(tmp_path, 60))
     _wait(lambda: list(tmp_path.glob("run/ios/direct/0/*.partial")), process)
-    child = _child(process)
+    child = child_of(process)
     process.kill()
     process.wait()
     # The child sees that its parent is gone, writes what it has and ends.
@@ -137,7 +130,7 @@ def test_a_killed_round_is_named_and_the_rounds_before_it_kept(
     # A round's folder is there with its first rows, a second after its start.
     process = start(_trace(tmp_path, 3), "--rounds", "3", "--json")
     _wait((tmp_path / "run" / "ios" / "direct" / "1").exists, process)
-    os.kill(_child(process), signal.SIGKILL)
+    os.kill(child_of(process), signal.SIGKILL)
     stdout, stderr = process.communicate(timeout=30)
     assert process.returncode == 1
     assert stdout == ""

@@ -25,6 +25,7 @@ def _max(columns: list[str]) -> pl.Expr:
 # The gauges that the timeline has columns for, and what is told of several layers.
 _ACROSS_LAYERS: dict[str, Callable[[list[str]], pl.Expr]] = {
     "dirty_bytes": _sum,
+    "dirty_oldest_ns": _max,
     "backlog_bytes": _sum,
     "lag_ns": _max,
 }
@@ -57,7 +58,7 @@ class Told:
     def beside(self, lines: pl.DataFrame) -> pl.DataFrame:
         """`lines` (columns `disk`, `start_ns`, `interval_ns`) with what stood at each one's end.
 
-        Adds dirty_bytes, backlog_bytes, lag_ns and mode, null where nothing was told.
+        Adds the gauges above and mode, null where nothing was told.
         """
         lines = lines.with_columns(
             (pl.col("start_ns") + pl.col("interval_ns") - 1).alias("_at_ns")

@@ -180,7 +180,7 @@ typedef struct vaio_auxiliary {
 } vaio_auxiliary;
 
 typedef struct vaio_gauge {
-    const char *name; /* dirty_bytes, backlog_bytes and lag_ns have columns in the timeline */
+    const char *name; /* dirty_bytes, dirty_oldest_ns, backlog_bytes, lag_ns: in the timeline too */
     int64_t value;
 } vaio_gauge;
 

@@ -2,8 +2,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
 use crate::filters::Auxiliary;
@@ -27,6 +29,8 @@ pub struct Target {
     pub direct: bool,
     pub is_block_device: bool,
     pub size_bytes: u64,
+    /// A number that no other file has: of its inode, or of the block device itself.
+    pub id: u64,
     /// Offsets and lengths must be multiples of this: asked of the file, 1 through the cache.
     pub offset_align: u64,
     /// Memory must be a multiple of this.
@@ -80,6 +84,8 @@ impl Target {
         let is_block_device = metadata.file_type().is_block_device();
         let size_bytes =
             if is_block_device { device_size(&file).map_err(fail)? } else { metadata.len() };
+        let of_inode = [metadata.dev(), metadata.ino()];
+        let words = if is_block_device { [metadata.rdev(), 0] } else { of_inode };
         let (memory_align, offset_align) =
             if is_direct { direct_alignment(&file, is_block_device) } else { (1, 1) };
         let is_odd = is_direct && !is_block_device && size_bytes % offset_align != 0;
@@ -91,6 +97,7 @@ impl Target {
             direct: is_direct,
             is_block_device,
             size_bytes,
+            id: xxh3_64(&words.map(u64::to_le_bytes).concat()),
             offset_align,
             memory_align,
         })
@@ -107,15 +114,19 @@ impl Target {
         let made = OpenOptions::new().read(true).write(true).create_new(true).open(path);
         match made {
             Ok(file) => {
-                let sized = file.set_len(what.size_bytes).and_then(|()| mark(&file));
+                // All of its room now: a run that has begun must not find the disk full.
+                let sized = allocate(&file, what.size_bytes).and_then(|()| mark(&file, what.name));
                 if let Err(e) = sized {
                     let _ = std::fs::remove_file(path);
-                    return Err(fail("cannot make it").caused_by(e));
+                    let bytes = what.size_bytes;
+                    return Err(fail(&format!("cannot make it, of {bytes} bytes")).caused_by(e));
                 }
             }
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-                if !is_marked(path) {
-                    return Err(fail("expected a file that vaio-bench made, or a new name"));
+                if !is_marked(path, what.name) {
+                    let words = "expected one that vaio-bench made for this, or a new name; what \
+                                 is there is something else and is left alone";
+                    return Err(fail(words));
                 }
             }
             Err(e) => return Err(fail("cannot make it").caused_by(e)),
@@ -126,6 +137,28 @@ impl Target {
             return Err(fail(&format!("expected {needs} bytes or more, it has {has}")));
         }
         Ok(target)
+    }
+
+    /// The run that wrote to the file last; 0 where none has, or where no attribute is kept.
+    #[must_use]
+    pub fn writer(&self) -> u64 {
+        let mut value = [0_u8; 8];
+        // SAFETY: at most as many bytes are written as `value` has.
+        let length = unsafe {
+            let (to, size) = (value.as_mut_ptr().cast(), value.len());
+            libc::fgetxattr(self.fd(), WRITER.as_ptr(), to, size)
+        };
+        if length == 8 { u64::from_le_bytes(value) } else { 0 }
+    }
+
+    /// Tells later runs who wrote to the file; a device or file system without attributes cannot.
+    pub fn sign(&self, writer: u64) {
+        let value = writer.to_le_bytes();
+        // SAFETY: a name that ends in NUL, and a value of the length that is given.
+        unsafe {
+            let (from, size) = (value.as_ptr().cast(), value.len());
+            libc::fsetxattr(self.fd(), WRITER.as_ptr(), from, size, 0);
+        }
     }
 
     /// The descriptor for a request that ends at `end_bytes`, where O_DIRECT cannot serve it.
@@ -167,20 +200,50 @@ impl Target {
     }
 }
 
-/// The extended attribute that says whose a file is, as on targets.
+/// The extended attribute that says whose a file is, as on targets, and on a filter's own file
+/// what it is: neither is taken for the other.
 const MARK: &std::ffi::CStr = c"user.vaio_bench";
 
-fn mark(file: &File) -> std::io::Result<()> {
-    // SAFETY: a name that ends in NUL, and one byte of value.
-    let code =
-        unsafe { libc::fsetxattr(file.as_raw_fd(), MARK.as_ptr(), c"1".as_ptr().cast(), 1, 0) };
+/// Of a target: a number of the run that wrote to it last.
+const WRITER: &std::ffi::CStr = c"user.vaio_bench.writer";
+
+fn mark(file: &File, what: &str) -> std::io::Result<()> {
+    // SAFETY: a name that ends in NUL, and a value of the length that is given.
+    let code = unsafe {
+        libc::fsetxattr(file.as_raw_fd(), MARK.as_ptr(), what.as_ptr().cast(), what.len(), 0)
+    };
     if code == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
-fn is_marked(path: &Path) -> bool {
+fn is_marked(path: &Path, what: &str) -> bool {
     let Ok(file) = File::open(path) else { return false };
-    // SAFETY: asks for the size of the value alone.
-    unsafe { libc::fgetxattr(file.as_raw_fd(), MARK.as_ptr(), std::ptr::null_mut(), 0) > 0 }
+    let mut value = [0_u8; 64];
+    // SAFETY: at most as many bytes are written as `value` has.
+    let length = unsafe {
+        libc::fgetxattr(file.as_raw_fd(), MARK.as_ptr(), value.as_mut_ptr().cast(), value.len())
+    };
+    usize::try_from(length).is_ok_and(|length| &value[..length] == what.as_bytes())
+}
+
+/// Makes the file as large, with room for all of it where the file system can.
+fn allocate(file: &File, bytes: u64) -> std::io::Result<()> {
+    // Asked before: a file system may take all that it has before it says that it is not enough.
+    // SAFETY: statvfs is plain data.
+    let mut found: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: a descriptor of our own, and a place for the answer.
+    let is_known = unsafe { libc::fstatvfs(file.as_raw_fd(), &raw mut found) } == 0;
+    if is_known && bytes > found.f_bavail * found.f_frsize {
+        return Err(std::io::Error::from_raw_os_error(libc::ENOSPC));
+    }
+    // SAFETY: a descriptor of our own.
+    if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes as libc::off_t) } == 0 {
+        return Ok(());
+    }
+    let error = std::io::Error::last_os_error();
+    if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS)) {
+        return file.set_len(bytes);
+    }
+    Err(error)
 }
 
 fn device_size(file: &File) -> std::io::Result<u64> {

@@ -181,6 +181,29 @@ pub fn names() -> String {
     POLICIES.iter().map(|kind| kind.name).collect::<Vec<_>>().join(", ")
 }
 
+/// The name that a misspelt one is most like, if it is like one at all.
+#[must_use]
+pub fn nearest(name: &str) -> Option<&'static str> {
+    let name = name.to_lowercase().replace('_', "-");
+    let of = |kind: &&Kind| edits(&name, kind.name);
+    let near = POLICIES.iter().min_by_key(of)?;
+    (of(&near) <= near.name.len().max(name.len()) / 2).then_some(near.name)
+}
+
+/// Letters to insert, delete or replace to make one word of the other (Levenshtein 1966).
+fn edits(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
+    for (i, a) in from.chars().enumerate() {
+        let mut corner = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in to.chars().enumerate() {
+            let replaced = corner + usize::from(a != b);
+            corner = row[j + 1];
+            row[j + 1] = replaced.min(row[j].min(corner) + 1);
+        }
+    }
+    row[row.len() - 1]
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -1,4 +1,5 @@
-//! `cache`: a block cache in memory before the disk. The page is below.
+//! `cache`: a block cache before the disk, in memory or on a file. The page is in `cache/page.rs`;
+//! a cache on a file is in [`file`], what follows is one in memory.
 //!
 //! The policy decides at submit, block by block, and knows nothing of data: that is how the
 //! filter counts the same hits as the simulator. What it says is in a slot may still be on its
@@ -14,7 +15,10 @@ use crate::slab::{self, IoId};
 mod ahead;
 mod dedup;
 mod destage;
+mod file;
 mod frames;
+mod grid;
+mod page;
 mod reads;
 mod settings;
 mod work;
@@ -26,95 +30,10 @@ use destage::Debts;
 use frames::{FrameId, Frames};
 use work::{NO_SLOT, Piece, Portion, Waiter, Work};
 
-const PAGE: &str = "\
-# cache
-
-Keeps blocks that were read or written in memory and answers reads from there: a host-side cache
-in front of the disk.
-
-Reads and writes both look up and both insert. The eviction policy is asked when an I/O comes
-down, block by block in order of address: an I/O of 12 KiB at blocks of 4 KiB is three requests. A
-hit on a block that is still on its way into the cache waits for it, and is a hit. write_zeroes
-counts as a write. A discard drops the blocks it covers whole; flushes are no requests.
-
-A read whose blocks are all there never reaches the layers below. Of a read with some blocks
-there, only the others are fetched; an I/O that covers a missing block in part makes the cache
-fetch the whole block (for a write at the same time as the write itself). Where a block cannot be
-fetched, for instance because the disk ends inside it, the I/O's own part of it is read or written
-below.
-
-Writes, by `write_policy`:
-- `through`: acknowledged when the layers below have it, and cached then.
-- `back`: acknowledged when it is in the cache. The disk gets it `destage_after` later, sooner
-  when half of `dirty_max` is dirty or its block is evicted, and neighbouring dirty blocks as one
-  write; a block that is written again meanwhile is sent once. A flush waits until everything
-  acknowledged before it is on the disk and then goes there itself; a write with FUA goes to the
-  disk, past what is dirty under it. While `dirty_max` is reached, writes go through. At the end of
-  the run everything dirty is written and flushed. When the host dies, what was written since the
-  last flush is lost, as with the cache of a disk. If the disk fails a destage, waiting flushes
-  fail, the data stay and are tried again.
-- `around`: as `through`, but a write of a block that is not cached passes without bringing it.
-
-With `dedup`, the cache is content-based: from an address to the digest of its content to one
-copy, so that what several addresses hold takes the room of one. An address keeps its digest when
-the copy is evicted. A read hits when the digest of its address is known and the content is here,
-whoever brought it; a block's content is known once it was read or written whole. Digests are 128
-bits of XXH3; 24 bytes a known address come on top of the capacity. What a replay writes shares
-content where the trace names it (column `content`), or by `--dedupe`; `vaio-bench cache --dedup`
-simulates the same.
-
-## Parameters
-- `capacity`: size of the cache. It holds floor(capacity / block) blocks. Required.
-- `block`: bytes of a block, a power of two from 512 to 1 MiB; by default `\"4KiB\"`.
-- `eviction`: which block leaves; by default `\"lru\"`. Each has a page (`explain lru`).
-- `write_policy`: `\"through\"` (the default), `\"back\"` or `\"around\"`.
-- `dirty_max`: with `back`, how much may be dirty; by default half the capacity.
-- `destage_after`: with `back`, how long a block may be dirty; by default `\"1s\"`.
-- `read_ahead`: how far to fetch ahead of reads in sequence; by default 0, none. What is fetched
-  so is no request, but it changes what is evicted: counts then differ from a simulation's.
-- `scope`: `\"disk\"` (the default), a cache for each disk, or `\"group\"`, one for all.
-- `dedup`: true for a content-based cache; by default false. Only with `through`.
-
-## Example
-```toml
-[[filter]]
-use = \"cache\"
-capacity = \"512MiB\"
-block = \"4KiB\"
-eviction = \"lru\"
-write_policy = \"back\"
-dirty_max = \"64MiB\"
-```
-
-## Class and properties
-Class cache. It answers and defers, and issues I/Os of its own: up to four fetches at a time for
-one I/O, eight destages and four fetches ahead. Its unit is `block`. It starts empty, and nothing
-outlives the run. It tells `cached_bytes`, `cache_requests`, `cache_hits`; with `back`,
-`dirty_bytes` and `destaged_bytes`; with `dedup`, `logical_bytes` (what the cached copies stand
-for) and `shared_blocks` (blocks brought whose content was there).
-
-## Laws it declares
-Transparent: what is read below is read above; with `back`, when the run has ended. Errors pass up
-unchanged. On the same requests it counts the same hits as the simulator: in virtual time, where
-I/Os come to it in the order of the trace, and on the wall clock with one in flight. With more in
-flight there, some pass those that wait for an I/O they overlap, and `replay` and the report say by
-how much the run differs (`explain simulated`). What a flush or FUA covers is on the disk when they
-complete.
-
-## Unsuitable for
-Judging flash wear: its memory costs next to nothing. Blocks much larger than the I/Os: each miss
-fetches a whole one. `back` for data that must not be lost with the host.
-
-## Sources
-The rules of counting are those of libCacheSim (reads and writes alike, by block). Going through
-while too much is dirty is bcache's way (Linux, Documentation/admin-guide/bcache.rst). The two maps
-of a content-based cache: Infinio's description of its product. See also `lru`.
-";
-
 pub const KIND: Kind = Kind {
     name: "cache",
     class: Some(Class::Cache),
-    page: PAGE,
+    page: page::PAGE,
     schema: settings::schema,
     build: settings::build,
 };
@@ -407,6 +326,7 @@ impl Filter for Cache {
         out.push(("cache_hits", self.hits));
         if let Some(debts) = &self.debts {
             out.push(("dirty_bytes", bytes(debts.blocks)));
+            out.push(("dirty_oldest_ns", self.oldest_ns() as i64));
             out.push(("destaged_bytes", debts.destaged_blocks * self.block as i64));
         }
         if let Some(contents) = &self.contents {

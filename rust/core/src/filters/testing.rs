@@ -3,10 +3,10 @@
 //! The device finishes I/Os out of order, after seeded latencies, and moves the data at
 //! completion: the worst that a real one may do. It can be told to fail, and keeps a log.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
+mod device;
 mod moving;
 mod power;
 mod stall;
@@ -14,13 +14,11 @@ mod tests;
 
 use serde_json::Value;
 
-use self::moving::move_data;
+pub use self::device::Device;
+use self::device::TestBackend;
 use self::power::{History, Volatile};
 use super::{DataMode, Filter, Properties, SECTOR_BYTES, Setting, find};
-use crate::backends::waker::{Sleeper, Waker};
-use crate::backends::{Backend, Completion, Request};
 use crate::clock::{Clock, Ns};
-use crate::error::Result;
 use crate::int_map::IntMap;
 use crate::io::{OK, Op, Status};
 use crate::pipeline::{Chains, Event, Pipeline};
@@ -28,100 +26,6 @@ use crate::rangelock::RangeLock;
 use crate::slab::{IoId, Slab};
 
 pub const EIO: Status = libc::EIO;
-
-/// The device as a test sees it.
-#[derive(Default)]
-pub struct Device {
-    pub image: Vec<u8>,
-    /// What reached it, in order of submission.
-    pub log: Vec<(Op, u64, u64)>,
-    /// I/Os of this operation that touch the range fail.
-    pub fail: Option<(Op, std::ops::Range<u64>)>,
-    /// The filters' own devices, by number, as far as they were written; and whether they fail.
-    pub own: std::collections::HashMap<u16, Vec<u8>>,
-    pub own_fails: bool,
-    /// What a loss of power may take, where a test looks at that.
-    volatile: Option<Volatile>,
-}
-
-struct TestBackend {
-    device: Arc<Mutex<Device>>,
-    mode: DataMode,
-    random: u64,
-    order: u64,
-    running: BinaryHeap<Reverse<(Ns, u64, IoId)>>,
-    /// With how many changes were done when each came.
-    requests: IntMap<(Request, u64)>,
-}
-
-impl TestBackend {
-    fn apply(&self, request: &Request, changes_before: u64) -> Status {
-        let mut device = self.device.lock().unwrap();
-        let end = request.offset_bytes + request.length_bytes;
-        let hit = |range: &std::ops::Range<u64>| {
-            request.op == Op::Flush || request.offset_bytes < range.end && range.start < end
-        };
-        if device.fail.as_ref().is_some_and(|(op, range)| *op == request.op && hit(range)) {
-            return EIO;
-        }
-        let (from, to) = (self.mode.size(request.offset_bytes), self.mode.size(end));
-        if request.disk > 0 {
-            if device.own_fails {
-                return libc::ENOSPC;
-            }
-            let image = device.own.entry(request.disk).or_default();
-            image.resize(image.len().max(to), 0);
-            return move_data(request, &mut image[from..to]);
-        }
-        let Some(place) = device.image.get_mut(from..to) else { return EIO };
-        move_data(request, place);
-        let Device { image, volatile: Some(volatile), .. } = &mut *device else { return OK };
-        match request.op {
-            Op::Read => {}
-            Op::Flush => volatile.flush(changes_before),
-            _ => volatile.change(from, &image[from..to], request.fua),
-        }
-        OK
-    }
-}
-
-impl Backend for TestBackend {
-    fn submit(&mut self, request: Request, now: Ns) {
-        let mut device = self.device.lock().unwrap();
-        device.log.push((request.op, request.offset_bytes, request.length_bytes));
-        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let latency = 1000 + (self.random >> 33) % 9000;
-        self.order += 1;
-        self.running.push(Reverse((now + latency, self.order, request.id)));
-        let changes = device.volatile.as_ref().map_or(0, |volatile| volatile.changes);
-        self.requests.insert(u64::from(request.id), (request, changes));
-    }
-
-    fn reap(&mut self, now: Ns, out: &mut Vec<Completion>) -> Result<()> {
-        while self.running.peek().is_some_and(|Reverse(next)| next.0 <= now) {
-            let Some(Reverse((_, _, id))) = self.running.pop() else { break };
-            let (request, changes) = self.requests.remove(&u64::from(id)).unwrap();
-            out.push(Completion { id, status: self.apply(&request, changes), split: false });
-        }
-        Ok(())
-    }
-
-    fn next_event_ns(&self) -> Option<Ns> {
-        self.running.peek().map(|Reverse(next)| next.0)
-    }
-
-    fn wait(&mut self, _timeout_ns: u64) -> Result<()> {
-        Ok(())
-    }
-
-    fn waker(&mut self) -> Waker {
-        Arc::new(Sleeper::default())
-    }
-
-    fn is_model(&self) -> bool {
-        true
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
@@ -170,6 +74,7 @@ pub fn setting(mode: DataMode) -> Setting {
         disk: "disk".into(),
         disks: vec!["disk".into()],
         disk_index: 0,
+        local_index: 0,
         layer: 0,
         seed: 7,
         data: mode,
@@ -177,6 +82,9 @@ pub fn setting(mode: DataMode) -> Setting {
         disk_bytes: Vec::new(),
         extents: Vec::new(),
         run: "test".into(),
+        disk_ids: Vec::new(),
+        disk_writers: Vec::new(),
+        writer: 0,
         is_virtual: true,
     }
 }
@@ -202,14 +110,7 @@ impl Rig {
             image: vec![0x5a; mode.size(disk_bytes)],
             ..Device::default()
         }));
-        let backend = TestBackend {
-            device: Arc::clone(&device),
-            mode,
-            random: 1,
-            order: 0,
-            running: BinaryHeap::new(),
-            requests: IntMap::default(),
-        };
+        let backend = TestBackend::over(&device, mode);
         let slots = 512;
         let longest = properties.iter().map(|p| p.child_bytes).max().unwrap_or(0);
         let slot_bytes = mode.size(longest.max(IO_BYTES_MAX + unit));
@@ -373,9 +274,18 @@ impl Rig {
     }
 
     pub fn gauge(&self, name: &str) -> i64 {
+        self.find_gauge(name).unwrap()
+    }
+
+    /// As `gauge`, for one that only some filters tell.
+    pub fn gauge_or_zero(&self, name: &str) -> i64 {
+        self.find_gauge(name).unwrap_or(0)
+    }
+
+    fn find_gauge(&self, name: &str) -> Option<i64> {
         let mut gauges = Vec::new();
         self.pipeline.gauges(0, &mut gauges);
-        gauges.iter().find(|(_, n, _)| *n == name).map(|(.., v)| *v).unwrap()
+        gauges.iter().find(|(_, n, _)| *n == name).map(|(.., v)| *v)
     }
 
     pub fn reopen(&mut self) {

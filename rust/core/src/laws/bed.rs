@@ -240,6 +240,18 @@ impl Bed {
         last.map(|row| row.status).ok_or_else(|| Error::failed("an I/O never came back"))
     }
 
+    /// What the filters told since the last call.
+    #[cfg(test)]
+    pub fn take_events(&mut self) -> Vec<crate::pipeline::Event> {
+        self.pipeline.take_events()
+    }
+
+    /// Why a filter cannot do its work, if one cannot.
+    #[cfg(test)]
+    pub fn failure(&self) -> Option<String> {
+        self.pipeline.failure()
+    }
+
     /// Ends it as a crash would: nothing more is asked of the filters.
     #[must_use]
     pub fn into_memory(self) -> Memory {
@@ -251,6 +263,10 @@ impl Bed {
         self.known.clear();
         self.is_after_crash = true;
         self.versions = memory.versions;
+        // Completions are counted anew: no flush to come covers what was acknowledged before.
+        for version in self.versions.values_mut().flatten() {
+            version.acknowledged = None;
+        }
         self.seq = memory.seq;
     }
 
@@ -364,7 +380,7 @@ impl Bed {
 
     fn check_read(&mut self, id: IoId, seq: u64, plan: &Plan) {
         let data = self.pipeline.core.slab.data(id).chunks(SECTOR_BYTES as usize);
-        let mut wrong = None;
+        let (mut wrong, mut settled) = (None, Vec::new());
         for (sector, data) in sectors(plan).zip(data) {
             let allowed: Vec<u64> = match (self.known.get(&sector), self.versions.get(&sector)) {
                 (Some(token), _) => vec![*token],
@@ -381,6 +397,17 @@ impl Bed {
                     found(data)
                 ));
                 break;
+            }
+            if self.is_after_crash && allowed.len() > 1 && !allowed.contains(&ANY) {
+                settled.extend(allowed.iter().find(|t| holds(data, **t)).map(|t| (sector, *t)));
+            }
+        }
+        // A crash leaves one version: what was read once is read again, whatever goes wrong next.
+        // Writes that came later may wait already.
+        for (sector, token) in settled {
+            if let Some(versions) = self.versions.get_mut(&sector) {
+                let is_later = |v: &Version| v.seq != u64::MAX && v.seq > seq;
+                versions.retain(|version| version.token == token || is_later(version));
             }
         }
         if let Some(words) = wrong {

@@ -20,7 +20,7 @@ use crate::filters::{DataMode, Filter, Properties, Setting};
 use crate::hop::{self, Placement, Where};
 use crate::io::{OK, Op, flags};
 
-mod bed;
+pub(crate) mod bed;
 mod probes;
 mod server;
 #[cfg(test)]
@@ -121,9 +121,13 @@ pub fn setting(seed: u64) -> Setting {
         disk: "disk".to_owned(),
         disks: vec!["disk".to_owned()],
         disk_index: 0,
+        local_index: 0,
         layer: 0,
         disk_bytes: vec![DISK_BYTES],
         extents: Vec::new(),
+        disk_ids: Vec::new(),
+        disk_writers: Vec::new(),
+        writer: 0,
         is_virtual: true,
         seed,
         data: DataMode::Bytes,

@@ -163,7 +163,7 @@ impl Core {
             (root, seq) = (above.root, above.seq);
             if let ChildData::Share { from_bytes } = child.data {
                 let from = self.data.size(from_bytes);
-                debug_assert!(from + bytes <= above.data_bytes);
+                debug_assert!(bytes == 0 || from + bytes <= above.data_bytes);
                 // SAFETY: within the parent's bytes, which outlive the child.
                 shared = (bytes > 0).then(|| unsafe { above.data.add(from) });
             }

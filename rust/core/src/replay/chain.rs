@@ -17,6 +17,9 @@ pub(super) struct Known {
     pub disk_bytes: Vec<u64>,
     /// By the worker's disks: ranges that hold anything; none where that is not known.
     pub extents: Vec<Vec<(u64, u64)>>,
+    /// Which, and which run wrote to each last.
+    pub disk_ids: Vec<u64>,
+    pub disk_writers: Vec<u64>,
 }
 
 /// What each layer declares of itself: the stand-in of a placed filter what the filter does, and
@@ -31,7 +34,7 @@ pub(super) fn declared(options: &Options, known: &Known) -> Result<Vec<Propertie
             if options.clock == ClockKind::Virtual {
                 return Err(Error::input("a filter that is placed needs the wall clock"));
             }
-            let declared = build(options, layer + 1, 0, DataMode::Bytes, known)?.1;
+            let declared = build(options, layer + 1, (0, 0), DataMode::Bytes, known)?.1;
             hop::check(&declared).map_err(|error| {
                 Error::input(format!("filter[{}].{}", place_in_policy(options, layer + 1), error))
             })?;
@@ -39,7 +42,7 @@ pub(super) fn declared(options: &Options, known: &Known) -> Result<Vec<Propertie
         } else if is_placed(options, layer) {
             all.push(Properties::TRANSPARENT);
         } else {
-            all.push(build(options, layer, 0, DataMode::Bytes, known)?.1);
+            all.push(build(options, layer, (0, 0), DataMode::Bytes, known)?.1);
         }
     }
     Ok(all)
@@ -120,7 +123,7 @@ pub(super) fn chains(
         let mut places = Vec::new();
         for (layer, properties) in declared.iter().enumerate() {
             if let Some(placement) = placement(options, layer)? {
-                let setting = setting(options, layer + 1, *disk, data, seen(layer));
+                let setting = setting(options, layer + 1, (*disk, local as u16), data, seen(layer));
                 let (filter, _) = build_with(options, layer + 1, &setting)?;
                 let spec = options.clone();
                 let make: hop::Make =
@@ -132,7 +135,7 @@ pub(super) fn chains(
                 places.push(if local > 0 && properties.scope == Scope::Group {
                     Place::Shared
                 } else {
-                    Place::Own(build(options, layer, *disk, data, seen(layer))?.0)
+                    Place::Own(build(options, layer, (*disk, local as u16), data, seen(layer))?.0)
                 });
             }
         }
@@ -145,7 +148,11 @@ pub(super) fn chains(
 ///
 /// # Errors
 /// `Input` when one cannot be made or opened, or is somebody else's.
-pub(super) fn auxiliary_targets(options: &Options, chains: &Chains) -> Result<Vec<Target>> {
+pub(super) fn auxiliary_targets(
+    options: &Options,
+    chains: &Chains,
+    disks: &[Target],
+) -> Result<Vec<Target>> {
     if !options.backend.has_files() {
         return Ok(Vec::new());
     }
@@ -155,37 +162,56 @@ pub(super) fn auxiliary_targets(options: &Options, chains: &Chains) -> Result<Ve
             return Err(Error::input(format!("the {} needs a file", auxiliary.name)));
         };
         let target = Target::open_auxiliary(path, &auxiliary, options.direct)?;
-        let is_same = |other: &Target| other.path == target.path;
-        if targets.iter().any(is_same) || options.targets.iter().any(|t| *path == **t) {
-            return Err(Error::input(format!("the {} is used twice", auxiliary.name))
-                .with("file", path.display()));
+        let is_same = |other: &Target| other.id == target.id;
+        if targets.iter().any(is_same) || disks.iter().any(is_same) {
+            return Err(Error::input(format!(
+                "the {} is in use already, as a target or by another filter: expected a file of \
+                 its own",
+                auxiliary.name
+            ))
+            .with("file", path.display()));
         }
         targets.push(target);
     }
     Ok(targets)
 }
 
+/// A number for this run, policy and round.
+pub(super) fn writer(options: &Options) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(options.run.as_bytes())
+}
+
 fn build(
     options: &Options,
     layer: usize,
-    disk: u16,
+    (disk, local_index): (u16, u16),
     data: DataMode,
     known: &Known,
 ) -> Result<(Box<dyn Filter>, Properties)> {
-    build_with(options, layer, &setting(options, layer, disk, data, known))
+    build_with(options, layer, &setting(options, layer, (disk, local_index), data, known))
 }
 
-fn setting(options: &Options, layer: usize, disk: u16, data: DataMode, known: &Known) -> Setting {
+fn setting(
+    options: &Options,
+    layer: usize,
+    (disk, local_index): (u16, u16),
+    data: DataMode,
+    known: &Known,
+) -> Setting {
     Setting {
         disk: options.window.disks[disk as usize].clone(),
         disks: options.window.disks.clone(),
         disk_index: disk,
+        local_index,
         layer: layer as u8,
         seed: options.seed,
         data,
         longest_bytes: known.longest_bytes,
         disk_bytes: known.disk_bytes.clone(),
         extents: known.extents.clone(),
+        disk_ids: known.disk_ids.clone(),
+        disk_writers: known.disk_writers.clone(),
+        writer: writer(options),
         run: options.run.clone(),
         is_virtual: options.clock == ClockKind::Virtual,
     }

@@ -66,14 +66,18 @@ impl Kit {
             targets => targets.iter().map(|target: &Target| target.size_bytes).collect(),
         };
         let extents = targets.iter().map(Target::extents).collect();
-        let known = chain::Known { longest_bytes: longest, disk_bytes, extents };
+        let disk_ids = targets.iter().map(|target| target.id).collect();
+        let disk_writers = targets.iter().map(Target::writer).collect();
+        let longest_bytes = longest;
+        let known = chain::Known { longest_bytes, disk_bytes, extents, disk_ids, disk_writers };
         let properties = chain::declared(options, &known)?;
         let whole_sectors = disks.iter().all(|(_, found)| found.align_bytes() >= SECTOR_BYTES);
         let data = data_mode(options, &properties, whole_sectors)?;
         let numbers: Vec<u16> = disks.iter().map(|(disk, _)| *disk).collect();
         let (slots, own) = chain::slots(options, &properties, disks.len(), STAGED_MAX);
         let chains = chain::chains(options, &numbers, data, &properties, &known, &own)?;
-        targets.extend(chain::auxiliary_targets(options, &chains)?);
+        let auxiliaries = chain::auxiliary_targets(options, &chains, &targets)?;
+        targets.extend(auxiliaries);
         let of_files = targets.iter().map(|target| target.offset_align);
         let of_servers = servers.iter().map(|server| u64::from(server.export.block_min_bytes));
         let align = of_files.chain(of_servers).max().unwrap_or(1);
@@ -132,7 +136,10 @@ impl Kit {
         let locals = self.locals(options.window.disks.len());
         let fits = self.disks.iter().map(|(_, found)| found.fit.clone()).collect();
         let is_virtual = options.clock == ClockKind::Virtual;
+        let targets = Arc::clone(&self.targets);
+        let disks = self.disks.len().min(targets.len());
         let mut worker = self.into_worker(Arc::clone(&options), Arc::clone(&shared), out)?;
+        sign(&options, &targets, disks, false);
         worker.pipeline.open();
         let clock_now = |worker: &Worker| worker.pipeline.core.clock.now();
         let began = clock_now(&worker);
@@ -140,6 +147,7 @@ impl Kit {
         worker.run_phase(Phase::Prefill, &mut prefill, began)?;
         worker.close_filters()?;
         worker.send_base(true);
+        sign(&options, &targets, disks, true);
         worker.totals.prefill_ns = clock_now(&worker) - began;
         // The figures are of the trace alone: filters forget what the prefill taught them.
         worker.pipeline.open();
@@ -279,6 +287,18 @@ impl Drop for Latecomer<'_> {
         if !self.arrived {
             self.gate.arrive(false, self.origin_ns);
         }
+    }
+}
+
+/// Signs the targets as written to by this run. Where filters keep data of their own, which may be
+/// newer than a target, they look at its old signature in the prefill: only `after_prefill` may it
+/// be another, or a run that is cut short would make their target a stranger.
+fn sign(options: &Options, targets: &[Target], disks: usize, after_prefill: bool) {
+    if options.read_only || (targets.len() > disks) != after_prefill {
+        return;
+    }
+    for target in &targets[..disks] {
+        target.sign(chain::writer(options));
     }
 }
 

@@ -120,6 +120,9 @@ impl Worker {
         let disk = self.shared.disk_names[self.disks[io.disk as usize] as usize].as_str();
         let place = format!("{} at offset {} of disk {disk}", io.op.name(), io.offset_bytes);
         if self.phase == Phase::Prefill {
+            if let Some(why) = self.pipeline.failure() {
+                return Err(Error::input(why));
+            }
             // A placed filter that died has told why by an event, which nobody would see.
             let events = &self.pipeline.core.events;
             let died = events.iter().rfind(|event| event.kind.starts_with("filter_"));

@@ -77,6 +77,15 @@ impl Platter {
         &self.seen
     }
 
+    /// Puts bytes there as if they had been there all the time: what somebody else left.
+    #[cfg(test)]
+    pub fn put(&mut self, place: Place, data: &[u8]) {
+        self.seen.write(place, data);
+        if let Some(stable) = &mut self.stable {
+            stable.write(place, data);
+        }
+    }
+
     pub(super) const fn seen_mut(&mut self) -> &mut Store {
         &mut self.seen
     }

@@ -51,6 +51,8 @@ pub struct Debts {
     pub is_closing: bool,
     /// By disk: destaged since the last flush.
     unflushed: Vec<u16>,
+    /// The last time that was looked at.
+    seen_ns: Ns,
 }
 
 impl Debts {
@@ -72,6 +74,7 @@ impl Debts {
             retry_at: None,
             is_closing: false,
             unflushed: Vec::new(),
+            seen_ns: 0,
         }
     }
 
@@ -106,7 +109,8 @@ impl Cache {
             debts.blocks += u64::from(!of.is_leaving);
             of.is_dirty = true;
             of.epoch = debts.epoch();
-            of.dirty_ns = if debts.after_ns == 0 { 0 } else { cx.now() };
+            of.dirty_ns = cx.now();
+            debts.seen_ns = of.dirty_ns;
             *debts.count(of.epoch) += 1;
         }
         self.queue(frame);
@@ -146,6 +150,20 @@ impl Cache {
         if of.is_evicted && !of.is_owed() && of.holders == 0 {
             self.frames.let_go(frame);
         }
+    }
+
+    /// How long the oldest data that the disk lacks have been waiting.
+    pub(super) fn oldest_ns(&self) -> Ns {
+        let Some(debts) = &self.debts else { return 0 };
+        let since = |frame: &FrameId| {
+            let of = self.frames.get(*frame);
+            of.is_owed().then_some(of.dirty_ns)
+        };
+        let queued = debts.queue.iter().find_map(since);
+        let evicted = debts.evicted.iter().filter_map(since).min();
+        let flying = debts.flights.iter().flat_map(|f| &f.frames).filter_map(since).min();
+        let oldest = [queued, evicted, flying].into_iter().flatten().min();
+        oldest.map_or(0, |since| debts.seen_ns.saturating_sub(since))
     }
 
     /// Starts what destages may start now.
@@ -330,6 +348,7 @@ impl Cache {
     pub(super) fn destage_timer(&mut self, cx: &mut Cx<'_>) {
         if let Some(debts) = &mut self.debts {
             debts.timer_at = None;
+            debts.seen_ns = cx.now();
         }
         self.destage(cx);
     }

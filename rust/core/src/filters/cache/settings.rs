@@ -1,21 +1,30 @@
 //! The parameters of the cache, and the filter and properties that they come to.
 
+use std::path::PathBuf;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::super::{Built, ParamError, Properties, Scope, Setting, params};
+use super::super::{Auxiliary, Built, Filter, ParamError, Properties, Scope, Setting, params};
 use super::ahead::Ahead;
 use super::dedup::Contents;
 use super::destage::Debts;
+use super::file::layout::{Header, PAGE_BYTES};
+use super::file::{self, Dirty, FileCache};
 use super::frames::Frames;
+use super::grid::Grid;
 use super::{AHEADS, Cache, DESTAGE_BYTES, DESTAGES, FETCHES};
-use crate::eviction::{self, CAPACITY_MAX, Index};
+use crate::eviction::{self, CAPACITY_MAX, Eviction, Index};
 use crate::units::{Size, Time};
 
 const BLOCK_BYTES: u64 = 4096;
 const BLOCK_MAX: u64 = 1 << 20;
 const DESTAGE_AFTER_NS: u64 = 1_000_000_000;
+/// Room in a cache file beyond the capacity: so many bytes, and so many blocks at least.
+const SPARE_BYTES: u64 = 4 << 20;
+const SPARE_FRAMES: u64 = 64;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -36,6 +45,8 @@ struct Params {
     scope: Option<Share>,
     /// Content-based.
     dedup: Option<bool>,
+    /// A file on a fast device that holds the data in place of memory.
+    file: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -69,8 +80,11 @@ struct Sizes {
 fn sizes(params: &Params, errors: &mut Vec<ParamError>) -> Sizes {
     let mut fault = |key: &str, message: String| errors.push(ParamError::new(key, message));
     let Size(mut block) = params.block.unwrap_or(Size(BLOCK_BYTES));
-    if !block.is_power_of_two() || !(512..=BLOCK_MAX).contains(&block) {
-        let message = format!("expected a power of two from 512 to 1MiB, got {block} bytes");
+    // In a file, blocks that share a page would have to be changed one after the other.
+    let (least, word) =
+        if params.file.is_some() { (PAGE_BYTES, "4KiB with a file") } else { (512, "512") };
+    if !block.is_power_of_two() || !(least..=BLOCK_MAX).contains(&block) {
+        let message = format!("expected a power of two from {word} to 1MiB, got {block} bytes");
         fault("block", message);
         block = BLOCK_BYTES;
     }
@@ -108,6 +122,17 @@ fn contradictions(params: &Params, errors: &mut Vec<ParamError>) {
             fault("destage_after", "only with write_policy = \"back\"");
         }
     }
+    if let Some(file) = &params.file {
+        if file.is_empty() {
+            fault("file", "expected a path");
+        }
+        if params.read_ahead.is_some_and(|Size(bytes)| bytes > 0) {
+            fault("read_ahead", "expected none with a file");
+        }
+        if params.dedup == Some(true) {
+            fault("dedup", "expected false with a file");
+        }
+    }
     if params.dedup == Some(true) {
         if write_policy != WritePolicy::Through {
             fault("write_policy", "expected \"through\" with dedup");
@@ -126,7 +151,9 @@ pub fn build(table: &Value, setting: &Setting) -> Built {
     let name = params.eviction.as_deref().unwrap_or("lru");
     let policy = eviction::find(name);
     if policy.is_none() {
-        let message = format!("expected one of {}, got \"{name}\"", eviction::names());
+        let nearest = eviction::nearest(name)
+            .map_or(String::new(), |near| format!("; did you mean \"{near}\"?"));
+        let message = format!("expected one of {}, got \"{name}\"{nearest}", eviction::names());
         errors.push(ParamError::new("eviction", message));
     }
     let (Some(policy), true) = (policy, errors.is_empty()) else {
@@ -136,7 +163,15 @@ pub fn build(table: &Value, setting: &Setting) -> Built {
     let is_group = matches!(params.scope, Some(Share::Group));
     let dedup = params.dedup == Some(true);
     let Time(after_ns) = params.destage_after.unwrap_or(Time(DESTAGE_AFTER_NS));
-    let debts = (write_policy == WritePolicy::Back).then(|| Debts::new(sizes.dirty_max, after_ns));
+    let is_back = write_policy == WritePolicy::Back;
+    let grid = Grid { block: sizes.block, mode: setting.data, is_group };
+    let policy = (policy.build)(sizes.blocks as usize, Index::hashed(), setting.seed);
+    let is_around = write_policy == WritePolicy::Around;
+    if let Some(file) = &params.file {
+        let dirty = is_back.then(|| Dirty::new(sizes.dirty_max, after_ns));
+        return Ok(on_file(file, &sizes, setting, FileParts { policy, grid, dirty, is_around }));
+    }
+    let debts = is_back.then(|| Debts::new(sizes.dirty_max, after_ns));
     let ahead = (sizes.read_ahead > 0).then(|| Ahead::new(sizes.read_ahead));
     let disks = if is_group { setting.disks.len() } else { 1 };
     let background = if debts.is_some() { DESTAGES + disks } else { 0 }
@@ -156,14 +191,14 @@ pub fn build(table: &Value, setting: &Setting) -> Built {
         ..Properties::TRANSPARENT
     };
     let cache = Cache {
-        policy: (policy.build)(sizes.blocks as usize, Index::hashed(), setting.seed),
+        policy,
         frames: Frames::new(setting.data, sizes.block),
         debts,
         ahead,
         contents: dedup.then(Contents::default),
-        is_around: write_policy == WritePolicy::Around,
-        is_group,
+        is_around,
         is_stopped: false,
+        is_group,
         mode: setting.data,
         block: sizes.block,
         disk_bytes: setting.disk_bytes.clone(),
@@ -173,4 +208,80 @@ pub fn build(table: &Value, setting: &Setting) -> Built {
         hits: 0,
     };
     Ok((Box::new(cache), properties))
+}
+
+/// What both kinds of cache are made of, for one on a file.
+struct FileParts {
+    policy: Box<dyn Eviction>,
+    grid: Grid,
+    dirty: Option<Dirty>,
+    is_around: bool,
+}
+
+fn on_file(
+    file: &str,
+    sizes: &Sizes,
+    setting: &Setting,
+    parts: FileParts,
+) -> (Box<dyn Filter>, Properties) {
+    let FileParts { policy, grid, dirty, is_around } = parts;
+    let is_back = dirty.is_some();
+    let disks = if grid.is_group { setting.disks.len() } else { 1 };
+    let child_bytes = sizes.block.max(DESTAGE_BYTES);
+    let properties = Properties {
+        may_answer: true,
+        may_defer: true,
+        reorders: is_back,
+        transparent: !is_back,
+        persists: is_back,
+        needs_data: true,
+        unit_bytes: sizes.block,
+        children_per_io: file::CHILDREN + 1,
+        // A destage is a read of the file and a write that its data are copied to.
+        background_ios: file::FILLS + (2 * DESTAGES + file::commit_ios(disks)) as u32,
+        child_bytes,
+        scope: if grid.is_group { Scope::Group } else { Scope::Disk },
+        ..Properties::TRANSPARENT
+    };
+    // Blocks that were evicted, and wait for the disk or for who still reads them, take frames.
+    let waiting = if is_back { sizes.dirty_max.min(sizes.blocks / 8) } else { 0 };
+    let spare = (SPARE_BYTES / sizes.block).max(SPARE_FRAMES);
+    let own = |all: &[u64]| match (grid.is_group, all.get(setting.local_index as usize)) {
+        (false, Some(one)) => vec![*one],
+        _ => all.to_vec(),
+    };
+    let digest = |words: Vec<u64>| {
+        xxh3_64(&words.into_iter().flat_map(u64::to_le_bytes).collect::<Vec<u8>>())
+    };
+    let disks_of = own(&setting.disk_ids).len();
+    let header = Header {
+        run: 0,
+        block: sizes.block,
+        frames: sizes.blocks + waiting + spare,
+        target: digest(own(&setting.disk_ids)),
+        target_bytes: own(&setting.disk_bytes).iter().sum(),
+        writer: digest(vec![setting.writer; disks_of]),
+        writer_before: digest(own(&setting.disk_writers)),
+        has_map: is_back,
+    };
+    // Each disk has a file of its own: from the second disk on, its number is in the name.
+    let path = match (grid.is_group, setting.disk_index) {
+        (true, _) | (_, 0) => PathBuf::from(file),
+        (false, number) => PathBuf::from(format!("{file}.{number}")),
+    };
+    let size_bytes = header.size_bytes();
+    let auxiliary = Auxiliary { name: "cache file", path: Some(path), size_bytes };
+    let life = xxh3_64(format!("{} {}", setting.run, setting.disk).as_bytes());
+    let parts = file::Parts {
+        policy,
+        grid,
+        auxiliary,
+        header,
+        dirty,
+        is_around,
+        capacity: sizes.blocks,
+        child_bytes,
+        life,
+    };
+    (Box::new(FileCache::new(parts)), properties)
 }

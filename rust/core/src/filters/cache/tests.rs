@@ -123,6 +123,25 @@ fn discards_drop_whole_blocks_and_flushes_are_no_requests() {
 }
 
 #[test]
+fn a_discard_of_a_huge_disk_forgets_what_is_cached_of_it() {
+    for write_policy in ["through", "back"] {
+        let params = json!({"capacity": "64KiB", "write_policy": write_policy});
+        let mut rig = Rig::new(&[("cache", params)], DataMode::Bytes, DISK);
+        for block in [9, 3, 7, 1] {
+            rig.one(Op::Write, block * 4096, 4096);
+        }
+        // From the second half of the first block on; the device ends before, which it says.
+        let discarded = rig.one(Op::Discard, 4096 + 2048, 4 << 30);
+        assert_eq!(discarded.status, EIO);
+        assert_eq!(rig.gauge("cached_bytes"), 4096);
+        let dirty = if write_policy == "back" { 4096 } else { 0 };
+        assert_eq!(rig.gauge_or_zero("dirty_bytes"), dirty);
+        let hits = [1, 3, 7, 9].map(|block| rig.one(Op::Read, block * 4096, 4096).hit_blocks);
+        assert_eq!(hits, [1, 0, 0, 0]);
+    }
+}
+
+#[test]
 fn what_fails_is_not_cached_and_errors_pass_up() {
     let mut rig = rig(64 << 10, 4096, DataMode::Bytes);
     rig.one(Op::Write, 0, 16_384);
