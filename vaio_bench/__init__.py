@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vaio_bench.examining import doctor
     from vaio_bench.explaining import explain
     from vaio_bench.importer import import_trace
-    from vaio_bench.recovering import list_points, recover, serve_site
+    from vaio_bench.recovering import list_points, recover, rto_by_age, serve_site
     from vaio_bench.replaying import replay
     from vaio_bench.reporting import report
     from vaio_bench.runner import Settings
@@ -63,6 +63,7 @@ __all__ = [
     "replay",
     "report",
     "rpo",
+    "rto_by_age",
     "run_rpo",
     "serve_site",
     "simulated",
@@ -88,6 +89,7 @@ _LAZY = {
     "info": "vaio_bench.analyses.info",
     "layers": "vaio_bench.analyses.layers",
     "list_points": "vaio_bench.recovering",
+    "rto_by_age": "vaio_bench.recovering",
     "load_policies": "vaio_bench.spec",
     "load_policy": "vaio_bench.spec",
     "open_run": "vaio_bench.store",

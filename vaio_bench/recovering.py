@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import polars as pl
 
 from vaio_bench import _core
 from vaio_bench.errors import InputError, WorkError
+from vaio_bench.run_writer import write_result
 from vaio_bench.store import Run, open_run, part_folder
 from vaio_bench.units import parse_size, parse_time_ns
 
@@ -120,6 +122,60 @@ def recover(
     if told is not None:
         found["checked"] = check(found, list_points(store)["disks"], *told)
     return found
+
+
+AGES = 5
+
+
+def rto_by_age(store: str | Path, *, force: bool = False) -> dict[str, Any]:
+    """Recovers points from the newest to the oldest, one after the other, and times each.
+
+    The images go next to the store and away again. Where the store lies in a run folder, what was
+    found is kept in its `results/rto.json`, for the report.
+
+    Args:
+        store: folder of the replica's store.
+        force: replace what an earlier call kept.
+
+    Returns:
+        `store`, `run`, `image_bytes` (of all disks together) and `points`, newest first: `point`,
+        `age_ns` (before the newest), `cut_ns` and `rto_ns`.
+
+    Raises:
+        InputError: no store, no point in it, or an earlier result without `force`.
+    """
+    store = Path(store)
+    offer = list_points(store)
+    points = offer["points"]
+    if not points:
+        raise InputError(f"{store}: expected restore points, it has none")
+    told = _round_of(store)
+    kept = None if told is None else told[0].path / "results" / "rto.json"
+    if kept is not None and kept.exists() and not force:
+        raise InputError(f"{kept}: the file exists (--force replaces it)")
+    last = len(points) - 1
+    steps = range(min(AGES, len(points)))
+    chosen = [points[last - round(last * step / max(len(steps) - 1, 1))] for step in steps]
+    rows, image_bytes = [], 0
+    with tempfile.TemporaryDirectory(dir=store.resolve().parent, prefix=".rto-") as folder:
+        for each in chosen:
+            out = Path(folder) / "image"
+            found = json.loads(_core.recover(str(store), str(out), each["id"], None))
+            images = [Path(image) for image in found["images"]]
+            image_bytes = sum(image.stat().st_size for image in images)
+            for image in images:
+                image.unlink()
+            age_ns = points[last]["cut_ns"] - each["cut_ns"]
+            rows.append(
+                {"point": each["id"], "age_ns": age_ns, "cut_ns": each["cut_ns"],
+                 "rto_ns": found["rto_ns"]}
+            )  # fmt: skip
+    document = {
+        "store": str(store), "run": offer["run"], "image_bytes": image_bytes, "points": rows,
+    }  # fmt: skip
+    if told is not None:
+        write_result(told[0].path, "rto", document)
+    return document
 
 
 def _round_of(store: Path) -> tuple[Run, str, int] | None:

@@ -256,6 +256,26 @@ def test_points_are_listed_and_wrong_requests_refused(
     assert again.exit_status == 2
 
 
+def test_recovery_is_timed_by_age_and_reported(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    run = replay(tmp_path, trace(tmp_path, 400), '{ bandwidth = "400Mbit/s" }')
+    store = store_of(run)
+    before = sorted(store.parent.iterdir())
+    aged = cli("recover", "--store", store, "--by-age", "--json").document
+    cuts = {point["id"]: point["cut_ns"] for point in recovering.list_points(store)["points"]}
+    newest, *_, oldest = aged["points"]
+    assert (newest["age_ns"], newest["cut_ns"]) == (0, max(cuts.values()))
+    assert oldest["cut_ns"] == min(cuts.values())
+    assert oldest["age_ns"] == newest["cut_ns"] - oldest["cut_ns"]
+    assert all(cuts[each["point"]] == each["cut_ns"] for each in aged["points"])
+    assert all(each["rto_ns"] > 0 for each in aged["points"])
+    assert sorted(store.parent.iterdir()) == before, "no image stays"
+    assert cli("recover", "--store", store, "--by-age").exit_status == 2, "kept already"
+    told = cli("recover", "--store", store, "--by-age", "--force").stdout.splitlines()
+    assert len(told) == 1 + len(aged["points"])
+    assert cli("report", run, "-o", tmp_path / "r.html").exit_status == 0
+    assert "Recovery time (RTO)" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
 def test_zero_bandwidth_and_small_journals_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"filter\[0\].link.bandwidth"):
         replay(tmp_path, trace(tmp_path, 10), '{ bandwidth = "0Mbit/s" }')

@@ -30,12 +30,24 @@ def register(app: typer.Typer) -> None:
             Path | None,
             typer.Option(help="Run whose rows tell the state; else the one it lies in."),
         ] = None,
-        force: Annotated[bool, typer.Option("--force", help="Replace the image.")] = False,
+        by_age: Annotated[
+            bool,
+            typer.Option("--by-age", help="Time the recovery of points from newest to oldest."),
+        ] = False,
+        force: Annotated[
+            bool, typer.Option("--force", help="Replace the image, or what --by-age kept.")
+        ] = False,
         as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
     ) -> None:
         """Recovers a restore point, times it, and checks it; without -o, lists the points."""
         from vaio_bench import recovering
 
+        if by_age:
+            if output is not None or point is not None or at is not None or latest:
+                raise InputError("--by-age: expected no point and no image with it")
+            found = recovering.rto_by_age(store, force=force)
+            print(json.dumps(found) if as_json else _aged(found))
+            return
         chosen = (point is not None) + (at is not None) + latest
         if output is None:
             if chosen:
@@ -59,6 +71,18 @@ def _listed(found: dict[str, Any]) -> str:
     if found["continuous"]:
         lines.append("continuous: every moment in between as well (--at)")
     return "\n".join(lines + _damage(found["damage"]))
+
+
+def _aged(found: dict[str, Any]) -> str:
+    from vaio_bench.units import format_size, format_time
+
+    lines = [f"{format_size(found['image_bytes'])} of disks, by age of the point:"]
+    lines += [
+        f"point {each['point']:>6}  {format_time(each['age_ns']):>8} before the newest: recovered "
+        f"in {format_time(each['rto_ns'])}"
+        for each in found["points"]
+    ]
+    return "\n".join(lines)
 
 
 def _told(found: dict[str, Any]) -> str:

@@ -190,6 +190,22 @@ def loads_table(plan: dict[str, Any]) -> Table | None:
     return Table(columns, rows, caption=caption, collapsed="disks and groups")
 
 
+def rto_table(found: dict[str, Any] | None) -> Table | None:
+    """How long a recovery took, by age of the point, as `recover --by-age` measured it."""
+    if not found or not found.get("points"):
+        return None
+    rows: list[list[Cell | str]] = [
+        [
+            words.seconds(each["age_ns"] / 1e9) if each["age_ns"] else "the newest",
+            str(each["point"]),
+            words.duration(each["rto_ns"]),
+        ]
+        for each in found["points"]
+    ]
+    caption = f"Recovery time (RTO) of {words.size(found['image_bytes'])} of disks, by age of point"
+    return Table(["Age", "Point", "RTO"], rows, caption=caption)
+
+
 def capacity_notes(plan: dict[str, Any]) -> list[str]:
     """Initial synchronisation, catching up and the journal, a sentence each."""
     first, catch_up, journal = (plan.get(n) for n in ("initial_sync", "catch_up", "journal"))

@@ -62,6 +62,8 @@ def rpo_section(
         if measured.refused:
             made.notes.append(f"No verdict on the RPO of this run: {measured.refused}.")
     made.figures += [chart] if chart else []
+    recovered = replication_part.rto_table(run.results().get("rto"))
+    made.tables += [recovered] if recovered else []
     if not plan or not plan.get("modes"):
         if lag is None and table is None:
             made.absent = (

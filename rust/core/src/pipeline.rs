@@ -30,6 +30,8 @@ pub use self::core::{ENOMEM, Event};
 
 /// The chains of one worker's disks over one backend.
 pub struct Pipeline {
+    /// First, so that it goes first: it waits for I/Os that write into the slots' memory.
+    backend: Box<dyn Backend>,
     pub(crate) core: Core,
     chains: Chains,
     wants_complete: Vec<bool>,
@@ -38,7 +40,6 @@ pub struct Pipeline {
     /// Instances that are asked at every `poll`.
     polled: Vec<usize>,
     filters: usize,
-    backend: Box<dyn Backend>,
     backend_is_model: bool,
     /// Submitted since the last kick: the kick's time is theirs.
     unkicked: Vec<IoId>,
