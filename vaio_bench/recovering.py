@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import polars as pl
 
-from vaio_bench import _core
+from vaio_bench import _core, catalogue
 from vaio_bench.errors import InputError, WorkError
 from vaio_bench.run_writer import write_result
 from vaio_bench.store import Run, open_run, part_folder
@@ -104,8 +104,9 @@ def recover(
         force: replace what is at `out`.
 
     Returns:
-        `point`, `cut_ns`, `rto_ns`, `images`, `damage`, and `checked`: None without a run, else
-        `verified_bytes` and `unverified_bytes`.
+        `point`, `cut_ns`, `rto_ns`, `images`, `damage`, and `checked`: `verified_bytes` and
+        `unverified_bytes`, or None and the reason in `unchecked_why`: without a run, or below
+        filters that change data.
 
     Raises:
         InputError: no such point, or it lies behind a damaged record.
@@ -118,10 +119,26 @@ def recover(
     found: dict[str, Any] = json.loads(_core.recover(str(store), str(out), point, at_ns))
     epoch = found["epoch"]
     told = _round_of(Path(store)) if run is None else _round_in(Path(run), epoch["run"], store)
-    found["checked"] = None
+    found["checked"], found["unchecked_why"] = None, "name the source's run with --run"
     if told is not None:
-        found["checked"] = check(found, list_points(store)["disks"], *told)
+        found["unchecked_why"] = _changed_above(told[0], told[1])
+        if found["unchecked_why"] is None:
+            found["checked"] = check(found, list_points(store)["disks"], *told)
     return found
+
+
+def _changed_above(run: Run, policy: str) -> str | None:
+    """Why a replica need not be what the rows tell: they are written above all filters."""
+    for each in run.manifest["policies"][policy]["filters"]:
+        name = each["use"]
+        if name == "cdp":
+            break
+        kind = catalogue.filters().get(name)
+        # A cache may hold back what was acknowledged above it.
+        passes = kind is not None and kind.properties.get("transparent", False)
+        if not passes or each["class"] == "cache":
+            return f"{name} stands above cdp: what it sent down is not known from the run's rows"
+    return None
 
 
 AGES = 5

@@ -109,6 +109,23 @@ def test_a_difference_is_named(tmp_path: Path) -> None:
         recovering.recover(store=store_of(run), out=tmp_path / "x.img")
 
 
+def test_below_encryption_a_replica_is_recovered_and_not_compared(
+    tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    link = Raw('{ bandwidth = "400Mbit/s" }')
+    chain = filters({"use": "crypt", "key": "random"}, {"use": "cdp", "rpo": "400ms", "link": link})
+    replaying.replay(
+        trace(tmp_path, 300), out=tmp_path / "run", target=tmp_path / "disk.img",
+        policy=policy_file(tmp_path, chain), settings=Settings(backend="psync"), force=True,
+    )  # fmt: skip
+    image = tmp_path / "x.img"
+    told = cli("recover", "--store", store_of(tmp_path / "run"), "--latest", "-o", image)
+    assert told.exit_status == 0
+    assert "not compared with the source: crypt stands above cdp" in told.stdout
+    written = (tmp_path / "disk.img").read_bytes()
+    assert image.read_bytes() == written, "the cipher text of the disk itself"
+
+
 def test_a_damaged_record_ends_recovery_at_the_last_good_point(tmp_path: Path) -> None:
     run = replay(tmp_path, trace(tmp_path), '{ bandwidth = "400Mbit/s" }')
     before = recovering.list_points(store_of(run))["points"]

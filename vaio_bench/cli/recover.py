@@ -94,7 +94,7 @@ def _told(found: dict[str, Any]) -> str:
     ]
     checked = found["checked"]
     if checked is None:
-        lines.append("not compared with the source: name its run with --run")
+        lines.append(f"not compared with the source: {found['unchecked_why']}")
     else:
         lines.append(
             f"the same as the source then: {format_size(checked['verified_bytes'])} compared, "
