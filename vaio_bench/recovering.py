@@ -52,7 +52,7 @@ def serve_site(
         InputError: store, key or address cannot be used.
     """
     if adopt:
-        _core.adopt_images(str(store), [Path(image) for image in adopt])
+        _core.adopt_images(str(store), key, [Path(image) for image in adopt])
     site = _core.Site(
         listen,
         str(store),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -213,3 +213,14 @@ def test_after_a_failover_only_the_difference_goes_back(tmp_path: Path) -> None:
     assert found["initial_equal_bytes"] == DISK - (len(blocks) << 16)
     assert recover_all(tmp_path / "store", tmp_path / "x.img", back, recovered) >= 2
     assert KEY not in (tmp_path / "store" / "store.json").read_text()
+
+
+def test_a_site_that_cannot_start_adopts_nothing(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    old, store = tmp_path / "old.img", tmp_path / "store"
+    old.write_bytes(bytes(8192))
+    wrong = cli(
+        "site", "--listen", "127.0.0.1:0", "--store", store, "--adopt", old, "--key", "env:NONE"
+    )
+    assert wrong.exit_status == 2
+    assert "--key" in wrong.stderr
+    assert not store.exists()

@@ -37,7 +37,7 @@ impl Site {
         capacity_bytes: u64,
         segment_bytes: u64,
     ) -> PyResult<Self> {
-        let key = key::load(key).map_err(|e| to_py(&Error::input(format!("--key: {e}"))))?;
+        let key = load_key(key)?;
         let start =
             || CoreSite::start(address, Path::new(store), &key, capacity_bytes, segment_bytes);
         let site = py.detach(start).map_err(|e| to_py(&e))?;
@@ -107,9 +107,15 @@ fn recover(
     serde_json::to_string(&done).map_err(|e| to_py(&Error::failed(e.to_string())))
 }
 
-/// Makes a store whose replica is what these images hold, one a disk.
+fn load_key(source: &str) -> PyResult<Vec<u8>> {
+    key::load(source).map_err(|e| to_py(&Error::input(format!("--key: {e}"))))
+}
+
+/// Makes a store whose replica is what these images hold, one a disk. The key is looked at first:
+/// a site that cannot start leaves nothing behind.
 #[pyfunction]
-fn adopt_images(py: Python<'_>, store: &str, images: Vec<PathBuf>) -> PyResult<()> {
+fn adopt_images(py: Python<'_>, store: &str, key: &str, images: Vec<PathBuf>) -> PyResult<()> {
+    load_key(key)?;
     py.detach(|| store::adopt(Path::new(store), &images)).map_err(|e| to_py(&e))
 }
 
