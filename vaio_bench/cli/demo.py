@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
         folder: Annotated[
             Path, typer.Option(help="Where trace, target, run and report go.")
         ] = Path("reports/demo"),
-        rounds: Annotated[int, typer.Option(help="Rounds of each policy.")] = 4,
+        rounds: Annotated[int, typer.Option(help="Rounds of each policy.")] = 8,
         as_json: o.AsJson = False,
         quiet: o.Quiet = False,
     ) -> None:
