@@ -83,6 +83,20 @@ def check_filter(use: str, params: dict[str, Any]) -> list[tuple[str, str]]:
     return [(str(path), str(message)) for path, message in _core.check_filter(use, _json(params))]
 
 
+def declared(use: str, params: dict[str, Any]) -> dict[str, Any]:
+    """What a filter of any make with these (right) parameters says of itself.
+
+    Returns:
+        Its properties, as the engine has them; empty where it cannot be asked any more.
+    """
+    if foreign.make_of(use) is not None:
+        about, _ = foreign.describe(use, params)
+        return about.properties if about else {}
+    told = json.loads(_core.describe_filter(use, _json(params)))
+    properties: dict[str, Any] = told.get("about", {}).get("properties", {})
+    return properties
+
+
 def is_server(use: object) -> bool:
     """Whether a policy's `use` means an NBD server: its scheme, whatever follows."""
     return isinstance(use, str) and _core.is_server(use)

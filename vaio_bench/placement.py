@@ -53,7 +53,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vaio_bench import _core
+from vaio_bench import catalogue
 from vaio_bench.black_box import HANG_S
 from vaio_bench.errors import InputError
 from vaio_bench.units import parse_time_ns
@@ -120,8 +120,7 @@ def unfit(placement: Placement, use: str, params: dict[str, Any]) -> str | None:
     """Why a built-in filter with these (right) parameters cannot be placed there."""
     if not placement.is_hop:
         return None
-    about = json.loads(_core.describe_filter(use, json.dumps(params))).get("about", {})
-    return unfit_properties(placement, about.get("properties", {}))
+    return unfit_properties(placement, catalogue.declared(use, params))
 
 
 def unfit_properties(placement: Placement, properties: dict[str, Any]) -> str | None:

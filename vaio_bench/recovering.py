@@ -133,10 +133,7 @@ def _changed_above(run: Run, policy: str) -> str | None:
         name = each["use"]
         if name == "cdp":
             break
-        kind = catalogue.filters().get(name)
-        # A cache may hold back what was acknowledged above it.
-        passes = kind is not None and kind.properties.get("transparent", False)
-        if not passes or each["class"] == "cache":
+        if not catalogue.declared(name, each["params"]).get("transparent", False):
             return f"{name} stands above cdp: what it sent down is not known from the run's rows"
     return None
 

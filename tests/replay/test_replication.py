@@ -126,6 +126,28 @@ def test_below_encryption_a_replica_is_recovered_and_not_compared(
     assert image.read_bytes() == written, "the cipher text of the disk itself"
 
 
+@pytest.mark.parametrize(
+    ("above", "is_compared"),
+    [
+        ({"use": "throttle", "iops": 100_000}, True),
+        ({"use": "cache", "capacity": "1MiB"}, True),
+        ({"use": "cache", "capacity": "1MiB", "write_policy": "back"}, False),
+    ],
+    ids=["throttle", "through", "back"],
+)
+def test_what_changes_nothing_above_cdp_leaves_the_comparison(
+    tmp_path: Path, above: dict[str, Any], is_compared: bool
+) -> None:
+    cdp = {"use": "cdp", "rpo": "400ms", "link": Raw('{ bandwidth = "400Mbit/s" }')}
+    policy = policy_file(tmp_path, 'framework = "free"\n' + filters(above, cdp))
+    replaying.replay(
+        trace(tmp_path, 300), out=tmp_path / "run", target=tmp_path / "disk.img",
+        policy=policy, settings=Settings(backend="psync"), force=True,
+    )  # fmt: skip
+    found = recovering.recover(store=store_of(tmp_path / "run"), out=tmp_path / "x.img")
+    assert (found["checked"] is not None) == is_compared, found["unchecked_why"]
+
+
 def test_a_damaged_record_ends_recovery_at_the_last_good_point(tmp_path: Path) -> None:
     run = replay(tmp_path, trace(tmp_path), '{ bandwidth = "400Mbit/s" }')
     before = recovering.list_points(store_of(run))["points"]
