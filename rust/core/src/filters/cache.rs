@@ -7,7 +7,7 @@
 //! [`reads`] and [`writes`] for the ways of an I/O, [`destage`] for write-back, [`ahead`] for
 //! read-ahead and [`dedup`] for content.
 
-use super::{Answer, Class, Cx, DataMode, Filter, Kind, Up};
+use super::{Answer, Class, Cx, Filter, Kind, Up};
 use crate::eviction::{Access, Eviction, Slot};
 use crate::io::Op;
 use crate::slab::{self, IoId};
@@ -28,7 +28,8 @@ use ahead::{AHEAD, Ahead};
 use dedup::Contents;
 use destage::Debts;
 use frames::{FrameId, Frames};
-use work::{NO_SLOT, Piece, Portion, Waiter, Work};
+use grid::Grid;
+use work::{NO_SLOT, Piece, Waiter, Work};
 
 pub const KIND: Kind = Kind {
     name: "cache",
@@ -45,8 +46,6 @@ const DESTAGES: usize = 8;
 const DESTAGE_BYTES: u64 = 256 << 10;
 /// Fetches ahead under way at one time.
 const AHEADS: usize = 4;
-/// Of a block's number, beside the number of its disk, in a cache for several.
-const BLOCK_BITS: u32 = 48;
 
 struct Cache {
     policy: Box<dyn Eviction>,
@@ -56,11 +55,9 @@ struct Cache {
     ahead: Option<Ahead>,
     contents: Option<Contents>,
     is_around: bool,
-    is_group: bool,
     /// After a clean stop reads go to the disk: it has everything.
     is_stopped: bool,
-    mode: DataMode,
-    block: u64,
+    grid: Grid,
     /// By disk: its size, none where that is not known.
     disk_bytes: Vec<u64>,
     /// By [`IoId`].
@@ -84,7 +81,7 @@ impl Cache {
     /// The policy's answer, whether it counts as a hit, and where the data are.
     #[inline]
     fn look_up(&mut self, cx: &Cx<'_>, block: u64) -> (Piece, bool, Found) {
-        let key = self.key(cx.disk(), block);
+        let key = self.grid.key(cx.disk(), block);
         if self.contents.is_some() {
             return self.look_up_content(block, key);
         }
@@ -110,50 +107,27 @@ impl Cache {
         }
     }
 
-    fn key(&self, disk: u16, block: u64) -> u64 {
-        if self.is_group { u64::from(disk) << BLOCK_BITS | block } else { block }
-    }
-
-    /// Disk and block of a key.
-    fn place(&self, cx: &Cx<'_>, key: u64) -> (u16, u64) {
-        if self.is_group {
-            ((key >> BLOCK_BITS) as u16, key & ((1 << BLOCK_BITS) - 1))
-        } else {
-            (cx.disk(), key)
-        }
-    }
-
     fn count(&mut self, cx: &mut Cx<'_>, io: IoId, blocks: u64, hits: u64) {
         self.requests += blocks as i64;
         self.hits += hits as i64;
         cx.count_blocks(io, blocks as u32, hits as u32);
     }
 
-    /// The blocks under an I/O.
-    fn blocks(&self, cx: &Cx<'_>, io: IoId) -> std::ops::Range<u64> {
-        let io = cx.io(io);
-        let end = io.offset_bytes + io.length_bytes;
-        io.offset_bytes / self.block..end.div_ceil(self.block)
-    }
-
     /// Bytes of some blocks that are on the disk: it may end inside the last.
     fn on_disk(&self, disk: u16, block: u64, blocks: u64) -> u64 {
         let end = self.disk_bytes.get(usize::from(disk)).copied().unwrap_or(u64::MAX);
-        let from = block * self.block;
+        let from = block * self.grid.block;
         // None at all: the disk will say so.
-        if from < end { (blocks * self.block).min(end - from) } else { blocks * self.block }
-    }
-
-    /// What an I/O and a block have in common.
-    #[inline]
-    fn portion(&self, cx: &Cx<'_>, io: IoId, block: u64) -> Portion {
-        let io = cx.io(io);
-        Portion::new(self.mode, self.block, block, io.offset_bytes, io.length_bytes)
+        if from < end {
+            (blocks * self.grid.block).min(end - from)
+        } else {
+            blocks * self.grid.block
+        }
     }
 
     #[inline]
     fn copy_out(&mut self, cx: &mut Cx<'_>, io: IoId, block: u64, frame: FrameId) {
-        let portion = self.portion(cx, io, block);
+        let portion = self.grid.portion(cx, io, block);
         let data = &self.frames.data(frame)[portion.of_block];
         cx.data_mut(io)[portion.of_io].copy_from_slice(data);
     }
@@ -173,11 +147,7 @@ impl Cache {
     }
 
     fn discard(&mut self, cx: &mut Cx<'_>, io: IoId) {
-        let io = cx.io(io);
-        let end = io.offset_bytes + io.length_bytes;
-        let first = self.key(io.disk, io.offset_bytes.div_ceil(self.block));
-        let last = self.key(io.disk, end / self.block);
-        let whole = first..last.max(first);
+        let whole = self.grid.whole_keys(cx, io);
         if self.contents.is_some() {
             return self.forget_contents(whole);
         }
@@ -211,12 +181,6 @@ impl Cache {
                 self.frames.end(slot);
             }
         }
-    }
-
-    /// A block's number and its disk's must fit into one key.
-    fn is_beyond(&self, cx: &Cx<'_>, io: IoId) -> bool {
-        let io = cx.io(io);
-        self.is_group && (io.offset_bytes + io.length_bytes) / self.block >= 1 << BLOCK_BITS
     }
 
     fn start_change(&mut self, cx: &mut Cx<'_>, io: IoId) -> Answer {
@@ -269,7 +233,7 @@ impl Filter for Cache {
     }
 
     fn io_start(&mut self, cx: &mut Cx<'_>, io: IoId) -> Answer {
-        if self.is_beyond(cx, io) {
+        if self.grid.is_beyond(cx, io) {
             self.works[io as usize].begin();
             return Answer::Pass;
         }
@@ -320,21 +284,21 @@ impl Filter for Cache {
     }
 
     fn gauges(&self, out: &mut Vec<(&'static str, i64)>) {
-        let bytes = |blocks: u64| (blocks * self.block) as i64;
+        let bytes = |blocks: u64| (blocks * self.grid.block) as i64;
         out.push(("cached_bytes", bytes(self.policy.len() as u64)));
         out.push(("cache_requests", self.requests));
         out.push(("cache_hits", self.hits));
         if let Some(debts) = &self.debts {
             out.push(("dirty_bytes", bytes(debts.blocks)));
             out.push(("dirty_oldest_ns", self.oldest_ns() as i64));
-            out.push(("destaged_bytes", debts.destaged_blocks * self.block as i64));
+            out.push(("destaged_bytes", debts.destaged_blocks * self.grid.block as i64));
         }
         if let Some(contents) = &self.contents {
             out.push(("logical_bytes", bytes(contents.logical_blocks)));
             out.push(("shared_blocks", contents.shared_blocks));
         }
         if let Some(ahead) = &self.ahead {
-            out.push(("read_ahead_bytes", ahead.fetched_blocks * self.block as i64));
+            out.push(("read_ahead_bytes", ahead.fetched_blocks * self.grid.block as i64));
         }
     }
 }

@@ -107,9 +107,9 @@ impl Cache {
         let Some(ahead) = &mut self.ahead else { return false };
         let mut pieces = std::mem::take(&mut ahead.fetches[number]);
         pieces.clear();
-        while !wanted.is_empty() && (pieces.len() as u64 + 1) * self.block <= DESTAGE_BYTES {
+        while !wanted.is_empty() && (pieces.len() as u64 + 1) * self.grid.block <= DESTAGE_BYTES {
             let block = wanted.start;
-            let key = self.key(cx.disk(), block);
+            let key = self.grid.key(cx.disk(), block);
             if self.is_taken(cx, block, key) {
                 if !pieces.is_empty() {
                     break;
@@ -125,8 +125,8 @@ impl Cache {
         }
         let fetch = pieces.first().map(|first| Child {
             op: Op::Read,
-            offset_bytes: first.block * self.block,
-            length_bytes: pieces.len() as u64 * self.block,
+            offset_bytes: first.block * self.grid.block,
+            length_bytes: pieces.len() as u64 * self.grid.block,
             flags: 0,
             data: ChildData::Own,
             tag: AHEAD | number as u64,
@@ -146,7 +146,7 @@ impl Cache {
 
     /// Is it here, on its way, or being changed?
     fn is_taken(&self, cx: &Cx<'_>, block: u64, key: u64) -> bool {
-        let (begin, end) = (block * self.block, (block + 1) * self.block);
+        let (begin, end) = (block * self.grid.block, (block + 1) * self.grid.block);
         self.policy.resident(key).is_some()
             || self.frames.of_evicted(key).is_some()
             || self.ahead.as_ref().is_some_and(|ahead| {

@@ -130,7 +130,7 @@ impl Cache {
 
     /// A write to the disk is done: the content of its addresses is another.
     pub(super) fn content_written(&mut self, cx: &Cx<'_>, io: IoId, piece: &Piece, st: Status) {
-        let portion = self.portion(cx, io, piece.block);
+        let portion = self.grid.portion(cx, io, piece.block);
         let is_zeroes = cx.io(io).op == Op::WriteZeroes;
         if st == OK && portion.whole && !is_zeroes {
             self.learn(piece.key, &cx.data(io)[portion.of_io]);
@@ -141,7 +141,7 @@ impl Cache {
             return self.forget_content(piece.key);
         };
         let mut scratch = std::mem::take(&mut contents.scratch);
-        scratch.resize(self.mode.size(self.block), 0);
+        scratch.resize(self.grid.mode.size(self.grid.block), 0);
         if let Some(frame) = base {
             scratch.copy_from_slice(self.frames.data(frame));
         }

@@ -224,15 +224,15 @@ impl Cache {
             return false;
         };
         let key = self.frames.get(first).key;
-        let (disk, block) = self.place(cx, key);
+        let (disk, block) = self.grid.place(cx, key);
         let mut frames = self.flight_of(number);
         frames.clear();
         frames.push(first);
-        while (frames.len() as u64 + 1) * self.block <= DESTAGE_BYTES {
+        while (frames.len() as u64 + 1) * self.grid.block <= DESTAGE_BYTES {
             let Some(next) = self.dirty_frame(key + frames.len() as u64) else { break };
             frames.push(next);
         }
-        let from_bytes = block * self.block;
+        let from_bytes = block * self.grid.block;
         let length_bytes = self.on_disk(disk, block, frames.len() as u64);
         let child = Child {
             op: Op::Write,
@@ -244,7 +244,7 @@ impl Cache {
         };
         let id = cx.background_of(disk, child);
         if let Some(id) = id {
-            let size = self.mode.size(self.block);
+            let size = self.grid.mode.size(self.grid.block);
             for (i, frame) in frames.iter().enumerate() {
                 let to = &mut cx.data_mut(id)[i * size..];
                 let to_bytes = size.min(to.len());
@@ -296,7 +296,7 @@ impl Cache {
         debts.flights[number].frames.clear();
         debts.grounded.push(number);
         if status == OK {
-            debts.destaged_blocks += cx.io(child).length_bytes.div_ceil(self.block) as i64;
+            debts.destaged_blocks += cx.io(child).length_bytes.div_ceil(self.grid.block) as i64;
             if !debts.unflushed.contains(&disk) {
                 debts.unflushed.push(disk);
             }
@@ -341,7 +341,7 @@ impl Cache {
             return;
         }
         debts.retry_at = Some(Ns::MAX);
-        let bytes = debts.blocks * self.block;
+        let bytes = debts.blocks * self.grid.block;
         cx.event("destage_failed", format!("{{\"errno\": {status}, \"dirty_bytes\": {bytes}}}"));
     }
 

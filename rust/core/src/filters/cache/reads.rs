@@ -9,7 +9,7 @@ use crate::slab::IoId;
 
 impl Cache {
     pub(super) fn start_read(&mut self, cx: &mut Cx<'_>, io: IoId) -> Answer {
-        let blocks = self.blocks(cx, io);
+        let blocks = self.grid.blocks(cx, io);
         let total = blocks.end - blocks.start;
         let (mut hits, mut all_whole) = (0, true);
         self.works[io as usize].begin();
@@ -30,7 +30,7 @@ impl Cache {
                 }
                 Found::Missing => {
                     piece.need = Need::Fetch;
-                    all_whole &= self.portion(cx, io, block).whole;
+                    all_whole &= self.grid.portion(cx, io, block).whole;
                 }
             }
             self.works[io as usize].pieces.push(piece);
@@ -72,23 +72,23 @@ impl Cache {
         let wanted = |piece: &Piece| matches!(piece.need, Need::Fetch | Need::Portion);
         let first = from + work.pieces[from..].iter().position(wanted)?;
         let Piece { block, need, .. } = work.pieces[first];
-        let portion = self.portion(cx, io, block);
+        let portion = self.grid.portion(cx, io, block);
         let mut end = first + 1;
         let (offset, mut length, data) = if need == Need::Portion || portion.whole {
             let from_bytes = portion.from_bytes - cx.io(io).offset_bytes;
             (portion.from_bytes, portion.length_bytes, ChildData::Share { from_bytes })
         } else {
-            (block * self.block, self.on_disk(cx.io(io).disk, block, 1), ChildData::Own)
+            (block * self.grid.block, self.on_disk(cx.io(io).disk, block, 1), ChildData::Own)
         };
         if need == Need::Fetch && portion.whole {
             while work.pieces.get(end).is_some_and(|piece| {
                 piece.need == Need::Fetch
                     && piece.block == block + (end - first) as u64
-                    && self.portion(cx, io, piece.block).whole
+                    && self.grid.portion(cx, io, piece.block).whole
             }) {
                 end += 1;
             }
-            length = (end - first) as u64 * self.block;
+            length = (end - first) as u64 * self.grid.block;
         }
         self.works[io as usize].next = end;
         let flags = cx.io(io).flags;
@@ -107,7 +107,7 @@ impl Cache {
         if piece.need == Need::Portion {
             self.note_failure(cx, io, status);
         } else {
-            let blocks = cx.io(child).length_bytes.div_ceil(self.block) as usize;
+            let blocks = cx.io(child).length_bytes.div_ceil(self.grid.block) as usize;
             for i in first..first + blocks {
                 let piece = self.works[io as usize].pieces[i];
                 if status == OK {
@@ -117,7 +117,7 @@ impl Cache {
                     self.wake(cx, &piece);
                 }
             }
-            if status != OK && self.portion(cx, io, piece.block).whole {
+            if status != OK && self.grid.portion(cx, io, piece.block).whole {
                 self.note_failure(cx, io, status);
             } else if status != OK {
                 // The rest of the block may be what fails.
@@ -144,7 +144,7 @@ impl Cache {
     /// A block is here: into the cache unless evicted meanwhile, and to whom it belongs.
     fn fetched(&mut self, cx: &mut Cx<'_>, io: IoId, child: IoId, piece: &Piece) {
         self.arrived(cx, child, piece);
-        let wanted = self.portion(cx, io, piece.block);
+        let wanted = self.grid.portion(cx, io, piece.block);
         if !wanted.whole
             && let Some((from, to)) = cx.data_pair(child, io)
         {
@@ -155,7 +155,7 @@ impl Cache {
 
     /// The block's data are among the bytes of `from`.
     pub(super) fn arrived(&mut self, cx: &Cx<'_>, from: IoId, piece: &Piece) {
-        let Portion { of_io, of_block, whole, .. } = self.portion(cx, from, piece.block);
+        let Portion { of_io, of_block, whole, .. } = self.grid.portion(cx, from, piece.block);
         if self.contents.is_some() {
             if whole {
                 self.learn(piece.key, &cx.data(from)[of_io]);

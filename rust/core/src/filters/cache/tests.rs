@@ -5,6 +5,7 @@ use super::super::find;
 use super::super::testing::{EIO, Rig, Row, setting};
 use super::*;
 use crate::eviction::{self, Index};
+use crate::filters::DataMode;
 use crate::io::OK;
 
 mod back;

@@ -18,7 +18,7 @@ const PIECES: usize = 1 << 16;
 
 impl Cache {
     pub(super) fn start_write(&mut self, cx: &mut Cx<'_>, io: IoId) -> Answer {
-        let blocks = self.blocks(cx, io);
+        let blocks = self.grid.blocks(cx, io);
         let total = blocks.end - blocks.start;
         let is_fua = cx.io(io).flags & flags::FUA != 0;
         let is_back = self.debts.as_ref().is_some_and(|debts| !is_fua && debts.have_room(total));
@@ -36,7 +36,7 @@ impl Cache {
                 self.frames.begin(piece.slot, piece.key);
                 piece.generation = self.frames.generation(piece.slot);
             }
-            let is_whole = self.portion(cx, io, block).whole;
+            let is_whole = self.grid.portion(cx, io, block).whole;
             if is_back && (is_whole || matches!(found, Found::Here(_))) {
                 self.put_dirty(cx, io, &piece);
                 continue;
@@ -73,7 +73,7 @@ impl Cache {
 
     /// With write-around, what is not here is not brought.
     fn passes(&self, cx: &Cx<'_>, block: u64) -> bool {
-        self.is_around && self.policy.resident(self.key(cx.disk(), block)).is_none()
+        self.is_around && self.policy.resident(self.grid.key(cx.disk(), block)).is_none()
     }
 
     /// A write that waited for the destaging of what it covers goes on.
@@ -130,7 +130,7 @@ impl Cache {
             }
             let fetch = Child {
                 op: Op::Read,
-                offset_bytes: piece.block * self.block,
+                offset_bytes: piece.block * self.grid.block,
                 length_bytes: self.on_disk(cx.io(io).disk, piece.block, 1),
                 flags: 0,
                 data: ChildData::Own,
@@ -152,7 +152,7 @@ impl Cache {
     fn write_portion(&mut self, cx: &mut Cx<'_>, io: IoId, index: usize) {
         let piece = self.works[io as usize].pieces[index];
         self.drop_block(&piece);
-        let portion = self.portion(cx, io, piece.block);
+        let portion = self.grid.portion(cx, io, piece.block);
         let write = Child {
             op: cx.io(io).op,
             offset_bytes: portion.from_bytes,
@@ -212,7 +212,7 @@ impl Cache {
                 self.content_written(cx, io, &piece, status);
                 continue;
             }
-            let is_whole = self.portion(cx, io, piece.block).whole;
+            let is_whole = self.grid.portion(cx, io, piece.block).whole;
             let is_here = self.is_current(&piece) && self.frames.of_slot(piece.slot).is_some();
             if status != OK || !(is_whole || is_here) {
                 self.drop_block(&piece);
@@ -233,7 +233,7 @@ impl Cache {
         self.frames.get_mut(frame).holders -= 1;
         if status == OK {
             self.lay_over(cx, io, piece.block, frame);
-            if self.portion(cx, io, piece.block).whole {
+            if self.grid.portion(cx, io, piece.block).whole {
                 self.forgive(cx, frame);
             }
         }
@@ -275,7 +275,7 @@ impl Cache {
     /// What of the write falls into the block.
     #[inline]
     fn lay_over(&mut self, cx: &Cx<'_>, io: IoId, block: u64, frame: FrameId) {
-        let portion = self.portion(cx, io, block);
+        let portion = self.grid.portion(cx, io, block);
         let to = &mut self.frames.data_mut(frame)[portion.of_block];
         if cx.io(io).op == Op::WriteZeroes {
             to.fill(0);
