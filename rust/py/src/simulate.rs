@@ -65,11 +65,7 @@ impl CacheTrace {
         progress: Option<Py<PyAny>>,
     ) -> PyResult<String> {
         let jobs: Vec<Job> = parse(jobs)?;
-        let mut raised = None;
-        let found = py.detach(|| {
-            self.trace.simulate(&jobs, seed, &mut |done| tell(progress.as_ref(), done, &mut raised))
-        });
-        to_json(&answer(found, raised)?)
+        told(py, progress, |tell| self.trace.simulate(&jobs, seed, tell))
     }
 
     /// The same on a sample of the blocks.
@@ -84,13 +80,7 @@ impl CacheTrace {
         progress: Option<Py<PyAny>>,
     ) -> PyResult<String> {
         let jobs: Vec<Job> = parse(jobs)?;
-        let mut raised = None;
-        let found = py.detach(|| {
-            self.trace.simulate_sample(&jobs, seed, rate, salt, &mut |done| {
-                tell(progress.as_ref(), done, &mut raised)
-            })
-        });
-        to_json(&answer(found, raised)?)
+        told(py, progress, |tell| self.trace.simulate_sample(&jobs, seed, rate, salt, tell))
     }
 
     /// Of content-based caches: a `ContentReport` for each job; what `open` gives has `content`.
@@ -103,13 +93,7 @@ impl CacheTrace {
         progress: Option<Py<PyAny>>,
     ) -> PyResult<String> {
         let jobs: Vec<Job> = parse(jobs)?;
-        let mut raised = None;
-        let found = py.detach(|| {
-            self.trace.simulate_contents(&jobs, seed, &mut |done| {
-                tell(progress.as_ref(), done, &mut raised)
-            })
-        });
-        to_json(&answer(found, raised)?)
+        told(py, progress, |tell| self.trace.simulate_contents(&jobs, seed, tell))
     }
 
     /// `LruCurve` for caches of these numbers of blocks, in order; `plan` is `ShardsPlan`.
@@ -122,13 +106,7 @@ impl CacheTrace {
         progress: Option<Py<PyAny>>,
     ) -> PyResult<String> {
         let plan: ShardsPlan = parse(plan)?;
-        let mut raised = None;
-        let found = py.detach(|| {
-            self.trace.lru_curve(&capacities, &plan, &mut |done| {
-                tell(progress.as_ref(), done, &mut raised)
-            })
-        });
-        to_json(&answer(found, raised)?)
+        told(py, progress, |tell| self.trace.lru_curve(&capacities, &plan, tell))
     }
 }
 
@@ -140,6 +118,17 @@ fn open_trace(open: &Py<PyAny>, file: &str) -> Result<Batches> {
     .map_err(|e| Error::input(e.to_string()).with("file", file))?;
     let mut trace = ArrowTrace::new(stream, file);
     Ok(Box::new(move || trace.next_as_stored()))
+}
+
+/// The document of some work, during which Python is told how far it is.
+fn told<T: Serialize + Send>(
+    py: Python<'_>,
+    progress: Option<Py<PyAny>>,
+    work: impl FnOnce(&mut dyn FnMut(u64) -> Result<()>) -> Result<T> + Send,
+) -> PyResult<String> {
+    let mut raised = None;
+    let found = py.detach(|| work(&mut |done| tell(progress.as_ref(), done, &mut raised)));
+    to_json(&answer(found, raised)?)
 }
 
 /// Calls back; what Python raises is kept for [`answer`].
