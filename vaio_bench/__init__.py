@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from vaio_bench import lazy
 from vaio_bench.errors import InputError, VaioBenchError, WorkError
 
 if TYPE_CHECKING:
@@ -89,7 +89,6 @@ _LAZY = {
     "info": "vaio_bench.analyses.info",
     "layers": "vaio_bench.analyses.layers",
     "list_points": "vaio_bench.recovering",
-    "rto_by_age": "vaio_bench.recovering",
     "load_policies": "vaio_bench.spec",
     "load_policy": "vaio_bench.spec",
     "open_run": "vaio_bench.store",
@@ -100,6 +99,7 @@ _LAZY = {
     "replay": "vaio_bench.replaying",
     "report": "vaio_bench.reporting",
     "rpo": "vaio_bench.analyses.rpo",
+    "rto_by_age": "vaio_bench.recovering",
     "run_rpo": "vaio_bench.analyses.run_rpo",
     "serve_site": "vaio_bench.recovering",
     "simulated": "vaio_bench.analyses.simulated",
@@ -108,10 +108,4 @@ _LAZY = {
     "synth": "vaio_bench.synthetic.run",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        # What was imported stays: a submodule of the same name must not take its place.
-        found = globals()[name] = getattr(importlib.import_module(_LAZY[name]), name)
-        return found
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy.importer(globals(), _LAZY)

@@ -44,8 +44,7 @@ where all I/Os are of one direction; of a mix they cannot be put together.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from vaio_bench import lazy
 
 __all__ = ["crosscheck", "export", "import_results", "plot", "resume", "run"]
 
@@ -59,10 +58,4 @@ _LAZY = {
     "run": "vaio_bench.fio.running",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        # What was imported stays: a submodule of the same name must not take its place.
-        found = globals()[name] = getattr(importlib.import_module(_LAZY[name]), name)
-        return found
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy.importer(globals(), _LAZY)
