@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import vaio_bench as vb
@@ -93,18 +93,22 @@ def check_mode(
 
 
 def check_bandwidth(mode: dict[str, Any], oracle: plain.Oracle, points: Any, target: int) -> None:
-    """What is said to be needed is enough, one bit per second less is not."""
+    """What is said to be needed is enough, one bit per second less is not.
+
+    A piece that is beyond the target by no more than a nanosecond, the trace's resolution, is not
+    missed to the planner: it is above the next one that counts.
+    """
 
     def rpo(at: plain.Oracle) -> list[plain.Piece]:
         return plain.pieces(at, points(at))[0]
 
-    room = Fraction(oracle.end, 10**9) + 2
+    room = Fraction(oracle.end, 10**9) + Fraction(1, 100)
     for key, share in SHARES.items():
         bps, allowed = mode["bandwidth_for_target_bps"][key], share * oracle.end
         if bps is None:
             assert plain.holds(oracle, 1 << 50, rpo, target) > allowed - room
         elif bps:
-            assert plain.holds(oracle, bps, rpo, target) <= allowed + room
+            assert plain.holds(oracle, bps, rpo, target + 1) <= allowed + room
             assert bps == 1 or plain.holds(oracle, bps - 1, rpo, target) > allowed - room
         else:
             assert not oracle.writes
@@ -118,6 +122,15 @@ def check_bandwidth(mode: dict[str, Any], oracle: plain.Oracle, points: Any, tar
     target=st.sampled_from([1, 10 * MS, 700 * MS, 5000 * MS]),
     interval=st.sampled_from([0, 5, 350 * MS, 2500 * MS]),
     every=st.sampled_from([20, 900 * MS, 4000 * MS]),
+)
+# Each write is a nanosecond beyond a target of one.
+@example(
+    rows=[(n * MS, "a", "write", 0, 512) for n in range(4)],
+    bps=1,
+    rtt=0,
+    target=1,
+    interval=0,
+    every=20,
 )
 def test_every_figure_agrees_with_the_recount(
     *,
