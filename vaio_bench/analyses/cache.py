@@ -64,6 +64,7 @@ import polars as pl
 
 from vaio_bench import _core, catalogue
 from vaio_bench.analyses import cache_curves
+from vaio_bench.analyses.study import Study
 from vaio_bench.errors import InputError
 from vaio_bench.trace import REQUIRED, Trace, open_trace
 from vaio_bench.units import format_size, parse_share, parse_size, parse_time_ns
@@ -81,26 +82,13 @@ Progress = Callable[[str, int, int], object]
 
 
 @dataclass(frozen=True)
-class CacheStudy:
+class CacheStudy(Study):
     """What `cache` found."""
-
-    document: dict[str, Any]
-    """As `cache --json`."""
 
     @property
     def results(self) -> list[dict[str, Any]]:
         """One document for each policy and size."""
         return list(self.document["results"])
-
-    @property
-    def warnings(self) -> list[str]:
-        """What to know before the figures are used."""
-        return list(self.document["warnings"])
-
-    @property
-    def answer(self) -> str:
-        """What to take from it, in a sentence or two."""
-        return str(self.document["answer"])
 
     def frame(self) -> pl.DataFrame:
         """The results as a table: a row for each policy and size, without series."""
@@ -109,10 +97,6 @@ class CacheStudy:
             for each in self.results
         ]
         return pl.DataFrame(flat, infer_schema_length=None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The document of `cache --json`."""
-        return self.document
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,7 @@ from typing import Any
 import polars as pl
 
 from vaio_bench import _core, sizing
+from vaio_bench.analyses.study import Study
 from vaio_bench.errors import InputError
 from vaio_bench.trace import REQUIRED, open_trace
 from vaio_bench.units import (
@@ -119,26 +120,13 @@ _DAY_S = 86_400
 
 
 @dataclass(frozen=True)
-class RpoPlan:
-    """What `rpo` found."""
-
-    document: dict[str, Any]
-    """As `rpo --json`: link, target_s, inputs, duration_s, modes, warnings, answer, ..."""
+class RpoPlan(Study):
+    """What `rpo` found: link, target_s, inputs, duration_s, modes, warnings, answer, ..."""
 
     @property
     def modes(self) -> list[dict[str, Any]]:
         """One document a mode: continuous replication, then each snapshot period."""
         return list(self.document["modes"])
-
-    @property
-    def warnings(self) -> list[str]:
-        """What to know before the figures are used."""
-        return list(self.document["warnings"])
-
-    @property
-    def answer(self) -> str:
-        """The plan in a sentence."""
-        return str(self.document["answer"])
 
     def lag(self) -> pl.DataFrame:
         """Lag over time: `mode`, `time_s` and the largest `rpo_s` and `exposure_s` from then on.
@@ -158,10 +146,6 @@ class RpoPlan:
         from vaio_bench.analyses.rpo_sheets import sheets
 
         return sheets(self.document)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The document of `rpo --json`."""
-        return self.document
 
 
 def rpo(
