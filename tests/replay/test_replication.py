@@ -216,6 +216,14 @@ def test_a_full_store_degrades_the_source_and_loses_nothing_it_confirmed(tmp_pat
         assert found["checked"]["verified_bytes"] > 0
 
 
+def is_listening(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
+
+
 def kill_and_recover(tmp_path: Path, kills: int, every_s: float) -> None:
     """A site that is killed again and again while the source goes on."""
     ios = int(kills * every_s * 2000)
@@ -235,6 +243,10 @@ def kill_and_recover(tmp_path: Path, kills: int, every_s: float) -> None:
         tmp_path, filters({"use": "cdp", "rpo": "200ms", "link": Raw(link), "drain": "60s"})
     )
     current = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    # A source gives up where no site is there at its start; how long one takes, the machine says.
+    deadline = time.monotonic() + 60
+    while not is_listening(port) and time.monotonic() < deadline:
+        time.sleep(0.1)
     replayed = subprocess.Popen(
         [sys.executable, "-c", "from vaio_bench.cli import main; main()", "replay", str(source),
          "--target", str(tmp_path / "disk.img"), "--policy", str(policy), "-o",
