@@ -84,8 +84,14 @@ impl<R: RecordBatchReader + Send> ArrowTrace<R> {
             })
         };
         let n = batch.num_rows();
+        let time_ns = required(batch, "time_ns", self.rows)?;
+        // That later ones do not go back is for whoever reads them in order to see.
+        if let Some(first) = time_ns.first().filter(|first| self.rows == 0 && **first < 0) {
+            let message = format!("time_ns: expected 0 or more, got {first}");
+            return Err(Error::input(message).with("row", 0));
+        }
         Ok(TraceBatch {
-            time_ns: required(batch, "time_ns", self.rows)?,
+            time_ns,
             disk: names.keys.iter().map(|key| ids[*key]).collect(),
             op: ops.keys.iter().enumerate().map(op_of).collect::<Result<_>>()?,
             offset_bytes: required(batch, "offset_bytes", self.rows)?,
@@ -303,6 +309,18 @@ mod tests {
         assert_eq!((c.disk, c.op), (vec![2], vec![4]));
         assert!(trace.next_batch(1).unwrap().is_none());
         assert_eq!(trace.disks(), ["b", "a", "c"]);
+    }
+
+    #[test]
+    fn times_before_the_first_are_refused() {
+        let whole = batch(&["a", "a"], &["read", "read"]);
+        let mut columns = whole.columns().to_vec();
+        columns[0] = Arc::new(Int64Array::from(vec![-5, 0]));
+        let before = RecordBatch::try_new(whole.schema(), columns).unwrap();
+        assert_eq!(
+            trace(vec![before]).next_batch(9).unwrap_err().to_string(),
+            "t.parquet: row 0: time_ns: expected 0 or more, got -5"
+        );
     }
 
     #[test]
