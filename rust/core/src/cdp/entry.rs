@@ -81,6 +81,8 @@ pub struct Entry {
     pub raw_bytes: u32,
     /// What the body would be with bytes in place of tokens.
     pub real_bytes: u64,
+    /// Of these the data alone.
+    pub payload_bytes: u64,
     /// Completion of the first and of the last record.
     pub first_ns: Ns,
     pub last_ns: Ns,
@@ -97,6 +99,7 @@ impl Entry {
             count: 0,
             raw_bytes: 0,
             real_bytes: 0,
+            payload_bytes: 0,
             first_ns: now,
             last_ns: now,
             body: Vec::new(),
@@ -122,6 +125,7 @@ pub struct Batch {
     pub body: Vec<u8>,
     pub count: u32,
     pub real_bytes: u64,
+    pub payload_bytes: u64,
     pub first_ns: Ns,
     pub last_ns: Ns,
 }
@@ -154,6 +158,7 @@ impl Batch {
         self.body.extend_from_slice(record.data);
         let real = if record.change == Change::Write { record.length_bytes } else { 0 };
         self.real_bytes += (self.body.len() - before - record.data.len()) as u64 + real;
+        self.payload_bytes += real;
         self.last_ns = record.time_ns;
         self.count += 1;
     }
@@ -168,6 +173,7 @@ impl Batch {
             count: taken.count,
             raw_bytes: taken.body.len() as u32,
             real_bytes: taken.real_bytes,
+            payload_bytes: taken.payload_bytes,
             first_ns: taken.first_ns,
             last_ns: taken.last_ns,
             body: taken.body,
@@ -282,6 +288,7 @@ impl Entry {
         for (i, word) in words.into_iter().enumerate() {
             out[32 + i * 8..40 + i * 8].copy_from_slice(&word.to_le_bytes());
         }
+        out[64..72].copy_from_slice(&self.payload_bytes.to_le_bytes());
         let body_hash = xxhash_rust::xxh3::xxh3_64(&self.body);
         out[56..64].copy_from_slice(&body_hash.to_le_bytes());
         let hash = xxhash_rust::xxh3::xxh3_64(&out[..72]);
@@ -326,6 +333,7 @@ impl Entry {
         entry.raw_bytes = raw_bytes;
         if kind == Kind::Batch {
             (entry.last_ns, entry.real_bytes) = (last_ns, real_bytes);
+            entry.payload_bytes = word(64);
         } else if let Kind::Point { cut_ns, .. } = kind {
             (entry.first_ns, entry.last_ns) = (cut_ns, cut_ns);
         }

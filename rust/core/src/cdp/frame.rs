@@ -116,6 +116,17 @@ pub enum Frame {
 }
 
 impl Frame {
+    /// Bytes of a line's bandwidth that an entry takes: its data. The bandwidth of a link is what
+    /// is left for data, to this tool: headers, like those of the layers below, are in the share
+    /// that `efficiency` takes off.
+    #[must_use]
+    pub fn payload_bytes(&self, compression_ratio: f64) -> u64 {
+        match self {
+            Self::Entry(entry) => (entry.payload_bytes as f64 * compression_ratio) as u64,
+            _ => self.wire_bytes(compression_ratio),
+        }
+    }
+
     /// Bytes on the wire, of which an entry's are those with bytes in place of tokens.
     #[must_use]
     pub fn wire_bytes(&self, compression_ratio: f64) -> u64 {

@@ -67,6 +67,7 @@ impl Crash for super::vault::Memory {
 /// A link's nature.
 #[derive(Debug, Clone)]
 pub struct Line {
+    /// Of data: headers take no time.
     pub bytes_per_s: f64,
     pub rtt_ns: Ns,
     /// Share of a body's bytes that travels, with compression.
@@ -330,10 +331,9 @@ impl<V: Vault + Crash> Link for Model<V> {
         if !matches!(self.connection, Connection::Up) {
             return;
         }
-        let bytes = frame.wire_bytes(self.line.compression_ratio);
-        self.sent_bytes += bytes;
+        self.sent_bytes += frame.wire_bytes(self.line.compression_ratio);
         let start = now.max(self.busy_until_ns).max(self.outage_until_ns);
-        let took = self.transmission_ns(bytes);
+        let took = self.transmission_ns(frame.payload_bytes(self.line.compression_ratio));
         self.busy_ns += took;
         self.busy_until_ns = start + took;
         let last = self.forward.back().map_or(0, |(at, _)| *at);

@@ -17,6 +17,8 @@ use crate::filters::DataMode;
 
 /// Continuous points are told at steps of this.
 const CONTINUOUS_STEP_NS: Ns = 1_000_000;
+/// What waits for the link makes so many entries or more, where they may be smaller.
+const BATCHES_WAITING: u64 = 64;
 
 mod base;
 mod connection;
@@ -53,6 +55,8 @@ pub struct Source {
     pub outputs: Vec<Output>,
     journal: Journal,
     open: Batch,
+    /// The batch under way is closed when it is so large.
+    batch_bytes: u64,
     mode: Mode,
     state: State,
     backoff_ns: Ns,
@@ -137,6 +141,7 @@ impl Source {
             overflow: overflow::Overflow::default(),
             spilled: Dirty::new(config.disks.len(), config.block_bytes),
             journal: Journal::new(config.spill_bytes, config.data != DataMode::Bytes),
+            batch_bytes: config.batch_least_bytes,
             config,
             outputs: Vec::new(),
             open: Batch::default(),
@@ -268,7 +273,7 @@ impl Source {
         let grown = self.open.real_bytes - before;
         self.since_point_bytes += grown;
         self.counts.captured_bytes += grown;
-        if self.open.real_bytes >= self.config.batch_bytes && !self.folds() {
+        if self.open.real_bytes >= self.batch_bytes && !self.folds() {
             self.close_batch();
         }
     }
@@ -304,6 +309,9 @@ impl Source {
             }
         } else {
             self.append(entry);
+            // An entry is there when all of it has arrived: it adds a small share of the lag only.
+            let share = self.journal.bytes() / BATCHES_WAITING;
+            self.batch_bytes = share.clamp(self.config.batch_least_bytes, self.config.batch_bytes);
         }
     }
 

@@ -391,6 +391,7 @@ impl End {
                 self.shared.frames.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let Some(frame) = next else { break };
             let queued = frame.wire_bytes(1.0);
+            let data_share = frame.payload_bytes(1.0) as f64 / queued as f64;
             let mut bytes = Vec::with_capacity(queued as usize + 64);
             match frame {
                 Frame::Entry(entry)
@@ -403,7 +404,7 @@ impl End {
             self.shared.queued_bytes.fetch_sub(queued, Relaxed);
             self.shared.wire_bytes.fetch_add(bytes.len() as u64, Relaxed);
             let took = if self.shaped {
-                (bytes.len() as f64 / self.line.bytes_per_s * 1e9) as Ns
+                (bytes.len() as f64 * data_share / self.line.bytes_per_s * 1e9) as Ns
             } else {
                 0
             };

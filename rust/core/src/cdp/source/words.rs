@@ -38,7 +38,9 @@ pub struct Config {
     pub degrade: Degrade,
     /// 0 for continuous.
     pub point_interval_ns: Ns,
+    /// An entry's bytes: at most, and the least that it is held to where little waits.
     pub batch_bytes: u64,
+    pub batch_least_bytes: u64,
     pub folding: bool,
     /// What the journal holds at most: in memory, and with the spill file.
     pub memory_bytes: u64,

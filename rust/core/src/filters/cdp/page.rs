@@ -34,14 +34,16 @@ A filter for all disks of the run: a point is one moment on all of them.
 - `rpo`: the target. Required.
 - `point_interval`: between restore points; by default half of `rpo`. `\"0s\"`: continuous, where
   every instant whose acknowledged writes have arrived is a point.
-- `link`: `bandwidth` (required), `rtt` (`\"0s\"`), `site` (address of a replica site) and `key`
-  (`\"file:PATH\"` or `\"env:NAME\"`, shared with it), `timeout` (`\"10s\"`: without a
-  confirmation for so long the connection is given up; twice as long each time it was in vain),
-  `window` (bytes on their way at most; by default twice what the line holds and eight batches),
-  and `faults`, each with a `kind` and a time `at` after the start: `outage` (`for` how long),
-  `reset`, `bandwidth` and `rtt` (with their new value). In virtual time also
-  `compression_ratio` (what compression leaves of a byte, 1 by default), `site_sync` (how long
-  the site takes to make data durable), and the fault `restart` of the site (`for` how long).
+- `link`: `bandwidth` (required; what the data get of it is `efficiency`, 1 by default: headers
+  take none of the line's time, as with `rpo` and its `--link-efficiency`), `rtt` (`\"0s\"`),
+  `site` (address of a replica site) and `key` (`\"file:PATH\"` or `\"env:NAME\"`, shared with it),
+  `timeout` (`\"10s\"`: without a confirmation for so long the connection is given up; twice as
+  long each time it was in vain), `window` (bytes on their way at most; by default twice what
+  the line holds and eight batches), and `faults`, each with a `kind` and a time `at` after the
+  start: `outage` (`for` how long), `reset`, `bandwidth` and `rtt` (with their new value). In
+  virtual time also `compression_ratio` (what compression leaves of a byte, 1 by default),
+  `site_sync` (how long the site takes to make data durable), and the fault `restart` of the
+  site (`for` how long).
 - `journal`: `memory` (`\"256MiB\"`) and `spill`, bytes that are captured and not confirmed, and
   the spill `file` (by default in the run folder, removed with the round). From half of `memory` on
   the newest entries go to the file, and come back before they are sent; each record has checksums,
@@ -55,8 +57,9 @@ A filter for all disks of the run: a point is one moment on all of them.
 - `folding`: of what is written several times between two points, only the last is sent; by
   default false. Data then leaves when its point is cut.
 - `compression`: `\"none\"` (default), `\"lz4\"` or `\"zstd\"`.
-- `batch`: bytes sent as one entry at most, by default `\"256KiB\"`. A line that is idle gets what
-  there is.
+- `batch`: bytes sent as one entry at most, by default `\"256KiB\"`. Data are recoverable when all
+  of their entry has arrived: so where little waits an entry is no longer than a 64th of that, or
+  what the line sends in a millisecond (4 KiB at least). A line that is idle gets what there is.
 - `mode`: `\"async\"` (default); `\"semi-sync\"`: a write is acknowledged when the replica has it in
   memory; `\"sync\"`: when it is durable there.
 - `sync_timeout`: how long a write waits for the replica, by default `\"1s\"`; after that writes

@@ -53,6 +53,8 @@ pub struct Params {
 #[serde(deny_unknown_fields)]
 struct LinkParams {
     bandwidth: Option<ByteRate>,
+    /// Share of the bandwidth that is left for data.
+    efficiency: Option<Positive>,
     rtt: Option<Time>,
     /// Address of the replica site.
     site: Option<String>,
@@ -164,6 +166,7 @@ pub fn read(table: &Value, setting: &Setting) -> Result<Settings, Vec<ParamError
     let size = |size: Option<Size>, default: u64| size.map_or(default, |Size(bytes)| bytes);
     let time = |time: Option<Time>, default: Ns| time.map_or(default, |Time(ns)| ns);
     let (block_bytes, batch_bytes) = units(&params, setting, memory_bytes, &mut faults);
+    let batch_bytes = batch_bytes.min(memory_bytes / 4).max(512);
     let record_max_bytes =
         record_bytes(batch_bytes + setting.longest_bytes.max(block_bytes) + RECORD_HEADER_MAX);
     if spill_bytes > 0 && spill_bytes < record_max_bytes {
@@ -187,7 +190,8 @@ pub fn read(table: &Value, setting: &Setting) -> Result<Settings, Vec<ParamError
         },
         degrade,
         point_interval_ns: time(params.point_interval, (rpo_ns / 2).max(1)),
-        batch_bytes: batch_bytes.min(memory_bytes / 4).max(512),
+        batch_bytes,
+        batch_least_bytes: batch_least(&line, batch_bytes),
         folding: params.folding.unwrap_or(false),
         memory_bytes,
         journal_bytes,
@@ -327,6 +331,11 @@ fn window(line: &Line, batch_bytes: u64) -> u64 {
     (line.bytes_per_s * line.rtt_ns as f64 / 1e9 * 2.0) as u64 + batch_bytes * 8
 }
 
+/// What the line sends in a millisecond, or a page: below that headers would count.
+fn batch_least(line: &Line, batch_bytes: u64) -> u64 {
+    ((line.bytes_per_s / 1e3) as u64).max(4 << 10).min(batch_bytes)
+}
+
 /// Bytes in memory and in the spill file.
 fn journal(params: &Params, degrade: Degrade) -> (u64, u64) {
     let spill = match degrade {
@@ -355,6 +364,11 @@ fn line(
             faults: Vec::new(),
         };
     };
+    let efficiency = link.efficiency.map_or(1.0, |Positive(share)| share);
+    if efficiency > 1.0 {
+        let message = format!("expected a share above 0, up to 1, got {efficiency}");
+        errors.push(ParamError::new("link.efficiency", message));
+    }
     let mut faults = Vec::new();
     for (i, fault) in link.faults.iter().flatten().enumerate() {
         let Time(at_ns) = fault.at;
@@ -373,6 +387,7 @@ fn line(
             }
             (FaultKind::Reset, ..) => faults.push(Fault::Reset { at_ns }),
             (FaultKind::Bandwidth, _, Some(ByteRate(bytes_per_s)), _) => {
+                let bytes_per_s = bytes_per_s * efficiency;
                 faults.push(Fault::Bandwidth { at_ns, bytes_per_s });
             }
             (FaultKind::Rtt, _, _, Some(Time(rtt_ns))) => faults.push(Fault::Rtt { at_ns, rtt_ns }),
@@ -386,7 +401,7 @@ fn line(
     let packed = !matches!(compression, None | Some(CompressionParam::None));
     let ratio = link.compression_ratio.map_or(1.0, |Positive(ratio)| ratio);
     Line {
-        bytes_per_s,
+        bytes_per_s: bytes_per_s * efficiency,
         rtt_ns: link.rtt.map_or(0, |Time(ns)| ns),
         compression_ratio: if packed { ratio } else { 1.0 },
         sync_ns: link.site_sync.map_or(0, |Time(ns)| ns),
