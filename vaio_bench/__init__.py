@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vaio_bench.analyses.info import info
     from vaio_bench.analyses.layers import layers
     from vaio_bench.analyses.overhead import overhead
+    from vaio_bench.analyses.planned import planned
     from vaio_bench.analyses.rpo import rpo
     from vaio_bench.analyses.run_rpo import run_rpo
     from vaio_bench.analyses.simulated import simulated
@@ -59,6 +60,7 @@ __all__ = [
     "open_trace",
     "overhead",
     "overhead_of_runs",
+    "planned",
     "recover",
     "replay",
     "report",
@@ -95,6 +97,7 @@ _LAZY = {
     "open_trace": "vaio_bench.trace",
     "overhead": "vaio_bench.analyses.overhead",
     "overhead_of_runs": "vaio_bench.analyses.across",
+    "planned": "vaio_bench.analyses.planned",
     "recover": "vaio_bench.recovering",
     "replay": "vaio_bench.replaying",
     "report": "vaio_bench.reporting",

@@ -229,16 +229,63 @@ def rpo(
     with open_trace(trace) as opened:
         rows = opened.rows
         report = (lambda done: progress(done, rows)) if progress else None
-        found = json.loads(
-            _core.plan_rpo(
-                opened.reader(REQUIRED, batch_rows=1 << 17),
-                str(trace),
-                granularity_bytes,
-                json.dumps(options),
-                report,
-            )
-        )
+        reader = opened.reader(REQUIRED, batch_rows=1 << 17)
+        text = json.dumps(options)
+        found = json.loads(_core.plan_rpo(reader, str(trace), granularity_bytes, text, report))
     return RpoPlan(_document(trace, options, found))
+
+
+def plan_rows(
+    reader: Any,
+    name: str,
+    *,
+    link: str,
+    target_rpo: str | float,
+    point_interval: str | float | None,
+    snapshot_every: Sequence[str],
+    granularity: str | int,
+    compression: float,
+    link_efficiency: float,
+    fold: bool,
+) -> dict[str, Any]:
+    """The engine's plan of rows that are no trace's file; all else is neutral.
+
+    Args:
+        reader: Arrow batches with the columns of a canonical trace, in order of time.
+        name: What errors call them.
+        link: As in `rpo`, like all that follow.
+        target_rpo: The target.
+        point_interval: Between two points of continuous replication.
+        snapshot_every: Periods of the snapshot modes.
+        granularity: Unit of change tracking.
+        compression: Share by which payload shrinks.
+        link_efficiency: Share of the bandwidth that carries payload.
+        fold: Whether cdp sends each block once a point.
+
+    Raises:
+        InputError: As `rpo`.
+    """
+    neutral = {
+        "growth": 0.0,
+        "headroom": 0.0,
+        "percentile": 0.95,
+        "over_retention": 0.0,
+        **{f"{time}_ns": _DAY_S * 10**9 for time in _TIMES},
+    }
+    options = {
+        **_times(link, target_rpo, point_interval, snapshot_every),
+        **neutral,
+        "compression": compression,
+        "link_efficiency": link_efficiency,
+        "fold": fold,
+        "groups": [],
+        "initial_bytes": None,
+        "series_points": SERIES_POINTS,
+    }
+    granularity_bytes = parse_size(granularity, "granularity")
+    text = json.dumps(options)
+    found: dict[str, Any] = json.loads(_core.plan_rpo(reader, name, granularity_bytes, text, None))
+    return found
 
 
 def mode_name(mode: dict[str, Any]) -> str:

@@ -87,13 +87,16 @@ class RunRpo:
         }
 
 
-def run_rpo(run: Run | str | Path, *, target: str | float | None = None) -> RunRpo:
+def run_rpo(
+    run: Run | str | Path, *, target: str | float | None = None, together: bool = False
+) -> RunRpo:
     """The recovery points of a run.
 
     Args:
         run: A run folder.
         target: The RPO to hold; None for the one in the policy (`rpo` of its filter), and without
             that no shares or violations.
+        together: Disks that share their points (those of `cdp`) as one, "N disks".
 
     Raises:
         InputError: `run` is no run folder, or the target is no time.
@@ -104,15 +107,22 @@ def run_rpo(run: Run | str | Path, *, target: str | float | None = None) -> RunR
     events = run.events().filter(pl.col("kind").is_in(["restore_point", "hole", "stun"]))
     found = []
     for policy in run.policies:
-        use = _replication_of(run, policy)
+        use = replication_of(run, policy)
         if use is None:
             continue
         target_ns = given or _time_of(use, "rpo")
         for round_ in run.rounds(policy):
             own = events.filter((pl.col("policy") == policy) & (pl.col("round") == round_))
             written = _acknowledged(run, policy, round_)
+            # Each of them is told of every point that they share.
+            told_to = {disk: disk for disk in written}
+            if together and use["use"] == "cdp" and len(written) > 1:
+                times = np.sort(np.concatenate([times_ns for times_ns, _ in written.values()]))
+                first, (_, end_ns) = next(iter(written.items()))
+                name = f"{len(written)} disks"
+                written, told_to = {name: (times, end_ns)}, {name: first}
             for disk, (times_ns, end_ns) in written.items():
-                told = own.filter(pl.col("disk") == disk)
+                told = own.filter(pl.col("disk") == told_to[disk])
                 one = _Told.of(told, use, end_ns)
                 document = _document(one, times_ns, None if why else target_ns)
                 found.append(Replicated(policy, round_, disk, document))
@@ -132,7 +142,8 @@ def refused(run: Run) -> str | None:
     return None
 
 
-def _replication_of(run: Run, policy: str) -> dict[str, Any] | None:
+def replication_of(run: Run, policy: str) -> dict[str, Any] | None:
+    """The parameters of a policy's filter of replication, and its `use`; None without one."""
     filters = run.manifest.get("policies", {}).get(policy, {}).get("filters", [])
     own = (each for each in filters if each.get("use") in _REPLICATION)
     return next(({"use": each["use"], **each.get("params", {})} for each in own), None)

@@ -1,0 +1,238 @@
+"""The planner against the replication itself: the same trace and link, in virtual time."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from replay_kit import Io, Raw, filters, policy_file, round_here, write_trace
+
+import vaio_bench as vb
+from vaio_bench import round_loop, runner
+from vaio_bench.analyses.planned import STEPS, planned
+
+S, MS, KIB = 10**9, 10**6, 1024
+LINK = "100Mbit/s"
+LINK_BYTES_PER_S = 12.5e6
+# The planner's queue has no end, and neither has this journal.
+JOURNAL = Raw('{ memory = "64GiB" }')
+BUNDLED = Path(__file__).parents[2] / "traces" / "oltp-8s.blktrace"
+INTERVALS = [None, "0s", "130ms"]
+
+Phase = tuple[float, float, int]
+"""How long, s; which share of the link is written; the size of a write."""
+
+
+def writes(phases: Sequence[Phase], seed: int = 1, disks: str = "d") -> list[Io]:
+    """Writes that come by chance, at the mean rate of each phase, among reads and flushes."""
+    draw, now, end = random.Random(seed), 0.0, 0.0
+    found = [Io(0, "read", 0, 4096, disks[0])]
+    for lasts, load, size in phases:
+        now, end = end, end + lasts
+        while load and (now := now + draw.expovariate(load * LINK_BYTES_PER_S / size)) < end:
+            at, disk = draw.randrange(1 << 12) * 65536, draw.choice(disks)
+            found.append(Io(int(now * S), "write", at, size, disk))
+            if draw.random() < 0.02:
+                found.append(Io(int(now * S), draw.choice(["read", "flush"]), 0, 0, disk))
+    return [*found, Io(int(end * S), "flush", 0, 0, disks[0])]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_process() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(round_loop, "run_round", round_here)
+        patch.setattr(runner._core, "harness_floor", lambda: {"null_ns": 100.0})
+        yield
+
+
+def replicated(folder: Path, trace: Path, *, link: str, **keys: Any) -> Path:
+    """Replays through `cdp` over a modelled link: the run folder."""
+    use = {"use": "cdp", "rpo": "2s", "journal": JOURNAL, **keys}
+    policy = policy_file(folder, filters({**use, "link": Raw(link)}))
+    run = folder / "run"
+    chosen = vb.Settings(backend="sim", clock="virtual")
+    vb.replay(trace, out=run, policy=policy, settings=chosen, force=True)
+    return run
+
+
+def check(
+    folder: Path, trace: Path, *, rtt: str, bandwidth: str = LINK, interval: str | None = None
+) -> dict[str, float]:
+    """Run and planner are within 5 % or a round trip; gives the planner's RPO."""
+    keys = {} if interval is None else {"point_interval": interval}
+    link = f'{{ bandwidth = "{bandwidth}", rtt = "{rtt}" }}'
+    run = replicated(folder, trace, link=link, **keys)
+    plan = vb.rpo(
+        trace, link=f"{bandwidth},{rtt}", target_rpo="2s", point_interval=interval,
+        snapshot_every=["1h"],
+    ).modes[0]  # fmt: skip
+    said = {step: plan["rpo_s"][step] for step in STEPS}
+    [measured] = vb.run_rpo(run, together=True).found
+    had, rtt_s = measured.document["rpo_s"], float(rtt.removesuffix("ms")) / 1e3
+    for step in STEPS:
+        assert abs(had[step] - said[step]) <= max(0.05 * said[step], rtt_s), (step, had, said)
+    assert measured.document["no_restore_point_time"] == 0
+    # From the run's own rows the plan is all but the same.
+    [beside] = planned(run)
+    assert beside.agrees
+    assert beside.planner_rpo_s == pytest.approx(said, rel=0.01, abs=rtt_s / 10)
+    assert beside.run_rpo_s == {step: had[step] for step in STEPS}
+    return said
+
+
+WORKLOADS: dict[str, tuple[list[Phase], str, bool]] = {
+    # name: phases, round trip, whether the target of 2 s is missed.
+    "idle most of the time": ([(1, 0.01, 4 * KIB), (4, 0, 0), (1, 0.01, 4 * KIB)], "5ms", False),
+    "steady": ([(5, 0.5, 4 * KIB)], "20ms", False),
+    "bursty": ([(3, 0.3, 8 * KIB), (2, 3, 8 * KIB), (8, 0.4, 8 * KIB)], "20ms", True),
+    "falling behind slowly": ([(8, 1.05, 8 * KIB)], "5ms", False),
+    "falling behind fast": ([(6, 2, 32 * KIB)], "5ms", True),
+    "the smallest writes": ([(1.5, 1.3, 512)], "5ms", False),
+    "sizes of all kinds": ([(0.5, 0.6, 512), (2, 2.5, 64 * KIB), (4, 0.7, 4 * KIB)], "10ms", True),
+}
+
+
+@pytest.mark.parametrize("interval", INTERVALS)
+@pytest.mark.parametrize("workload", WORKLOADS)
+def test_the_run_has_what_the_planner_says(
+    tmp_path: Path, workload: str, interval: str | None
+) -> None:
+    phases, rtt, misses = WORKLOADS[workload]
+    trace = write_trace(tmp_path / "t.parquet", writes(phases))
+    said = check(tmp_path, trace, rtt=rtt, interval=interval)
+    assert (said["max"] > 2) == misses
+
+
+@pytest.mark.parametrize("interval", ["0s", None])
+def test_disks_that_share_points_are_planned_as_one(tmp_path: Path, interval: str | None) -> None:
+    phases = [(3, 0.4, 4 * KIB), (1, 3, 16 * KIB), (4, 0.3, 4 * KIB)]
+    trace = write_trace(tmp_path / "t.parquet", writes(phases, disks="abc"))
+    check(tmp_path, trace, rtt="10ms", interval=interval)
+    assert planned(tmp_path / "run")[0].disks == "3 disks"
+
+
+@pytest.mark.parametrize("bandwidth", ["10Mbit/s", "2Gbit/s"])
+def test_slow_and_fast_lines(tmp_path: Path, bandwidth: str) -> None:
+    share = vb.units.parse_rate_bps(bandwidth, "") / 8 / LINK_BYTES_PER_S
+    lasts = 3 / max(1.0, share / 2)
+    phases = [(lasts, 0.5 * share, 4 * KIB), (lasts, 1.4 * share, 8 * KIB)]
+    trace = write_trace(tmp_path / "t.parquet", writes(phases))
+    check(tmp_path, trace, rtt="5ms", bandwidth=bandwidth, interval="0s")
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    phases=st.lists(
+        st.tuples(
+            st.sampled_from([0.2, 0.5, 1.5]),
+            st.sampled_from([0, 0.1, 0.6, 0.9, 1.1, 2, 4]),
+            st.sampled_from([512, 4 * KIB, 16 * KIB, 256 * KIB]),
+        ),
+        min_size=1,
+        max_size=4,
+    ).filter(lambda phases: any(load for _, load, _ in phases)),
+    rtt=st.sampled_from(["5ms", "20ms", "200ms"]),
+    interval=st.sampled_from(INTERVALS),
+    seed=st.integers(0, 1000),
+)
+def test_any_small_workload(phases: list[Phase], rtt: str, interval: str | None, seed: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        trace = write_trace(Path(folder) / "t.parquet", writes(phases, seed)[:4000])
+        check(Path(folder), trace, rtt=rtt, interval=interval)
+
+
+@pytest.mark.parametrize("interval", ["0s", None])
+@pytest.mark.parametrize("bandwidth", ["300Mbit/s", "1Gbit/s"])
+def test_the_bundled_trace(tmp_path: Path, bandwidth: str, interval: str | None) -> None:
+    sources = sorted(BUNDLED.parent.glob(f"{BUNDLED.name}.*"))
+    vb.import_trace(sources, tmp_path / "t.parquet")
+    check(tmp_path, tmp_path / "t.parquet", rtt="20ms", bandwidth=bandwidth, interval=interval)
+
+
+@pytest.mark.parametrize(
+    ("source", "bandwidth"),
+    [
+        ("public/cloudPhysicsIO.vscsi", "10Mbit/s"),
+        ("public/cloudPhysicsIO.vscsi", "100Mbit/s"),
+        ("public/msr-cambridge1-sample.csv", "1Mbit/s"),
+        pytest.param("own/pgbench.blktrace.*", "500Mbit/s", marks=pytest.mark.slow),
+    ],
+)
+def test_real_traces(tmp_path: Path, traces_dir: Path, source: str, bandwidth: str) -> None:
+    sources = sorted(traces_dir.glob(source))
+    if not sources:
+        pytest.skip(f"requires {source} in VAIO_BENCH_TRACES")
+    vb.import_trace(sources, tmp_path / "t.parquet")
+    for interval in ("0s", None):
+        check(tmp_path, tmp_path / "t.parquet", rtt="20ms", bandwidth=bandwidth, interval=interval)
+        shutil.rmtree(tmp_path / "run")
+
+
+def test_an_outage_is_caught_up_when_the_planner_says(tmp_path: Path) -> None:
+    """The link is down for the three seconds in which most is written."""
+    phases = [(3, 0.2, 8 * KIB), (3, 0.7, 8 * KIB), (8, 0.3, 8 * KIB)]
+    trace = write_trace(tmp_path / "t.parquet", writes(phases))
+    plan = vb.rpo(trace, link=f"{LINK},20ms", outage="3s", point_interval="0s").document
+    catch_up = plan["catch_up"]
+    began_s = catch_up["from_s"]
+    fault = f'{{ kind = "outage", at = "{began_s}s", for = "3s" }}'
+    link = f'{{ bandwidth = "{LINK}", rtt = "20ms", faults = [{fault}] }}'
+    run = replicated(tmp_path, trace, link=link, point_interval="0s")
+    [measured] = vb.run_rpo(run).found
+    series = measured.document["series"]
+    behind = [at for at, rpo in zip(series["time_s"], series["rpo_s"], strict=True) if rpo > 0.1]
+    assert min(behind) == pytest.approx(began_s, abs=0.2)
+    assert max(behind) == pytest.approx(began_s + 3 + catch_up["seconds"], rel=0.05)
+    assert measured.document["rpo_s"]["max"] == pytest.approx(3, abs=0.06)
+    [beside] = planned(run)
+    assert not beside.agrees
+    assert beside.why == "the line had faults"
+
+
+def test_what_the_planner_knows_of_a_policy(tmp_path: Path) -> None:
+    """Folding, compression and the link's efficiency are the planner's, too."""
+    trace = write_trace(tmp_path / "t.parquet", writes([(4, 1.5, 4 * KIB)]))
+    link = f'{{ bandwidth = "{LINK}", rtt = "10ms", efficiency = 0.8, compression_ratio = 0.6 }}'
+    run = replicated(tmp_path, trace, link=link, compression="lz4", folding=Raw("true"))
+    [beside] = planned(run)
+    assert beside.agrees, beside
+    assert beside.planner_rpo_s["max"] > 1.1
+    assert json.loads(json.dumps(beside.to_dict()))["agrees"] is True
+
+
+def test_snapshots_are_held_against_the_planner_too(tmp_path: Path) -> None:
+    trace = write_trace(tmp_path / "t.parquet", writes([(6, 0.4, 8 * KIB)]))
+    use = {"use": "snapshot", "every": "1s", "granularity": "64KiB"}
+    link = Raw(f'{{ bandwidth = "{LINK}", rtt = "10ms" }}')
+    policy = policy_file(tmp_path, filters({**use, "link": link}))
+    chosen = vb.Settings(backend="sim", clock="virtual")
+    vb.replay(trace, out=tmp_path / "run", policy=policy, settings=chosen)
+    [beside] = planned(tmp_path / "run")
+    assert beside.mode == "snapshot"
+    assert beside.agrees, beside
+
+
+def test_a_bounded_journal_is_told_apart(tmp_path: Path) -> None:
+    trace = write_trace(tmp_path / "t.parquet", writes([(2, 3, 16 * KIB), (4, 0.1, 4 * KIB)]))
+    link = f'{{ bandwidth = "{LINK}", rtt = "20ms" }}'
+    run = replicated(tmp_path, trace, link=link, journal=Raw('{ memory = "4MiB" }'))
+    [beside] = planned(run)
+    assert "journal has an end" in str(beside.why)
+
+
+def test_no_plan_without_verdict_or_replication(tmp_path: Path) -> None:
+    trace = write_trace(tmp_path / "t.parquet", writes([(0.2, 0.5, 4 * KIB)]))
+    link = Raw(f'{{ bandwidth = "{LINK}" }}')
+    policy = policy_file(tmp_path, filters({"use": "cdp", "rpo": "2s", "link": link}))
+    chosen: dict[str, Any] = {"backend": "sim", "clock": "virtual"}
+    vb.replay(trace, out=tmp_path / "a", policy=policy, settings=vb.Settings(pace="asap", **chosen))
+    vb.replay(trace, out=tmp_path / "b", policy="pass", settings=vb.Settings(**chosen))
+    assert planned(tmp_path / "a") == planned(tmp_path / "b") == []
