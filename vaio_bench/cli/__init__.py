@@ -6,7 +6,7 @@ import importlib
 import os
 import signal
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -40,6 +40,23 @@ _UsageError: Any = typer.BadParameter.__bases__[0]
 _INTERRUPTED = 130
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"vaio-bench {version('vaio-bench')}")
+        raise typer.Exit
+
+
+def _general(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_tell_version, help="The version."),
+    ] = False,
+) -> None:
+    """Adds the options of the command itself."""
+
+
 def build_app() -> typer.Typer:
     """The typer application with every verb of `VERBS`."""
     app = typer.Typer(
@@ -50,6 +67,7 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
+    app.callback()(_general)
     for verb in VERBS:
         importlib.import_module(f"vaio_bench.cli.{verb}").register(app)
     return app

@@ -11,7 +11,6 @@ import typer
 
 from vaio_bench.cli import options as o
 from vaio_bench.errors import InputError, WorkError
-from vaio_bench.runner import Settings
 
 _Lists = Annotated[str | None, typer.Option(help="A list of values: a cell of the grid each.")]
 
@@ -119,6 +118,7 @@ def _add_replay(fio: typer.Typer) -> None:
         from vaio_bench.cli.run_progress import run_progress
         from vaio_bench.comparing import DEFAULT_ROUNDS
         from vaio_bench.fio.crosscheck import crosscheck
+        from vaio_bench.runner import Settings
 
         settings = Settings(
             depth=depth, backend=backend, disks=tuple(disk or ()), skip=skip, limit=limit,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vaio_bench import units
 from vaio_bench.errors import InputError
-from vaio_bench.runner import Settings
+
+if TYPE_CHECKING:
+    from vaio_bench.runner import Settings
 
 Trace = Annotated[Path, typer.Argument(help="Canonical trace (Parquet); see `import`, `synth`.")]
 Target = Annotated[
@@ -100,6 +102,8 @@ def settings(
     Raises:
         InputError: an option cannot be read.
     """
+    from vaio_bench.runner import Settings
+
     for name in ("compressible", "dedupe"):
         if not 0 <= rest[name] <= 1:
             raise InputError(f"--{name}: expected a share from 0 to 1, got {rest[name]}")
