@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_FLAGS ?=
+# As many at a time as there are processors. The slow ones take the machine's measure: one by one.
+PYTEST = $(BIN)/python -m pytest
+PYTEST_QUICK = $(PYTEST) -m "not slow" -n auto --maxprocesses 4 --dist worksteal $(PYTEST_FLAGS)
 
 # What the compiled module is made of: a change in any of it builds anew.
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name '*.h' -o -name Cargo.toml)
@@ -26,12 +29,13 @@ demo: build
 ## test      every check and every test but the slow ones, with their set-up
 test: packages dev lint
 	$(CARGO) test --release --locked --workspace
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS)
+	$(PYTEST_QUICK)
 
 ## test-all  the same, with the slow tests
 test-all: packages dev lint
 	$(CARGO) test --release --locked --workspace -- --include-ignored
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(PYTEST_QUICK)
+	$(PYTEST) -m slow $(PYTEST_FLAGS)
 
 ## oracle    installs libCacheSim (GPL; `make test-all` and `make bench` compare with it), and runs
 ##           its tests
