@@ -6,6 +6,7 @@ use crate::formats::blkmatch::Matcher;
 use crate::formats::input::Input;
 use crate::formats::{Format, Options};
 use crate::trace::{DecodeReport, TraceBatch, TraceSource};
+use std::ops::Range;
 
 pub const PAGE: &str = "\
 # blktrace
@@ -241,6 +242,9 @@ impl Stream {
                 if header[..4] != magic || length > available.len() - used {
                     break;
                 }
+                if self.skip_bad && swallows(&available[used..], header_bytes..length, magic) {
+                    break;
+                }
                 self.records += 1;
                 let record = used;
                 used += length;
@@ -284,10 +288,13 @@ impl Stream {
         if available.is_empty() {
             return Ok(false);
         }
-        let is_magic = available.len() >= 4 && available[..4] == layout.magic().to_le_bytes();
-        let whole = available
-            .get(..header_bytes)
-            .is_some_and(|header| layout.kind(header).2 <= available.len());
+        let magic = layout.magic().to_le_bytes();
+        let is_magic = available.len() >= 4 && available[..4] == magic;
+        let whole = available.get(..header_bytes).is_some_and(|header| {
+            let length = layout.kind(header).2;
+            length <= available.len()
+                && !(self.skip_bad && swallows(available, header_bytes..length, magic))
+        });
         if is_magic && whole {
             return Ok(true);
         }
@@ -326,6 +333,14 @@ impl Stream {
         self.input.consume(skip);
         self.damage.end = self.input.offset();
     }
+}
+
+/// Whether the length of the record at the start is damaged: another record lies in what it says is
+/// its pdu, and none after it.
+fn swallows(available: &[u8], pdu: Range<usize>, magic: [u8; 4]) -> bool {
+    !pdu.is_empty()
+        && available.get(pdu.end..pdu.end + magic.len()).is_some_and(|next| next != magic)
+        && memchr::memmem::find(&available[pdu], &magic).is_some()
 }
 
 /// The pdu of a remap: `be32 device_from, be32 device_to, be64 sector_from`, after the cgroup id

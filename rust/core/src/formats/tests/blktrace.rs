@@ -222,6 +222,20 @@ fn damage_is_placed_or_skipped() {
     assert!(refused("blktrace", b"not a trace at all").contains("byte 0"));
 }
 
+#[test]
+fn a_damaged_length_costs_its_record_alone() {
+    let records = everything();
+    let whole = decode("blktrace", &[&file(PLAIN, &records)], &lenient()).expect("valid");
+    // The fifth, which says nothing of an I/O, claims two others and a part of a third.
+    let mut broken = file(PLAIN, &records);
+    let length = file(PLAIN, &records[..4]).len() + 46;
+    broken[length..length + 2].copy_from_slice(&100u16.to_le_bytes());
+    let decoded = decode("blktrace", &[&broken], &lenient()).expect("lenient");
+    assert_eq!(decoded.ios, whole.ios);
+    assert_eq!(decoded.report.dropped, [("damaged records".to_owned(), 1)]);
+    assert!(decoded.report.warnings.iter().any(|w| w.contains("48 bytes")), "{decoded:?}");
+}
+
 proptest! {
     /// Queued, issued and completed one by one, on several disks and CPUs, out comes what went in.
     #[test]
