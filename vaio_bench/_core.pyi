@@ -52,7 +52,14 @@ class TraceReader:
     def report(self) -> str: ...
 
 # laws.rs
-def certify(use: str, params_json: str, seed: int, placement: str = "inline") -> str: ...
+def filter_laws() -> list[tuple[str, str]]: ...
+def certify(
+    use: str,
+    params_json: str,
+    seed: int,
+    placement: str = "inline",
+    law: str | None = None,
+) -> str: ...
 
 # planner.rs
 def plan_rpo(

@@ -47,12 +47,16 @@ class Doing:
         `filters` are the names of the engine's layers, stand-ins of placed filters included.
         """
         number = self.layer - sum(name == _STAND_IN for name in filters[: self.layer])
-        what = f'filter[{number}] "{filters[self.layer]}" {how} in {self.callback}'
         disk = f"disk {disks[self.disk]}" if self.disk < len(disks) else "no disk"
+        return f'filter[{number}] "{filters[self.layer]}" {how} in {self.words(disk)}'
+
+    def words(self, disk: str | None = None) -> str:
+        """`io_start of I/O 17 (write of 512 bytes at offset 4096)`."""
         if self.seq is None:
-            return f"{what} ({disk})"
-        io = f"{self.op} of {self.length_bytes} bytes at offset {self.offset_bytes} of {disk}"
-        return f"{what} of I/O {self.seq} ({io})"
+            return self.callback if disk is None else f"{self.callback} ({disk})"
+        where = f"offset {self.offset_bytes}" + (f" of {disk}" if disk is not None else "")
+        io = f"{self.op} of {self.length_bytes} bytes at {where}"
+        return f"{self.callback} of I/O {self.seq} ({io})"
 
 
 def read(file: Path) -> list[Doing]:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vaio_bench import _core, catalogue, spec
+from vaio_bench import _core, catalogue, certifying_foreign, foreign, spec
 from vaio_bench.errors import InputError
 from vaio_bench.placement import Placement
 
@@ -56,19 +56,21 @@ def certify(subject: str | Path, *, seed: int = 0, destroy_data: bool = False) -
     """Tests a filter against every law that can be tested of it.
 
     A filter runs in virtual time over a modelled device with a volatile write cache, faults and
-    losses of power, on another thread or in another process if that is its placement; an NBD
-    server on the wall clock, from outside, whose first 256 KiB are overwritten.
+    losses of power, on another thread or in another process if that is its placement; one of
+    another make in a process of its own, whose crash breaks the law under test; an NBD server on
+    the wall clock, from outside, whose first 256 KiB are overwritten.
 
     Args:
-        subject: a filter's name (with the parameters of the shipped policy of that name), a policy
-            file, whose filters are tested one by one, or an NBD server's URI.
+        subject: a filter's name (with the parameters of the shipped policy of that name), one of
+            another make ("so:PATH", "py:MODULE:CLASS"), a policy file, whose filters are tested one
+            by one, or an NBD server's URI.
         seed: of the I/Os, faults and crashes.
         destroy_data: the contents of an NBD server's export may go.
 
     Raises:
         InputError: there is no such filter, its parameters are wrong, or the server is not fit.
     """
-    uses = _uses(str(subject))
+    uses, hang_s = _uses(str(subject))
     findings: list[Finding] = []
     for use in uses:
         if catalogue.is_server(use.use) and not destroy_data:
@@ -78,7 +80,11 @@ def certify(subject: str | Path, *, seed: int = 0, destroy_data: bool = False) -
             )
         with _fixed_key(use.params, seed) as params:
             at, name = use.placement.at, use.engine_use or use.use
-            found = json.loads(_core.certify(name, json.dumps(params), seed, at))
+            if use.make == "built-in":
+                found = json.loads(_core.certify(name, json.dumps(params), seed, at))
+            else:
+                job = {"use": name, "params": params, "seed": seed, "placement": at}
+                found = certifying_foreign.certify(job, hang_s)
         findings += [Finding(use.use, **each) for each in found]
     return Certificate(str(subject), seed, tuple(findings))
 
@@ -95,19 +101,25 @@ def _fixed_key(params: dict[str, Any], seed: int) -> Iterator[dict[str, Any]]:
         yield {**params, "key": f"file:{file.name}"}
 
 
-def _uses(subject: str) -> tuple[spec.FilterUse, ...]:
+def _uses(subject: str) -> tuple[tuple[spec.FilterUse, ...], float | None]:
+    """The filters to test, and how long one of another make may stand still."""
     if catalogue.is_server(subject):
         faults = catalogue.check_server(subject, {})
         if faults:
             raise InputError(faults[0][1])
-        return (spec.FilterUse(subject, None, Placement(), {}),)
+        return (spec.FilterUse(subject, None, Placement(), {}),), None
     if subject in catalogue.filters() and subject not in spec.shipped():
         faults = catalogue.check_filter(subject, {})
         if faults:
             told = "; ".join(f"{path}: {message}" for path, message in faults)
             raise InputError(f"{subject}: it needs parameters, name a policy file: {told}")
-        return (spec.FilterUse(subject, None, Placement(), {}),)
-    filters = spec.load_policy(subject).filters
-    if not filters:
+        return (spec.FilterUse(subject, None, Placement(), {}),), None
+    if foreign.make_of(subject) is not None:
+        # As a policy of this filter alone would: its faults are told alike.
+        text = f"[[filter]]\nuse = {json.dumps(subject)}\n"
+        policy = spec.parse_policy(text, "certify")
+    else:
+        policy = spec.load_policy(subject)
+    if not policy.filters:
         raise InputError(f"{subject}: expected a policy with a filter")
-    return filters
+    return policy.filters, policy.hang_s

@@ -98,6 +98,46 @@ def test_the_example_in_c_keeps_every_law(tmp_path: Path) -> None:
     assert [finding.law for finding in found.findings if finding.outcome == "held"] == LAWS
 
 
+# Numbers of broken.c.
+SEGFAULT, HANG, LOSE = 1, 3, 9
+# Writes of a process, instances together: some laws come to so many, others do not.
+AT = 1500
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        (SEGFAULT, "crashed (SIGSEGV) in io_start of I/O "),
+        (HANG, "hung (no return in 0.5 s) in io_start of I/O "),
+        (LOSE, "1 I/Os never came back"),
+    ],
+)
+def test_a_library_that_breaks_down_breaks_the_law_under_test(
+    tmp_path: Path, cli: Callable[..., Ended], how: int, told: str
+) -> None:
+    library = build("broken", tmp_path, f"-DBREAKS={how}", f"-DAT={AT}")
+    policy = tmp_path / "c.toml"
+    policy.write_text(f'[policy]\nhang = "500ms"\n[[filter]]\nuse = "so:{library}"\n')
+    ended = cli("certify", policy, "--json")
+    assert ended.exit_status == 1
+    findings = ended.document["findings"]
+    assert [finding["law"] for finding in findings] == LAWS
+    broken = [finding for finding in findings if finding["outcome"] == "broken"]
+    assert broken
+    assert len(broken) < len(LAWS)
+    assert all(told in finding["detail"] for finding in broken)
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_library_is_certified_by_its_own_word(tmp_path: Path, cli: Callable[..., Ended]) -> None:
+    ended = cli("certify", f"so:{build('broken', tmp_path)}")
+    assert ended.exit_status == 0, ended.stderr
+    ended = cli("certify", f"so:{tmp_path}/none.so")
+    assert ended.exit_status == 2
+    assert ended.stderr.count("\n") == 1
+    assert "no such file" in ended.stderr
+
+
 def test_the_example_in_python_breaks_no_law(tmp_path: Path) -> None:
     pytest.importorskip("yara_x", reason="requires yara-x (the extra `yara`)")
     rules, policy = tmp_path / "r.yar", tmp_path / "y.toml"

@@ -11,16 +11,23 @@ use vaio_bench_core::laws;
 
 use crate::errors::to_py;
 
-/// JSON: `[{law, says, outcome, detail}]` of a filter by name or a server by URI. `placement` is
-/// where the filter runs: "inline", "thread" or "process".
+/// Every law of filters: `(name, what it says)`.
 #[pyfunction]
-#[pyo3(signature = (r#use, params_json, seed, placement="inline"))]
+pub fn filter_laws() -> Vec<(&'static str, &'static str)> {
+    laws::names()
+}
+
+/// JSON: `[{law, says, outcome, detail}]` of a filter by name or a server by URI. `placement` is
+/// where the filter runs: "inline", "thread" or "process"; `law` is the only one that is tested.
+#[pyfunction]
+#[pyo3(signature = (r#use, params_json, seed, placement="inline", law=None))]
 pub fn certify(
     py: Python<'_>,
     r#use: &str,
     params_json: &str,
     seed: u64,
     placement: &str,
+    law: Option<&str>,
 ) -> PyResult<String> {
     let fault = |e: serde_json::Error| PyValueError::new_err(e.to_string());
     let params: Value = serde_json::from_str(params_json).map_err(fault)?;
@@ -41,7 +48,7 @@ pub fn certify(
             })
         };
         build()?;
-        Ok(laws::certify(&build, seed, placed))
+        Ok(laws::certify(&build, seed, placed, law))
     });
     let findings = findings.map_err(|e| to_py(&e))?;
     serde_json::to_string(&findings).map_err(|e| PyValueError::new_err(e.to_string()))

@@ -28,6 +28,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     vaio_bench_core::hop::process::set_fork(foreign::fork);
     python_filter::register(module)?;
     module.add_function(wrap_pyfunction!(laws::certify, module)?)?;
+    module.add_function(wrap_pyfunction!(laws::filter_laws, module)?)?;
     import::register(module)?;
     module.add_function(wrap_pyfunction!(profile::profile_trace, module)?)?;
     module.add_function(wrap_pyfunction!(planner::plan_rpo, module)?)?;

@@ -12,7 +12,7 @@ fn broken(findings: &[Finding]) -> Vec<&'static str> {
 
 /// The laws that a filter breaks.
 fn of(make: impl Fn() -> Box<dyn Filter>, properties: Properties) -> Vec<&'static str> {
-    broken(&certify(&|| Ok((make(), properties)), 5, None))
+    broken(&certify(&|| Ok((make(), properties)), 5, None, None))
 }
 
 const FORKS: Properties =
@@ -37,7 +37,7 @@ fn every_filter_of_ours_keeps_every_law() {
             // Elsewhere every crash takes a thread or a process; what it is about is the same.
             let crash_step = if placement.is_some() { 5 } else { 1 };
             let subject = Subject { build: &build, seed: 3, placement, crash_step };
-            for finding in certify_by(&subject) {
+            for finding in certify_by(&subject, None) {
                 assert_eq!(finding.outcome, Outcome::Held, "{name}, {placement:?}: {finding:?}");
             }
         }
@@ -201,7 +201,7 @@ fn an_io_that_is_kept_and_a_panic_are_told() {
     let build = || -> Result<(Box<dyn Filter>, Properties)> {
         Ok((Box::new(Holds(0)), Properties { may_defer: true, ..Properties::TRANSPARENT }))
     };
-    let findings = certify(&build, 5, None);
+    let findings = certify(&build, 5, None, None);
     let told: Vec<&str> = findings.iter().map(|f| f.detail.as_str()).collect();
     assert!(told.iter().any(|words| words.contains("never came back")), "{told:?}");
     assert!(told.iter().any(|words| words.contains("it panicked: enough")), "{told:?}");

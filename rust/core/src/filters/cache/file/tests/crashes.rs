@@ -171,7 +171,7 @@ fn every_write_policy_keeps_every_law_on_a_file() {
             "write_policy": write_policy,
         });
         let build = || Ok((find("cache").unwrap().build)(&params, &laws::setting(3)).unwrap());
-        for finding in laws::certify(&build, 3, None) {
+        for finding in laws::certify(&build, 3, None, None) {
             assert_eq!(finding.outcome, Outcome::Held, "{params}: {finding:?}");
         }
     }
