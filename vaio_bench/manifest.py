@@ -10,7 +10,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaio_bench import _core, environment, placement, replica, schemas, servers, target_state
+from vaio_bench import (
+    _core,
+    environment,
+    placement,
+    replica,
+    schemas,
+    servers,
+    target_state,
+    whereabouts,
+)
 from vaio_bench.errors import InputError
 from vaio_bench.store import Run, again_of
 from vaio_bench.warnings import RunWarning, WarningKind
@@ -52,6 +61,7 @@ def build(
         "id": secrets.token_hex(8),
         "tool_version": version("vaio-bench"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "began_in": whereabouts.here(),
         "trace": _trace(job),
         "policies": {
             policy.name: {

@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +183,7 @@ class RunWriter:
         self.path = path
         self.manifest = manifest
         self._events: list[dict[str, Any]] = []
+        self._made: list[Path] = []
 
     @classmethod
     def reopen(cls, run: Run) -> RunWriter:
@@ -260,19 +261,31 @@ class RunWriter:
         Raises:
             InputError: the folder cannot be made.
         """
-        for name in _ENTRIES:
-            entry = path / name
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink(missing_ok=True)
+        _remove_run(path)
+        made = [each for each in (path.absolute(), *path.absolute().parents) if not each.exists()]
         try:
             (path / "ios").mkdir(parents=True)
         except OSError as error:
             raise InputError(f"{path}: cannot make the run folder: {error.strerror}") from None
         writer = cls(path, {**manifest, "exit": "running"})
+        writer._made = made
         writer.save()
         return writer
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no round has left anything: no totals, no reason why it was lost, no row."""
+        known = self.manifest
+        if known["totals"] or known["warmup"]["totals"] or known.get("lost_rounds"):
+            return False
+        return not any(self.path.rglob("part-*.parquet"))
+
+    def discard(self) -> None:
+        """Takes the run away again, with the folders that were made for it."""
+        _remove_run(self.path)
+        for folder in self._made:
+            with suppress(OSError):
+                folder.rmdir()
 
     def save(self) -> None:
         """Writes the manifest as it stands."""
@@ -298,6 +311,15 @@ class RunWriter:
         """Says how the run ended: `ok`, `interrupted` or `failed: ...`."""
         self.manifest["exit"] = exit_
         self.save()
+
+
+def _remove_run(path: Path) -> None:
+    for name in _ENTRIES:
+        entry = path / name
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink(missing_ok=True)
 
 
 def write_result(run: Path, verb: str, document: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from vaio_bench import _core, manifest, placement, servers, targets
+from vaio_bench import _core, manifest, placement, servers, targets, whereabouts
 from vaio_bench.black_box import HANG_S
 from vaio_bench.errors import InputError, VaioBenchError, WorkError
 from vaio_bench.round_loop import Progress, RoundLoop, shuffled_rounds
@@ -67,7 +67,8 @@ class Settings:
     fit_to_bytes: int | None = None
     destroy_data: bool = False
     hang_s: float = HANG_S
-    """A callback of a foreign filter that takes longer ends its round."""
+    """A filter of another make that stands still so long has hung, unless its policy has another
+    `hang`: in a callback, or holding I/Os of which it lets none go."""
     precondition: bool | None = None
     """Write every block of a new target once; None: where that takes seconds, not minutes."""
 
@@ -204,7 +205,8 @@ def execute(
 
     Raises:
         InputError: an option, the trace, a policy or a target is wrong; nothing was written.
-        WorkError: a round failed; the run folder tells why and keeps what was recorded.
+        WorkError: a round failed; the run folder tells why and keeps what was recorded. Where
+            that is nothing, as with a server that is not there, no folder is left.
     """
     plan = Plan(plan) if isinstance(plan, int) else plan
     job = _job(trace, policies, plan, settings)
@@ -215,7 +217,7 @@ def execute(
     document = manifest.build(job, backend, why, prepared, target, read_only=read_only)
     writer = RunWriter.create(out, document)
     options = _engine_options(job, backend, prepared, read_only=read_only)
-    _run_to_its_end(loop(job, writer, options, progress))
+    _run_to_its_end(loop(job, writer, options, progress), is_new=True)
     return out
 
 
@@ -231,6 +233,8 @@ def resume(
 
     All else is as its manifest says. A round counts when every policy has completed it; of one
     that some have, all are run again, since rounds are compared in pairs taken close together.
+    Relative paths, a policy's own among them, are those of the folder that the run was begun in:
+    the process works there meanwhile.
 
     Args:
         out: the run folder.
@@ -240,23 +244,32 @@ def resume(
         progress: called with (what, done, of how many).
 
     Raises:
-        InputError: it is no run, somebody writes it, or the trace, the tool or the machine is
-            another than that of its first rounds.
+        InputError: it is no run, somebody writes it, its trace or target has moved, or the trace,
+            the tool or the machine is another than that of its first rounds.
         WorkError: a round failed.
     """
-    run = open_run(out)
+    run = open_run(Path(out).absolute())
     known = run.manifest
     for key in ("settings", "round_state", "warmup"):
         if key not in known:
-            raise InputError(f"{run.path}: its manifest has no {key}: it cannot be gone on with")
+            raise InputError(f"{out}: its manifest has no {key}: it cannot be gone on with")
     if known["tool_version"] != version("vaio-bench"):
         raise InputError(
-            f"{run.path}: expected a run of version {version('vaio-bench')}, but it was begun with "
+            f"{out}: expected a run of version {version('vaio-bench')}, but it was begun with "
             f"{known['tool_version']}"
         )
+    plan = _resumed_plan(known, rounds, until, rounds_max)
+    needed = [("trace", known["trace"]["path"])]
+    needed += [("target", path) for path in known["target"]["paths"]]
+    with whereabouts.as_begun(Path(out), known.get("began_in"), needed):
+        _go_on(run, plan, progress)
+    return Path(out)
+
+
+def _go_on(run: Run, plan: Plan, progress: Progress | None) -> None:
+    known = run.manifest
     settings = Settings(**{**known["settings"], "disks": tuple(known["settings"]["disks"])})
     policies = [Policy.from_dict(each) for each in known["policies"].values()]
-    plan = _resumed_plan(known, rounds, until, rounds_max)
     job = _job(known["trace"]["path"], policies, plan, settings)
     backend, _ = _backend(job)
     target = known["target"]["path"]
@@ -274,7 +287,6 @@ def resume(
         writer.save()
         options = _engine_options(job, backend, prepared, read_only=read_only)
     _run_to_its_end(RoundLoop(job, writer, options, progress))
-    return run.path
 
 
 def _resumed_plan(
@@ -317,7 +329,7 @@ def _job(trace: str | Path, policies: Sequence[Policy], plan: Plan, settings: Se
     return job
 
 
-def _run_to_its_end(rounds: RoundLoop) -> None:
+def _run_to_its_end(rounds: RoundLoop, *, is_new: bool = False) -> None:
     writer = rounds.writer
     with writer.held():
         try:
@@ -326,6 +338,9 @@ def _run_to_its_end(rounds: RoundLoop) -> None:
             writer.end("interrupted")
             raise
         except VaioBenchError as error:
+            if is_new and writer.is_empty:
+                writer.discard()
+                raise
             # On a full disk this fails as well: what is raised is the first error.
             with suppress(WorkError):
                 writer.end(f"failed: {error}")

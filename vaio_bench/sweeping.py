@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from vaio_bench import comparing, experiment, spec
+from vaio_bench import comparing, experiment, spec, whereabouts
 from vaio_bench.analyses.overhead import DEFAULT_MARGIN, check_margin
 from vaio_bench.analyses.sweep import SWEEP_FILE, SWEEP_SCHEMA_VERSION, open_sweep, sweep_document
 from vaio_bench.errors import InputError, VaioBenchError
@@ -89,6 +89,7 @@ def sweep(
         "schema_version": SWEEP_SCHEMA_VERSION,
         "tool_version": version("vaio-bench"),
         "source": str(path),
+        "began_in": whereabouts.here(),
         "experiment": resolved,
         "policies": list(policies),
         "baseline": baseline,
@@ -115,7 +116,11 @@ def resume(folder: str | Path, *, progress: Progress | None = None) -> dict[str,
             f"{folder}: expected a sweep of version {version('vaio-bench')}, but it was begun "
             f"with {document['tool_version']}"
         )
-    return _run(Path(folder), document, progress)
+    needed = [("trace", document["experiment"]["workload"].get("trace"))]
+    needed += [("policy", name) for name in document["policies"] if name.endswith(".toml")]
+    path = Path(folder).absolute()
+    with whereabouts.as_begun(Path(folder), document.get("began_in"), needed):
+        return _run(path, document, progress)
 
 
 def _policies(found: Experiment, path: Path) -> list[str]:

@@ -210,7 +210,7 @@ def test_structured_replies_in_any_shape(broken_server: Broken, through: Through
     ],
 )
 def test_handshakes(
-    broken_server: Broken, through: Through, hello: bytes | None, told: str
+    broken_server: Broken, through: Through, tmp_path: Path, hello: bytes | None, told: str
 ) -> None:
     def talk(connection: socket.socket) -> None:
         if hello is not None:
@@ -218,6 +218,8 @@ def test_handshakes(
             time.sleep(5)
 
     assert told in fails(through, broken_server(talk))
+    # A run that never began leaves no folder.
+    assert not (tmp_path / "run1").exists()
 
 
 @pytest.mark.parametrize(
@@ -286,3 +288,21 @@ def test_exit_status_and_one_line(
     assert ended.stderr.count("\n") == 1
     assert uri in ended.stderr
     assert len(rows_of(vb.open_run(tmp_path / "run"), "chain")) > 50
+
+
+def test_nobody_there_leaves_nothing(cli: Callable[..., Ended], tmp_path: Path) -> None:
+    uri = f"nbd+unix://{tmp_path}/none.sock"
+    policy = policy_file(tmp_path, filters({"use": uri}))
+    trace = write_trace(tmp_path / "t.parquet", IOS)
+    words = [trace, "--policy", policy, "--pace", "asap", "--destroy-data"]
+    out = tmp_path / "new" / "run"
+    for verb, more in (("replay", []), ("compare", ["--backend", "mem", "--rounds", "2"])):
+        ended = cli(verb, *words, *more, "-o", out)
+        assert ended.exit_status == 2
+        assert "cannot connect to the NBD server" in ended.stderr
+        assert ended.stderr.count("\n") == 1 or verb == "compare"
+        assert not (tmp_path / "new").exists()
+    # A folder of the user's stays, with what is in it.
+    out.mkdir(parents=True)
+    assert cli("replay", *words, "-o", out).exit_status == 2
+    assert not list(out.iterdir())

@@ -127,3 +127,35 @@ def test_the_command_says_how_to_go_on(
     assert ended.exit_status == 0, ended.stderr
     assert ended.stdout.startswith("pass ")
     assert "2 rounds; noise floor (a/a pair)" in ended.stdout
+
+
+def test_it_goes_on_from_any_folder(
+    here: Callable[..., Ended],
+    interrupt: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_trace(tmp_path / "t.parquet", reads())
+    (tmp_path / "key").write_bytes(bytes(range(64)))
+    (tmp_path / "p.toml").write_text('[[filter]]\nuse = "crypt"\nkey = "file:key"\n')
+    options = ["--policy", "p.toml", "--rounds", "2", "--backend", "psync", "--pace", "asap"]
+    interrupt(2)
+    ended = here("compare", "t.parquet", *options, "--target", "t.img", "-o", "r", "--quiet")
+    assert ended.exit_status == 130
+    interrupt(0)
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    monkeypatch.chdir(other)
+    (tmp_path / "t.parquet").rename(tmp_path / "moved.parquet")
+    with pytest.raises(InputError) as raised:
+        comparing.resume("../r")
+    assert str(raised.value) == (
+        f"../r: expected its trace at {tmp_path}/t.parquet, where nothing is any more (it was "
+        f"begun in {tmp_path}): put it back, or begin anew"
+    )
+    (tmp_path / "moved.parquet").rename(tmp_path / "t.parquet")
+    found = comparing.resume("../r")
+    assert (found["run"], found["rounds"]) == ("../r", 2)
+    assert Path.cwd() == other
+    assert not list(other.iterdir())
+    assert open_run("../r").exit == "ok"
