@@ -25,6 +25,10 @@
     backend = "uring"
     direct = true
 
+The policies of a cell take turns on the same disks, in an order drawn anew for each round: they are
+not driven side by side, where each would be the other's load and the ratio would hide a part of
+what a filter costs.
+
 In place of disks, block, pattern and read, `[workload] trace = "t.parquet"` replays a trace.
 """
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Ended, requires
+from vaio_bench.reporting import grid_part
 from vaio_bench.store import open_run
 
 GRID = ("--target", "t.img", "--size", "4MiB", "--bs", "4k", "--option", "number_ios=200")
@@ -35,6 +36,16 @@ def test_a_grid_runs_in_interleaved_rounds(here: Callable[..., Ended]) -> None:
     assert sorted(map(tuple, order[:5])) == sorted((name, 0) for name in run.policies)
     assert [name for name, _ in order[:5]] != [name for name, _ in order[5:10]]
     assert run.manifest["fio"]["version"].startswith("fio-")
+    assert here("report", "run", "-o", "r.html").exit_status == 0
+    page = Path("r.html").read_text()
+    for title in ("Latency, median over the grid", "I/Os per second over the grid"):
+        assert title in page
+    made = grid_part.section(run)
+    assert made is not None
+    [trace] = made.figures[0].data
+    assert trace["x"] == ["1", "4"]
+    assert trace["y"] == ["randread", "randwrite"]
+    assert [len(row) for row in trace["z"]] == [2, 2]
     kept = Path("run", "fio", run.policies[0], "2")
     assert json.loads((kept / "output.json").read_text())["jobs"]
     assert "iodepth=1" in (kept / "job.fio").read_text()

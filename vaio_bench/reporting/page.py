@@ -28,9 +28,16 @@ from vaio_bench.analyses.overhead import Overhead
 from vaio_bench.analyses.run_rpo import run_rpo
 from vaio_bench.analyses.sweep import is_sweep
 from vaio_bench.errors import InputError, WorkError
-from vaio_bench.reporting import overhead_part, rpo_part, run_part, sweep_part, words
+from vaio_bench.reporting import (
+    grid_part,
+    overhead_part,
+    rpo_part,
+    run_part,
+    sweep_part,
+    words,
+)
 from vaio_bench.reporting.figures import Palette
-from vaio_bench.reporting.model import Chapter
+from vaio_bench.reporting.model import Chapter, Section
 from vaio_bench.store import Run, open_run
 
 
@@ -141,6 +148,7 @@ def chapter_of(run: Run, palette: Palette) -> tuple[Chapter, Overhead | None]:
     ]
     sections = [
         overhead_part.section(found, why, palette, run.manifest.get("pacing") or {}),
+        *_some(grid_part.section(run)),
         overhead_part.distribution_section(run, palette),
         overhead_part.layers_section(run, palette),
         run_part.timeline_section(run, table, palette),
@@ -151,6 +159,10 @@ def chapter_of(run: Run, palette: Palette) -> tuple[Chapter, Overhead | None]:
         run_part.recompute_section(run),
     ]
     return Chapter(run.path.resolve().name, _facts(run), _problems(run), answers, sections), found
+
+
+def _some(section: Section | None) -> list[Section]:
+    return [] if section is None else [section]
 
 
 def _across(runs: Sequence[Run], palette: Palette) -> Chapter:
