@@ -1,17 +1,21 @@
 """Our NBD client beside fio's nbd engine (libnbd) and QEMU's, each on the same nbdkit server.
 
-    python scripts/bench_nbd.py [--pairs 11] [--ios 150000] [--depth 32] [--quick] [--json]
+    python scripts/bench_nbd.py [--pairs 11] [--ios 150000] [--depth 1 32] [--bytes 4096 131072]
+        [--quick] [--json]
 
-4 KiB random reads, then writes, as fast as possible on an export of nbdkit's memory plugin over a
-Unix socket, one connection a client; `qemu-img bench` walks the export in order, which memory does
-not care about. In each round every client runs once, in an order drawn anew; a ratio is ours over
-the peer's of the same round, and what counts is the median with its bootstrap interval. Our I/Os
-per second are from the run's rows, first submission to last completion; the peers' are their own.
+Random reads, then writes, as fast as possible on an export of nbdkit's memory plugin over a Unix
+socket, one connection a client, at each depth and each length; `qemu-img bench` walks the export in
+order, which memory does not care about. In each round every client runs once, in an order drawn
+anew; a ratio is ours over the peer's of the same round, and what counts is the median with its
+bootstrap interval. Our I/Os per second are from the run's rows, first submission to last
+completion; the peers' are their own. `--ios` are those of 4 KiB at depth 32; a lower depth and
+longer I/Os have fewer, so that every case takes about as long.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import re
@@ -35,7 +39,6 @@ from vaio_bench.store import open_run
 from vaio_bench.trace import SCHEMA, TraceWriter
 
 EXPORT_BYTES = 1 << 30
-LENGTH_BYTES = 4096
 TOOLS = {"nbdkit": "nbdkit", "fio": "fio", "qemu-img": "qemu-utils"}
 
 
@@ -49,9 +52,11 @@ def run(command: list[str], folder: Path) -> str:
 class Bench:
     """One server, and the clients by name."""
 
-    def __init__(self, folder: Path, ios: int, depth: int) -> None:
+    def __init__(self, folder: Path, ios: int, depth: int, length_bytes: int) -> None:
         self.folder = folder
-        self.ios = ios
+        self.length_bytes = length_bytes
+        share = (4 if depth < 8 else 1) * (8 if length_bytes > 32 << 10 else 1)
+        self.ios = max(2000, ios // share)
         self.depth = depth
         self.uri = f"nbd+unix:///?socket={folder / 'bench.sock'}"
 
@@ -71,14 +76,15 @@ class Bench:
     def trace(self, op: str) -> Path:
         """Random I/Os of one kind."""
         path = self.folder / f"{op}.parquet"
-        blocks = np.random.default_rng(1).integers(0, EXPORT_BYTES // LENGTH_BYTES, self.ios)
+        blocks = np.random.default_rng(1).integers(0, EXPORT_BYTES // self.length_bytes, self.ios)
         word = {
             name: pa.DictionaryArray.from_arrays(pa.array(np.zeros(self.ios, np.int32)), [name])
             for name in ("d", op)
         }
         columns = [
-            pa.array(np.arange(self.ios)), word["d"], word[op], pa.array(blocks * LENGTH_BYTES),
-            pa.array(np.full(self.ios, LENGTH_BYTES)), pa.nulls(self.ios, pa.int64()),
+            pa.array(np.arange(self.ios)), word["d"], word[op],
+            pa.array(blocks * self.length_bytes),
+            pa.array(np.full(self.ios, self.length_bytes)), pa.nulls(self.ios, pa.int64()),
             pa.array(np.zeros(self.ios, np.uint32)), pa.nulls(self.ios, pa.uint32()),
         ]  # fmt: skip
         with TraceWriter(path, force=True) as writer:
@@ -100,7 +106,7 @@ class Bench:
 
     def fio(self, op: str) -> float:
         """I/Os per second of fio's nbd engine."""
-        job = self._fio(f"rand{op}", f"--bs={LENGTH_BYTES}", f"--number_ios={self.ios}")[op]
+        job = self._fio(f"rand{op}", f"--bs={self.length_bytes}", f"--number_ios={self.ios}")[op]
         return float(job["total_ios"] / job["runtime"] * 1e3)
 
     def _fio(self, pattern: str, *more: str) -> dict[str, dict[str, float]]:
@@ -116,7 +122,8 @@ class Bench:
         """I/Os per second of `qemu-img bench`."""
         command = [
             "qemu-img", "bench", "-f", "raw", "-t", "none", "-c", str(self.ios), "-d",
-            str(self.depth), "-s", str(LENGTH_BYTES), *(["-w"] if op == "write" else []), self.uri,
+            str(self.depth), "-s", str(self.length_bytes), *(["-w"] if op == "write" else []),
+            self.uri,
         ]  # fmt: skip
         told = re.search(r"completed in ([0-9.]+) seconds", run(command, self.folder))
         if told is None:
@@ -147,7 +154,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pairs", type=int, default=11)
     parser.add_argument("--ios", type=int, default=150_000)
-    parser.add_argument("--depth", type=int, default=32)
+    parser.add_argument("--depth", type=int, nargs="+", default=[1, 32])
+    parser.add_argument("--bytes", type=int, nargs="+", default=[4096, 128 << 10])
     parser.add_argument("--quick", action="store_true", help="40,000 I/Os, five rounds")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
@@ -157,24 +165,28 @@ def main() -> None:
             sys.exit(0)
     if args.quick:
         args.ios, args.pairs = 40_000, 5
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            found = measure(Bench(Path(folder), args.ios, args.depth), args.pairs)
-        except VaioBenchError as error:
-            raise SystemExit(f"bench_nbd: {error}") from None
-    rows, goals = [], []
-    for op, rates in found.items():
-        for name, each in rates.items():
-            rows.append((f"{op}, {name}, kI/Os per s", spread([rate / 1e3 for rate in each])))
-        for peer in ("fio", "qemu"):
-            ratios = [a / b for a, b in zip(rates["ours"], rates[peer], strict=True)]
-            low, high = median_interval(ratios)
-            middle = statistics.median(ratios)
-            name = f"{op}, ratio to {peer}, median"
-            rows.append((name, f"{middle:.3f} [{low:.3f}, {high:.3f}]"))
-            goals.append(Goal(name, middle, 1.0, "", at_least=True))
-    settings = {"ios": args.ios, "pairs": args.pairs, "depth": args.depth}
-    report("bench_nbd", settings, rows, goals, found, as_json=args.json)
+    rows, goals, figures = [], [], {}
+    for depth, length in itertools.product(args.depth, args.bytes):
+        with tempfile.TemporaryDirectory() as folder:
+            bench = Bench(Path(folder), args.ios, depth, length)
+            try:
+                found = measure(bench, args.pairs)
+            except VaioBenchError as error:
+                raise SystemExit(f"bench_nbd: {error}") from None
+        for op, rates in found.items():
+            case = f"{op}, {length >> 10} KiB, depth {depth}"
+            figures[case] = rates
+            for name, each in rates.items():
+                rows.append((f"{case}, {name}, kI/O/s", spread([rate / 1e3 for rate in each])))
+            for peer in ("fio", "qemu"):
+                ratios = [a / b for a, b in zip(rates["ours"], rates[peer], strict=True)]
+                low, high = median_interval(ratios)
+                middle = statistics.median(ratios)
+                name = f"{case}, to {peer}"
+                rows.append((name, f"{middle:.3f} [{low:.3f}, {high:.3f}]"))
+                goals.append(Goal(name, middle, 1.0, "", at_least=True))
+    settings = {"ios": args.ios, "pairs": args.pairs, "depths": args.depth, "bytes": args.bytes}
+    report("bench_nbd", settings, rows, goals, figures, as_json=args.json)
 
 
 if __name__ == "__main__":
