@@ -17,3 +17,7 @@ class InputError(VaioBenchError):
 
 class WorkError(VaioBenchError):
     """The work itself failed (I/O errors, verification, a law broken): exit status 1."""
+
+
+class FilterHungError(WorkError):
+    """A filter of another make lets go of nothing that it holds: it costs its round."""

@@ -2,7 +2,7 @@
 
 The first line of standard input is the job (JSON); a further line, or its end, asks the round to
 stop. Standard output carries JSON lines: `{"progress": [...]}`, `{"events": [...]}`, and at last
-`{"result": {...}}` or `{"error": {"kind", "message"}}`.
+`{"result": {...}}` or `{"error": {"kind", "message"}}`, the kind being a class of `errors`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from vaio_bench import _core
-from vaio_bench.errors import InputError, VaioBenchError
+from vaio_bench.errors import VaioBenchError
 from vaio_bench.run_writer import BASE_ENCODING, GAUGES_ENCODING, PartWriter
 from vaio_bench.trace import COLUMNS, open_trace
 
@@ -31,8 +31,7 @@ def main() -> None:
     try:
         _say({"result": run(job)})
     except VaioBenchError as error:
-        kind = "input" if isinstance(error, InputError) else "work"
-        _say({"error": {"kind": kind, "message": str(error)}})
+        _say({"error": {"kind": type(error).__name__, "message": str(error)}})
         sys.exit(error.exit_status)
 
 

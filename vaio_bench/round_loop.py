@@ -137,6 +137,8 @@ class RoundLoop:
         filled = target_state.restore(
             self.options["targets"], fills=self.writer.manifest["round_state"]["fills"]
         )
+        own = self.policies[name].hang_s
+        hang_s = self.job.settings.hang_s if own is None else own
         # Rows of a warm-up go apart: no analysis of the run's rounds reads them.
         inside = f"{WARMUP}{os.sep}" if warmup else ""
         job: dict[str, Any] = {
@@ -149,6 +151,7 @@ class RoundLoop:
             "gauges_folder": str(part_folder(self.writer.path, name, number, f"{inside}gauges")),
             "options": {
                 **self.options,
+                "hang_ns": round(hang_s * 1e9),
                 "policy": name,
                 "round": number,
                 **servers.engine(self.policies[name], self.job),
@@ -157,9 +160,9 @@ class RoundLoop:
         }
         black_box = self.writer.path / ".black-box"
         if any(use.make != "built-in" for use in self.policies[name].filters):
-            job |= {"black_box": str(black_box), "hang_s": self.job.settings.hang_s}
+            job |= {"black_box": str(black_box), "hang_s": hang_s}
         replicas = part_folder(self.writer.path, name, number, f"{inside}replica")
-        chain = self.policies[name].engine_filters(self.job.settings.hang_s)
+        chain = self.policies[name].engine_filters(hang_s)
         try:
             with replica.own_sites(chain, replicas, self.job.settings.clock) as (filters, site):
                 job["options"]["filters"] = filters
@@ -182,24 +185,9 @@ class RoundLoop:
 
     def _lose(self, name: str, number: int, error: FilterDiedError, *, warmup: bool) -> None:
         """Keeps why a round is lost: the others go on."""
-        doing = error.doing
-        layers = self.writer.manifest["policies"][name]["layers"]
         told = {"policy": name, "round": number, "warmup": warmup, "reason": str(error)}
         self.writer.manifest.setdefault("lost_rounds", []).append(told)
-        detail = {"reason": str(error), "callback": doing.callback, "io": doing.seq}
-        self.writer.add_events(
-            [
-                {
-                    "policy": name,
-                    "round": number,
-                    "disk": self.job.disks[doing.disk],
-                    "time_ns": 0,
-                    "layer": layers[doing.layer],
-                    "kind": error.event,
-                    "detail": json.dumps(detail),
-                }
-            ]
-        )
+        self.writer.add_events(self._named(name, number, error.events))
         self.writer.save()
 
     def _keep(self, name: str, number: int, ended: Ended, *, warmup: bool) -> None:
@@ -220,8 +208,17 @@ class RoundLoop:
                 kept.setdefault(name, {})[str(number)] = totals
                 writer.save()
             return
-        layers = writer.manifest["policies"][name]["layers"]
-        events = [
+        events = self._named(name, number, ended.events)
+        writer.add_events(events)
+        _note_lost_disks(writer, events)
+        self._warn_of(name, ended.events)
+        self._sum_up(name, number, totals)
+        writer.add_totals(name, number, totals)
+
+    def _named(self, name: str, number: int, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """A round's events as the run keeps them: disks and layers by their names."""
+        layers = self.writer.manifest["policies"][name]["layers"]
+        return [
             {
                 **event,
                 "policy": name,
@@ -229,13 +226,8 @@ class RoundLoop:
                 "disk": self.job.disks[event["disk"]],
                 "layer": layers[event["layer"]],
             }
-            for event in ended.events
+            for event in events
         ]
-        writer.add_events(events)
-        _note_lost_disks(writer, events)
-        self._warn_of(name, ended.events)
-        self._sum_up(name, number, totals)
-        writer.add_totals(name, number, totals)
 
     def _warn_of(self, name: str, events: list[dict[str, Any]]) -> None:
         """Events that a reader of the figures has to know of."""

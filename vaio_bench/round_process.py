@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vaio_bench.black_box import HANG_S, Doing, HangWatch, read, signal_name
-from vaio_bench.errors import InputError, VaioBenchError, WorkError
+from vaio_bench.errors import FilterHungError, InputError, VaioBenchError, WorkError
 
 _STDERR_KEPT = 4000
 
@@ -43,12 +43,10 @@ class RoundError(Exception):
 class FilterDiedError(RoundError):
     """A foreign filter crashed or hung: it costs this round, not the run."""
 
-    def __init__(self, kind: str, how: str, doing: Doing, message: str) -> None:
+    def __init__(self, message: str, events: list[dict[str, Any]]) -> None:
         super().__init__(WorkError, message)
-        self.event = kind
-        """`filter_crash` or `filter_hang`."""
-        self.how = how
-        self.doing = doing
+        self.events = events
+        """What the filters told, this last (`filter_crash` or `filter_hang`)."""
 
 
 def run_round(job: dict[str, Any], progress: Callable[[int], None]) -> Ended:
@@ -99,7 +97,9 @@ def run_round(job: dict[str, Any], progress: Callable[[int], None]) -> Ended:
         return Ended(result["totals"], result["settled"], state["events"], interrupted)
     if interrupted:
         raise KeyboardInterrupt
-    died = watch.verdict(status)
+    if state.get("error", {}).get("kind") == FilterHungError.__name__:
+        raise FilterDiedError(state["error"]["message"], state["events"])
+    died = watch.verdict(status, state["events"])
     if died is not None:
         raise died
     raise _failure(state, status, "".join(told))
@@ -127,7 +127,7 @@ class _Watch:
                 self._hung = hangs.look()
         self._process.kill()
 
-    def verdict(self, status: int) -> FilterDiedError | None:
+    def verdict(self, status: int, events: list[dict[str, Any]]) -> FilterDiedError | None:
         """What the filter did to a process that ended with this status, if it was the filter."""
         if "black_box" not in self._job:
             return None
@@ -143,7 +143,10 @@ class _Watch:
                 return None
             kind, doing = "filter_crash", inside[0]
             how = f"crashed ({signal_name(-status)})"
-        return FilterDiedError(kind, how, doing, doing.told(how, filters, disks))
+        reason = doing.told(how, filters, disks)
+        detail = json.dumps({"reason": reason, "callback": doing.callback, "io": doing.seq})
+        event = {"disk": doing.disk, "layer": doing.layer, "kind": kind, "detail": detail}
+        return FilterDiedError(reason, [*events, {**event, "time_ns": 0}])
 
 
 def _listen(
@@ -170,7 +173,7 @@ def _keep_tail(stream: Any, told: list[str]) -> None:
 def _failure(state: dict[str, Any], status: int, told: str) -> RoundError:
     if "error" in state:
         error = state["error"]
-        kind = InputError if error["kind"] == "input" else WorkError
+        kind = InputError if error["kind"] == InputError.__name__ else WorkError
         return RoundError(kind, error["message"])
     last = told.strip().splitlines()[-1] if told.strip() else "it said nothing"
     if status < 0:

@@ -7,6 +7,7 @@ A policy names the filters that an I/O meets, in the order in which it meets the
     description = "AES-XTS"
     allow_filters_before_encryption = false
     framework = "vaio"              # "free" lifts the framework's rules and marks the run
+    hang = "30s"                    # a filter of another make that stands still so long has hung
 
     [[filter]]
     use = "crypt"                   # a filter of `vaio-bench explain`
@@ -35,12 +36,14 @@ from vaio_bench import catalogue, foreign, framework, placement
 from vaio_bench.black_box import HANG_S
 from vaio_bench.errors import InputError
 from vaio_bench.placement import Placement
+from vaio_bench.units import parse_time_ns
 from vaio_bench.warnings import RunWarning, WarningKind
 
 DIRECT = "direct"
 """Name of the path without a policy, in every file and table of a run."""
 
 FRAMEWORKS = ("vaio", "free")
+HANG_S_MIN, HANG_S_MAX = 0.1, 86_400.0
 # A policy's name becomes the name of a folder in the run.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}")
 
@@ -95,6 +98,9 @@ class Policy:
     description: str = ""
     framework: str = "vaio"
     allow_filters_before_encryption: bool = False
+    hang_s: float | None = None
+    """A filter of another make has hung when a callback takes longer, or when it holds I/Os and
+    lets go of none for so long; None: as the run's settings say."""
     filters: tuple[FilterUse, ...] = ()
     source: str | None = None
     """The file it was read from; None for the direct path."""
@@ -107,6 +113,7 @@ class Policy:
             "description": self.description,
             "framework": self.framework,
             "allow_filters_before_encryption": self.allow_filters_before_encryption,
+            "hang_s": self.hang_s,
             "source": self.source,
             "filters": [use.to_dict() for use in self.filters],
         }
@@ -115,7 +122,7 @@ class Policy:
     def from_dict(cls, stored: dict[str, Any]) -> Policy:
         """The policy that `to_dict` made the manifest's entry of; its warnings stay there."""
         filters = [FilterUse.from_dict(each) for each in stored["filters"]]
-        keys = ("description", "framework", "allow_filters_before_encryption", "source")
+        keys = ("description", "framework", "allow_filters_before_encryption", "hang_s", "source")
         head = {key: stored[key] for key in keys}
         return cls(name=stored["name"], filters=tuple(filters), **head)
 
@@ -248,6 +255,7 @@ class _Reader:
             self.fault("filter", "expected [[filter]] tables, one a filter, got " + _shown(tables))
             tables = []
         name, chosen, before_encryption = self._head(head, direct=not tables)
+        hang_s = self._hang_s(head.get("hang"))
         filters = [
             self._filter(i, table, is_last=i + 1 == len(tables)) for i, table in enumerate(tables)
         ]
@@ -276,13 +284,14 @@ class _Reader:
             description=head.get("description", ""),
             framework=chosen,
             allow_filters_before_encryption=before_encryption,
+            hang_s=hang_s,
             filters=tuple(use for use in filters if use is not None),
             source=self.file,
             warnings=tuple(warnings),
         )
 
     def _head(self, head: dict[str, Any], *, direct: bool) -> tuple[str, str, bool]:
-        keys = ("name", "description", "allow_filters_before_encryption", "framework")
+        keys = ("name", "description", "allow_filters_before_encryption", "framework", "hang")
         self._unknown_keys("policy.", head, keys)
         stem = re.sub(r"[^A-Za-z0-9 ._+-]", "-", Path(self.file).stem)
         name = head.get("name", stem if _NAME.fullmatch(stem) else "policy")
@@ -307,6 +316,19 @@ class _Reader:
             self.fault("policy.framework", f"expected {expected}, got {_shown(chosen)}")
             chosen = FRAMEWORKS[0]
         return name, chosen, before_encryption
+
+    def _hang_s(self, value: object) -> float | None:
+        if value is None:
+            return None
+        try:
+            hang_s = parse_time_ns(value) / 1e9
+        except InputError:
+            hang_s = 0.0
+        if not HANG_S_MIN <= hang_s <= HANG_S_MAX:
+            expected = 'expected a time from "100ms" to "1d", such as "30s"'
+            self.fault("policy.hang", f"{expected}, got {_shown(value)}")
+            return None
+        return hang_s
 
     def _filter(self, index: int, table: dict[str, Any], *, is_last: bool) -> FilterUse | None:
         """The filter, or None when it cannot be told which one it is."""

@@ -38,7 +38,8 @@ PASS: Answer = 0
 COMPLETE: Answer = -1
 """Answered here: the layers below never see it."""
 DEFER: Answer = -2
-"""Held: `cx.resume` or `cx.finish` it later; other I/Os keep flowing."""
+"""Held: `cx.resume` or `cx.finish` it later; other I/Os keep flowing. A filter that lets go of none
+for the policy's `hang` has hung."""
 
 
 def fail(status: int) -> Answer:

@@ -18,6 +18,9 @@
  * The bytes of a write must not be changed on its way down, because the layers above still need
  * them: fork a child with a buffer of its own and answer VAIO_DEFER. A read may be changed in place
  * on its way up.
+ *
+ * A filter that does not return from a callback, or lets go of none of the I/Os that it holds, for
+ * the time that the policy gives it (`hang`, 30 s) has hung: its round ends.
  */
 #ifndef VAIO_FILTER_H
 #define VAIO_FILTER_H

@@ -12,6 +12,8 @@ pub enum ErrorKind {
     Input,
     /// The work itself failed (an I/O error, a full disk, a broken law): exit status 1.
     Failed,
+    /// A filter of another make lets go of nothing: it costs its round, not the run.
+    Hung,
     /// Stopped on request: exit status 130.
     Interrupted,
 }

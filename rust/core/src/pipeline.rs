@@ -20,6 +20,7 @@ use crate::slab::{IoId, NONE, ON_DISK, Slab};
 
 mod chains;
 mod core;
+mod held;
 mod lifecycle;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ mod tests;
 pub use self::chains::{Chains, Place};
 pub(crate) use self::core::{Action, Core};
 pub use self::core::{ENOMEM, Event};
+pub use self::held::Holding;
 
 /// The chains of one worker's disks over one backend.
 pub struct Pipeline {
@@ -47,6 +49,7 @@ pub struct Pipeline {
     /// Writes whose preflush is done.
     flushed: Vec<IoId>,
     completions: Vec<Completion>,
+    watch: held::Watch,
 }
 
 impl Pipeline {
@@ -74,6 +77,7 @@ impl Pipeline {
             }
         }
         Self {
+            watch: held::Watch::new(chains.instances().len()),
             core: Core {
                 clock,
                 start_ns: 0,
@@ -148,7 +152,7 @@ impl Pipeline {
     pub fn submit(&mut self, id: IoId) {
         let now = self.core.clock.now();
         let io = self.core.slab.io_mut(id);
-        io.submit_ns = now;
+        (io.submit_ns, io.layer) = (now, 0);
         if io.flags & flags::PREFLUSH != 0 && io.op != Op::Flush {
             let flush = Child {
                 op: Op::Flush,
@@ -412,6 +416,7 @@ impl Pipeline {
                     Up::Pass => {}
                     Up::Fail(failure) => status = failure,
                     Up::Defer => {
+                        self.core.slab.io_mut(id).is_up = true;
                         if root == id && !self.is_hop[layer] {
                             self.core.slab.io_mut(id).row_flags |= row_flags::DEFERRED;
                         }
@@ -457,30 +462,19 @@ impl Pipeline {
         self.core.slab.give_back(id);
     }
 
-    fn fire_timers(&mut self) {
-        let now = self.core.clock.now();
-        while let Some(Reverse((at, ..))) = self.core.timers.peek() {
-            if *at > now {
-                break;
-            }
-            let Some(Reverse((_, _, disk, layer, token))) = self.core.timers.pop() else { break };
-            let mut cx = Cx { core: &mut self.core, layer, disk };
-            self.chains.get(disk as usize, layer as usize).timer(&mut cx, token);
-            self.run_actions();
-        }
-    }
-
     fn run_actions(&mut self) {
         while let Some(action) = self.core.actions.pop_front() {
             let now = self.core.clock.now();
             match action {
                 Action::Start { io } => self.descend(io, now),
                 Action::Resume { io } => {
+                    self.let_go(io, self.core.slab.io(io).layer);
                     self.core.slab.io_mut(io).layer += 1;
                     self.descend(io, now);
                 }
                 Action::Finish { io, layer, status } => {
                     debug_assert_eq!(self.core.slab.io(io).open_children, 0);
+                    self.let_go(io, layer);
                     let root = self.core.slab.io(io).root;
                     self.core.exit(root, layer as usize, now);
                     self.ascend(io, layer as usize, status, now);

@@ -16,6 +16,9 @@ pub const NONE: IoId = u32::MAX;
 /// Of an I/O that is not for an auxiliary device.
 pub(crate) const ON_DISK: u16 = u16::MAX;
 
+/// The layer of an I/O that is not under way: its slot is free, or it has not been submitted.
+pub(crate) const NOWHERE: u8 = u8::MAX;
+
 /// Alignment of every slot's memory: enough for O_DIRECT on any device with 4 KiB sectors.
 pub const SLOT_ALIGN: usize = 4096;
 
@@ -46,6 +49,8 @@ pub struct Io {
     pub(crate) root: IoId,
     /// The layer it is in, counted from the top; the number of filters is the backend.
     pub(crate) layer: u8,
+    /// Held by that layer on its way up.
+    pub(crate) is_up: bool,
     /// The first layer it passes: a child starts below the filter that forked it.
     pub(crate) floor: u8,
     /// The layer that forked a child.
@@ -116,7 +121,8 @@ const BLANK: Io = Io {
     data: std::ptr::null_mut(),
     data_bytes: 0,
     root: NONE,
-    layer: 0,
+    layer: NOWHERE,
+    is_up: false,
     floor: 0,
     owner: 0,
     auxiliary: ON_DISK,
@@ -243,7 +249,8 @@ impl Slab {
         io.data = data;
         io.data_bytes = data_bytes;
         io.root = id;
-        io.layer = 0;
+        io.layer = NOWHERE;
+        io.is_up = false;
         io.floor = 0;
         io.auxiliary = ON_DISK;
         io.open_children = 0;
@@ -254,6 +261,7 @@ impl Slab {
 
     #[inline]
     pub(crate) fn give_back(&mut self, id: IoId) {
+        self.ios[id as usize].layer = NOWHERE;
         if !self.lent[id as usize] {
             self.free.push(id);
         }

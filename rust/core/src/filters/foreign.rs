@@ -33,6 +33,12 @@ pub struct About {
     pub properties: Properties,
 }
 
+/// Whether a policy's word for a filter names one of another make.
+#[must_use]
+pub fn is_meant(name: &str) -> bool {
+    name.starts_with(LIBRARY) || name.starts_with(PYTHON)
+}
+
 /// Tells how Python filters are built. The first one told is kept.
 pub fn set_python(build: PythonBuild) {
     let _ = PYTHON_BUILD.set(build);

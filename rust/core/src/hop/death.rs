@@ -70,11 +70,21 @@ impl Hop {
         let reason = format!("{how} in {doing}");
         let callback = doing.split(' ').next().unwrap_or_default();
         let detail = json!({ "reason": reason, "callback": callback, "io": io });
-        tell(cx, cx.disk(), cx.now(), kind, detail.to_string());
-        if let Some(Side::Process(process)) = &mut self.side {
-            process.kill();
-        }
+        self.end_process(cx, kind, detail.to_string());
+    }
+
+    /// Ends the other process, told by an event, and fails its I/Os; false where there is none.
+    pub(super) fn end_process(
+        &mut self,
+        cx: &mut Cx<'_>,
+        kind: &'static str,
+        detail: String,
+    ) -> bool {
+        let Some(Side::Process(process)) = &mut self.side else { return false };
+        process.kill();
+        tell(cx, cx.disk(), cx.now(), kind, detail);
         self.fail_all(cx);
+        true
     }
 
     /// The callback that it was inside of, in words, and its I/O's number in the trace.

@@ -412,6 +412,10 @@ impl Filter for Hop {
         true
     }
 
+    fn give_up(&mut self, cx: &mut Cx<'_>, detail: &str) -> bool {
+        self.end_process(cx, "filter_hang", detail.to_owned())
+    }
+
     fn wake_by(&mut self, waker: Waker) {
         self.waker = Some(waker);
     }

@@ -65,6 +65,12 @@ impl Chains {
         self.at.len().checked_div(self.layers).unwrap_or_default()
     }
 
+    /// Which instance stands there.
+    #[inline]
+    pub(crate) fn index(&self, disk: u16, layer: u8) -> usize {
+        self.at[disk as usize * self.layers + layer as usize] as usize
+    }
+
     #[inline]
     pub(crate) fn get(&mut self, disk: usize, layer: usize) -> &mut dyn Filter {
         &mut *self.filters[self.at[disk * self.layers + layer] as usize].filter

@@ -1,11 +1,16 @@
 //! What reaches filters beside I/O: their place, the life of the virtual disk, and the giving up of
 //! an I/O.
 
+use std::cmp::Reverse;
+
 use super::Pipeline;
 use crate::error::Result;
 use crate::filters::{Cx, Lifecycle};
 use crate::io::Status;
 use crate::slab::IoId;
+
+/// Timers that are called at one look at the clock.
+const TIMERS_MAX: u32 = 100_000;
 
 impl Pipeline {
     /// Brings filters that are placed elsewhere to their place. Call once, before `open`, on the
@@ -47,6 +52,22 @@ impl Pipeline {
         }
         self.run_actions();
         refused
+    }
+
+    /// Calls the filters whose timers are due. In virtual time a filter can set one after the other
+    /// for this very moment: there is an end to that, see [`Pipeline::storm`].
+    pub(super) fn fire_timers(&mut self) {
+        let now = self.core.clock.now();
+        for _ in 0..TIMERS_MAX {
+            if self.core.timers.peek().is_none_or(|Reverse((at, ..))| *at > now) {
+                return;
+            }
+            let Some(Reverse((_, _, disk, layer, token))) = self.core.timers.pop() else { return };
+            let mut cx = Cx { core: &mut self.core, layer, disk };
+            self.chains.get(disk as usize, layer as usize).timer(&mut cx, token);
+            self.run_actions();
+        }
+        self.watch.storm = self.core.timers.peek().map(|Reverse(timer)| (timer.2, timer.3));
     }
 
     /// Tells the filter that holds an I/O that the driver gives it up. It is done when the filter

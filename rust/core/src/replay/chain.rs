@@ -54,7 +54,7 @@ fn is_placed(options: &Options, layer: usize) -> bool {
 }
 
 /// Stand-ins are layers, but no filters of the policy.
-fn place_in_policy(options: &Options, layer: usize) -> usize {
+pub(super) fn place_in_policy(options: &Options, layer: usize) -> usize {
     layer - options.filters[..layer].iter().filter(|spec| spec.name == hop::LAYER).count()
 }
 

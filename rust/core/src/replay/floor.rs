@@ -89,6 +89,7 @@ fn options(filters: &[&str]) -> Options {
         speed: 1.0,
         depth: 32,
         inflight: 32,
+        hang_ns: crate::clock::Ns::MAX,
         spin_ns: 0,
         conflicts: Conflicts::Order,
         verify: false,

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::run::Output;
 use super::worker::{Phase, Worker};
 use crate::clock::Ns;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// How long the worker sleeps at most before it looks whether it should stop.
 const LOOK_UP_NS: u64 = 50_000_000;
@@ -22,10 +22,13 @@ impl Worker {
     /// Lets time pass until something can happen.
     #[inline]
     pub(super) fn pass_time(&mut self) -> Result<()> {
+        if let Some((disk, layer)) = self.pipeline.storm() {
+            return Err(self.stormed(disk, layer));
+        }
         let now = self.pipeline.core.clock.now();
         let may_stage = !self.exhausted && !self.starved && self.in_flight < self.depth;
         if may_stage && self.staged.is_empty() {
-            self.sample_if_due(now, Ns::MAX);
+            self.sample_if_due(now, Ns::MAX)?;
             // More may be due already than is staged at a time.
             return self.pipeline.kick();
         }
@@ -37,16 +40,13 @@ impl Worker {
         if let Some(event) = self.pipeline.next_event_ns() {
             until = until.min(event);
         }
-        self.sample_if_due(now, until);
+        self.sample_if_due(now, until)?;
         if !self.pipeline.may_sleep() {
             return self.pipeline.kick();
         }
         if self.pipeline.core.clock.is_virtual() {
             if until == Ns::MAX {
-                return Err(Error::failed(format!(
-                    "{} I/Os are held by a filter that waits for nothing",
-                    self.in_flight
-                )));
+                return Err(self.stuck());
             }
             self.pipeline.core.clock.advance_to(until);
             return Ok(());
@@ -80,20 +80,22 @@ impl Worker {
         self.pipeline.kick()
     }
 
-    fn sample_if_due(&mut self, now: Ns, until: Ns) {
+    fn sample_if_due(&mut self, now: Ns, until: Ns) -> Result<()> {
         let soon = until < now.saturating_add(SAMPLE_NS) && !self.pipeline.core.clock.is_virtual();
         let patience_ns = if soon { SAMPLE_EVERY_NS } else { 0 };
         if now >= self.next_sample_ns + patience_ns {
-            self.sample(now);
+            self.sample(now)?;
         }
+        Ok(())
     }
 
     /// Figures of the moment, and rows that have waited long enough.
-    fn sample(&mut self, now: Ns) {
+    fn sample(&mut self, now: Ns) -> Result<()> {
         self.next_sample_ns = now + SAMPLE_EVERY_NS;
         self.shared.progress.publish(&self.totals, &self.disks);
+        self.look_for_hung()?;
         if self.phase != Phase::Trace {
-            return;
+            return Ok(());
         }
         self.read_gauges(now);
         let age_ns = if self.pipeline.core.clock.is_virtual() { u64::MAX } else { CHUNK_AGE_NS };
@@ -106,5 +108,6 @@ impl Worker {
         {
             self.send(Output::Rows(chunk));
         }
+        Ok(())
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::chain;
 use super::devices;
+use super::hung;
 use super::lanes::Lanes;
 use super::options::{BackendKind, ClockKind, Options, Pace};
 use super::oracle::Oracle;
@@ -252,6 +253,7 @@ impl Kit {
         let mut pipeline =
             Pipeline::new(clock, slab, self.data, self.disks.len(), self.chains, backend);
         pipeline.place()?;
+        pipeline.watch(|layer| hung::is_foreign(&options, layer), options.hang_ns);
         let disks = self.disks.iter().map(|(disk, _)| *disk).collect();
         let worker = Worker::new(options, shared, disks, oracles, pipeline, out, self.lock_align);
         Ok(worker.with_lanes(self.lanes))

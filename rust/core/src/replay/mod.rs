@@ -9,6 +9,7 @@ mod devices;
 pub mod feed;
 pub mod fit;
 pub mod floor;
+mod hung;
 mod idle;
 mod kit;
 mod lanes;

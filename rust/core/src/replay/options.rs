@@ -119,6 +119,9 @@ pub struct Options {
     pub depth: usize,
     /// I/Os in flight of a worker at most, with `recorded` and `closed`.
     pub inflight: usize,
+    /// A filter of another make that holds I/Os and lets go of none for so long has hung.
+    #[serde(default = "hang_ns")]
+    pub hang_ns: u64,
     /// How long before a due time the worker stops sleeping and looks at the clock.
     pub spin_ns: u64,
     pub conflicts: Conflicts,
@@ -142,6 +145,10 @@ pub struct Options {
     /// With the backend `nbd`.
     #[serde(default)]
     pub server: Option<ServerSpec>,
+}
+
+const fn hang_ns() -> u64 {
+    30_000_000_000
 }
 
 impl Options {

@@ -210,10 +210,7 @@ impl Worker {
                 return failure.map_or(Ok(()), Err);
             }
             if stop_at.is_some_and(|at| monotonic_ns() > at) {
-                return Err(Error::failed(format!(
-                    "{} I/Os did not complete within 30 s of the stop",
-                    self.in_flight
-                )));
+                return Err(self.overdue());
             }
             // What a filter answered at once is done already: no time passes before it is seen.
             if !self.pipeline.has_done() {
