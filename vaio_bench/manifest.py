@@ -70,8 +70,7 @@ def build(
             }
             for policy in job.policies
         },
-        "rounds": plan.rounds,
-        "warmup": {"rounds": plan.warmup_rounds, "time_ns": plan.warmup_ns, "totals": {}},
+        **_rounds(job),
         "comparison": comparison(plan),
         "round_state": {
             "fills": fills,
@@ -82,7 +81,6 @@ def build(
                 servers=any(policy.server for policy in job.policies),
             ),
         },
-        "order": [list(entry) for entry in job.order],
         "seed": settings.seed,
         "clock": settings.clock,
         "backend": {"requested": settings.backend, "used": backend, "why": why},
@@ -113,6 +111,15 @@ def build(
         "warnings": [stored(warning) for warning in _warnings(job, prepared, target, found)],
         "settings": asdict(settings),
         "totals": {},
+    }
+
+
+def _rounds(job: Job) -> dict[str, Any]:
+    plan = job.plan
+    return {
+        "rounds": plan.rounds,
+        "warmup": {"rounds": plan.warmup_rounds, "time_ns": plan.warmup_ns, "totals": {}},
+        "order": [list(entry) for entry in job.order],
     }
 
 

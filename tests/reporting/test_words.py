@@ -63,6 +63,7 @@ def test_changes_sizes_and_rates() -> None:
     assert words.change(0.5) == "−50.0 %"  # noqa: RUF001
     assert words.change(12.5) == "×12.5"  # noqa: RUF001
     assert words.change(1.0) == "0 %"
+    assert words.span(1e-5, 1e8) == "< −99.9 % to > ×1,000"  # noqa: RUF001
     assert words.span(1.15, 1.21) == "+15.0 to +21.0 %"
     assert words.span(None, None) == "no interval"
     assert words.size(4096) == "4 KiB"

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from vaio_bench.analyses.layers import Layer
-from vaio_bench.analyses.overhead import Overhead
+from vaio_bench.analyses.overhead import Comparison, Overhead
 from vaio_bench.analyses.quantiles import Distribution
 from vaio_bench.reporting import words
 from vaio_bench.store import BASELINE, again_of
@@ -177,49 +177,35 @@ def ladder(spread: dict[str, Distribution], palette: Palette, kind: str) -> Figu
 _FOREST = ("latency_p50_ns", "latency_p95_ns", "latency_p99_ns", "latency_p999_ns", "iops")
 
 
+# Beyond this factor, up or down, an interval's end is at the chart's edge.
+_FOREST_EDGE = 100.0
+_PERCENT_STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
+_FACTORS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+
+
 def forest(found: Overhead, palette: Palette) -> Figure:
-    """Each policy's ratio with its interval, over the band of the noise floor."""
+    """Each policy's ratio with its interval, over the band of the noise floor; logarithmic."""
     names = [*_FOREST, "cpu_ns_per_io"]
     rows = [name for name in names if any(name in each for each in found.policies.values())]
     place = {metric: len(rows) - 1 - at for at, metric in enumerate(rows)}
+    floors = {m: next(e[m].floor for e in found.policies.values() if m in e) for m in rows}
+    ends = [_position(1 + floor) for floor in floors.values() if floor is not None]
+    ends += [-end for end in ends]
     data = []
     count = len(found.policies)
     for number, (policy, metrics) in enumerate(found.policies.items()):
         shift = 0.0 if count == 1 else 0.5 * (0.5 - number / (count - 1))
         own = [(metric, metrics[metric]) for metric in rows if metric in metrics]
-        ratios = [each.interval.ratio for _, each in own]
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": policy,
-                "x": [(ratio - 1) * 100 for ratio in ratios],
-                "y": [place[metric] + shift for metric, _ in own],
-                "error_x": {
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [100 * ((e.interval.high or r) - r) for (_, e), r in _zip(own)],
-                    "arrayminus": [100 * (r - (e.interval.low or r)) for (_, e), r in _zip(own)],
-                    "color": palette.colour(policy),
-                    "thickness": 2,
-                    "width": 4,
-                },
-                "marker": {"color": palette.colour(policy), "size": 9},
-                "text": [
-                    f"{words.METRICS[m]}: {words.change(e.interval.ratio)} "
-                    f"({words.span(e.interval.low, e.interval.high)}), {e.verdict}"
-                    for m, e in own
-                ],
-                "hovertemplate": "%{text}",
-            }
-        )
-    floors = {m: next(e[m].floor for e in found.policies.values() if m in e) for m in rows}
+        data.append(_ratios(policy, own, [place[metric] + shift for metric, _ in own], palette))
+        for _, each in own:
+            of = each.interval
+            ends += [_position(end) for end in (of.ratio, of.low, of.high) if end is not None]
     bands = [
         {
             "type": "rect",
             "layer": "below",
-            "x0": -100 * floor / (1 + floor),
-            "x1": 100 * floor,
+            "x0": -_position(1 + floor),
+            "x1": _position(1 + floor),
             "y0": place[metric] - 0.42,
             "y1": place[metric] + 0.42,
             "fillcolor": "var(--band)",
@@ -228,8 +214,17 @@ def forest(found: Overhead, palette: Palette) -> Figure:
         for metric, floor in floors.items()
         if floor is not None
     ]
+    low, high = min(ends, default=-0.01), max(ends, default=0.01)
+    margin = 0.04 * max(high - low, 0.004)
+    ticks = _ratio_ticks(low - margin, high + margin)
     layout = {
-        "xaxis": _axis("difference from direct (%)", zeroline=True),
+        "xaxis": _axis(
+            f"against {found.baseline}, logarithmic",
+            range=[low - margin, high + margin],
+            tickvals=[at for at, _ in ticks],
+            ticktext=[text for _, text in ticks],
+            zeroline=True,
+        ),
         "yaxis": {
             "tickvals": [place[metric] for metric in rows],
             "ticktext": [words.METRICS[metric] for metric in rows],
@@ -248,8 +243,55 @@ def forest(found: Overhead, palette: Palette) -> Figure:
     return Figure("Overhead with its uncertainty", note, data, layout, 90 + 62 * len(rows), True)
 
 
-def _zip(own: list[tuple[str, Any]]) -> list[tuple[tuple[str, Any], float]]:
-    return [(each, each[1].interval.ratio) for each in own]
+def _ratios(
+    policy: str, own: Sequence[tuple[str, Comparison]], at: list[float], palette: Palette
+) -> Trace:
+    """The points of one policy with their intervals."""
+    middles = [_position(each.interval.ratio) for _, each in own]
+    highs = [_position(each.interval.high or each.interval.ratio) for _, each in own]
+    lows = [_position(each.interval.low or each.interval.ratio) for _, each in own]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": policy,
+        "x": middles,
+        "y": at,
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [high - middle for high, middle in zip(highs, middles, strict=True)],
+            "arrayminus": [middle - low for low, middle in zip(lows, middles, strict=True)],
+            "color": palette.colour(policy),
+            "thickness": 2,
+            "width": 4,
+        },
+        "marker": {"color": palette.colour(policy), "size": 9},
+        "text": [
+            f"{words.METRICS[m]}: {words.change(e.interval.ratio)} "
+            f"({words.span(e.interval.low, e.interval.high)}), {e.verdict}"
+            for m, e in own
+        ],
+        "hovertemplate": "%{text}",
+    }
+
+
+def _position(ratio: float) -> float:
+    return float(np.log10(min(max(ratio, 1 / _FOREST_EDGE), _FOREST_EDGE)))
+
+
+def _ratio_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """Ticks between two logarithms of ratios: in per cent where these are near 1, else factors."""
+    reach = max(10**high - 1, 1 - 10**low)
+    if reach <= 1:
+        step = next((each for each in _PERCENT_STEPS if each * 5 >= reach * 100), 20)
+        percents = [number * step for number in range(-6, 7)]
+        ratios = [(1 + percent / 100, f"{percent:+g} %") for percent in percents if percent > -100]
+        named = [(ratio, "0" if ratio == 1 else text.replace("-", words.MINUS))
+                 for ratio, text in ratios]  # fmt: skip
+    else:
+        named = [(factor, f"×{factor:g}") for factor in _FACTORS]  # noqa: RUF001
+    return [(float(np.log10(ratio)), text) for ratio, text in named
+            if low <= np.log10(ratio) <= high]  # fmt: skip
 
 
 def stacked(found: Sequence[Layer], palette: Palette, quantity: str) -> Figure:

@@ -15,9 +15,9 @@ from vaio_bench.reporting.model import Answer, Cell, Chapter, Line, Section, Tab
 
 _MAPPED = ("latency_p50_ns", "latency_p99_ns", "iops", "cpu_ns_per_io")
 _TONES: dict[str, Tone] = {"slower": "bad", "faster": "good", "equivalent": "good"}
-# Heat maps are white at no change; this much and more has the full colour.
+# Heat maps are grey at no change; this much and more has the full colour.
 _FULL_COLOUR_PERCENT = 50.0
-_COLOURS = ((0.0, "var(--good)"), (0.5, "var(--surface)"), (1.0, "var(--bad)"))
+_COLOURS = ((0.0, "var(--good)"), (0.5, "var(--neutral-bg)"), (1.0, "var(--bad)"))
 
 
 def chapter(path: Path, palette: Palette) -> Chapter:
@@ -172,7 +172,7 @@ def _heat_map(found: Swept, policy: str, metric: str) -> Figure:
         "hovermode": "closest",
     }
     note = (
-        "Red is worse, green better, full colour from 50 % on. White with a dot: no difference is "
+        "Red is worse, green better, full colour from 50 % on. Grey with a dot: no difference is "
         "shown."
     )
     return Figure(f"{policy}: {name}", note, data, layout, 130 + 34 * len(rows))

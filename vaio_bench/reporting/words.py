@@ -12,7 +12,7 @@ from vaio_bench.analyses.sweep import Swept
 from vaio_bench.store import BASELINE
 
 _NONE = "–"  # noqa: RUF001  an en dash: nothing to tell
-_MINUS = "−"  # noqa: RUF001  the typographic minus is as wide as the plus
+MINUS = "−"  # noqa: RUF001  the typographic minus is as wide as the plus
 
 # What a metric is called in a table, in the order of its rows.
 METRICS: dict[str, str] = {
@@ -97,7 +97,7 @@ def digits(value: float) -> str:
     else:
         decimals = 1 if abs(value) >= 10 else 2
         text = f"{value:.{decimals}f}"
-    return text.replace("-", _MINUS)
+    return text.replace("-", MINUS)
 
 
 def count(value: float | None) -> str:
@@ -115,14 +115,19 @@ def share(value: float | None) -> str:
         return "< 0.01 %"
     if 0.9999 < value < 1:
         return "> 99.99 %"
-    near_end = value < 0.01 or value > 0.99
-    return f"{value * 100:.{2 if near_end else 1}f} %"
+    near_end = value < 0.01 or 0.99 < value < 1.01
+    return f"{value * 100:.{2 if near_end else 1 if value < 1.5 else 0}f} %"
 
 
 def change(ratio: float | None) -> str:
-    """A ratio as a signed difference: 1.18 is `+18.0 %`, 12.5 is `x12.5`."""
+    """A ratio as a signed difference: 1.18 is `+18.0 %`, 12.5 is `x12.5`.
+
+    Beyond a factor of 1,000, up or down, nothing is known but that it is so far.
+    """
     if ratio is None:
         return _NONE
+    if ratio > 1000:
+        return "> ×1,000"  # noqa: RUF001
     if ratio >= 3:
         return f"×{digits(ratio)}"  # noqa: RUF001  the multiplication sign
     return f"{percent_points(ratio)} %"
@@ -130,9 +135,11 @@ def change(ratio: float | None) -> str:
 
 def percent_points(ratio: float) -> str:
     """The signed number of `change`, without its sign of per cent."""
+    if 0 < ratio < 0.001:
+        return f"< {MINUS}99.9"
     percent = (ratio - 1) * 100
     text = f"{abs(percent):.{1 if abs(percent) >= 1 else 2}f}"
-    sign = "+" if percent >= 0 else _MINUS
+    sign = "+" if percent >= 0 else MINUS
     return "0" if float(text) == 0 else sign + text
 
 

@@ -10,6 +10,9 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// Of a read's bytes that are still to come, as many are worth a vector of their own: they arrive
 /// where they belong without a copy.
 const DIRECT_BYTES: usize = 16 << 10;
+/// Behind a long read's bytes as many are taken in: the next header, and next to nothing of the
+/// bytes behind it, which would have to be copied.
+const HEADER_BYTES: usize = 64;
 /// "The server SHOULD NOT send more than 4096 bytes" of an error's text.
 const ERROR_BYTES_MAX: u32 = 16 << 10;
 
@@ -30,6 +33,8 @@ pub struct Replies {
     payload: Option<Payload>,
     /// Bytes of the first of `room`'s vectors, when it is a read's own.
     direct: usize,
+    /// The last answer had bytes enough for a vector of their own; so may the next.
+    is_long: bool,
 }
 
 impl Default for Replies {
@@ -40,6 +45,7 @@ impl Default for Replies {
             to: 0,
             payload: None,
             direct: 0,
+            is_long: false,
         }
     }
 }
@@ -50,7 +56,8 @@ impl Replies {
         self.buffer.copy_within(self.from..self.to, 0);
         (self.from, self.to) = (0, self.to - self.from);
         let rest = &mut self.buffer[self.to..];
-        let own = libc::iovec { iov_base: rest.as_mut_ptr().cast(), iov_len: rest.len() };
+        let iov_len = if self.is_long { rest.len().min(HEADER_BYTES) } else { rest.len() };
+        let own = libc::iovec { iov_base: rest.as_mut_ptr().cast(), iov_len };
         match self.payload.filter(|payload| self.to == 0 && payload.left >= DIRECT_BYTES) {
             Some(payload) => {
                 self.direct = payload.left;
@@ -131,11 +138,13 @@ impl Replies {
         let (error, cookie) = (u32_at(bytes, 4), u64_at(bytes, 8));
         let (place, part) = parts.find(cookie)?;
         self.from += SIMPLE_REPLY_BYTES;
+        self.is_long = false;
         if error != 0 {
             part.status = wire::errno(error);
         } else if part.command == command::READ {
             let left = part.length_bytes as usize;
             part.got_bytes = part.length_bytes;
+            self.is_long = left >= DIRECT_BYTES;
             self.payload = Some(Payload { place, to: part.data, left, last: true });
             return Ok(());
         }
@@ -168,6 +177,7 @@ impl Replies {
         if body.len() < needed {
             return Ok(false);
         }
+        self.is_long = kind == chunk::OFFSET_DATA && length as usize >= DIRECT_BYTES;
         match kind {
             chunk::NONE => {}
             chunk::OFFSET_DATA => {
