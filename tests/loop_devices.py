@@ -1,4 +1,4 @@
-"""Loop devices for tests that run as root: made, and given back whatever happens."""
+"""Loop devices and small disks for tests that run as root: given back whatever happens."""
 
 from __future__ import annotations
 
@@ -46,3 +46,19 @@ def mounted(file: Path, point: Path) -> Iterator[Path]:
             yield point
         finally:
             subprocess.run(["umount", str(point)], check=True)
+
+
+@contextmanager
+def small_disk(point: Path, megabytes: int) -> Iterator[Path]:
+    """A file system of so many MiB, in memory; skips where none can be mounted."""
+    point.mkdir()
+    size = f"size={megabytes}m"
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", size, "none", str(point)], capture_output=True, check=False
+    )
+    if made.returncode != 0:
+        pytest.skip("requires root, to mount a small file system")
+    try:
+        yield point
+    finally:
+        subprocess.run(["umount", str(point)], check=True)

@@ -74,8 +74,9 @@ def serve_site(
 def list_points(store: str | Path) -> dict[str, Any]:
     """What a store offers: `run`, `disks`, `continuous`, `stream`, `epochs`, `points`, `damage`.
 
-    `epochs` are the runs whose streams it holds one after the other: `run`, `from_no` (the first
-    entry) and `stream_ns` (when the run started, in the time that points are cut at).
+    A point has `id`, `cut_ns` and `kind`: `short` (all are kept for a time) or `long` (one of every
+    interval, for longer). `epochs` are the runs whose streams it holds one after the other: `run`,
+    `from_no` (the first entry) and `stream_ns` (when the run started, in the time of the cuts).
 
     Raises:
         InputError: the folder is no store.
@@ -104,7 +105,7 @@ def recover(
         force: replace what is at `out`.
 
     Returns:
-        `point`, `cut_ns`, `rto_ns`, `images`, `damage`, and `checked`: `verified_bytes` and
+        `point`, `kind`, `cut_ns`, `rto_ns`, `images`, `damage`, and `checked`: `verified_bytes` and
         `unverified_bytes`, or None and the reason in `unchecked_why`: without a run, or below
         filters that change data.
 

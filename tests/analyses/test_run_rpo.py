@@ -50,7 +50,8 @@ def test_figures_by_hand(tmp_path: Path) -> None:
     ms = S // 1000
     events = [
         point(1, 100 * ms, 110 * ms), point(2, 200 * ms, 210 * ms), point(3, 300 * ms, 450 * ms),
-        event("hole", 450 * ms, from_ns=310 * ms, to_ns=370 * ms, reason="journal full"),
+        event("hole", 450 * ms, from_ns=310 * ms, to_ns=370 * ms, reason="journal full",
+              resync_bytes=4096, resync_compared_bytes=65536, resync_equal_bytes=61440),
         event("stun", 20 * ms, duration_ns=3 * ms),
     ]  # fmt: skip
     run, end = stored(tmp_path / "run", events, {"use": "cdp", "rpo": "180ms"})
@@ -66,7 +67,10 @@ def test_figures_by_hand(tmp_path: Path) -> None:
     assert one["met_time"] == pytest.approx(1 - late / (end / S))
     assert one["met_sessions"] == pytest.approx(2 / 3)
     assert one["no_restore_point_time"] == pytest.approx(0.060 / (end / S))
-    assert one["holes"] == [{"start_s": 0.31, "end_s": 0.37, "reason": "journal full"}]
+    [hole] = one["holes"]
+    assert (hole["start_s"], hole["end_s"], hole["reason"]) == (0.31, 0.37, "journal full")
+    assert (hole["resync_bytes"], hole["resync_compared_bytes"]) == (4096, 65536)
+    assert hole["resync_equal_bytes"] == 61440
     assert (one["stuns"], one["stun_s_max"], one["sent_bytes"]) == (1, 0.003, 3000)
     # Something is always being written here, so exposure is all but RPO.
     assert one["exposure_s"]["max"] == pytest.approx(one["rpo_s"]["max"], abs=0.01)

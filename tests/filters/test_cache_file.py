@@ -165,6 +165,34 @@ def test_what_was_flushed_outlives_kill_9(
     )
 
 
+def test_replication_above_it_sends_what_only_the_file_held(
+    written_once: Path, command: Command, tmp_path: Path
+) -> None:
+    _killed(tmp_path, written_once)
+    disk = tmp_path / "disk.img"
+    assert not any(disk.read_bytes()), "the file system knows of holes alone"
+    policy = tmp_path / "both.toml"
+    cdp = 'use = "cdp"\nrpo = "5s"\nlink = { bandwidth = "1Gbit/s" }'
+    # A cache that is asked to keep nothing dirty brings what it finds to the disk all the same.
+    tables = (cdp, keys("cache", write_policy="through"))
+    policy.write_text("\n".join(f"[[filter]]\n{table}" for table in tables), encoding="utf-8")
+    end = write_canonical(tmp_path, f"0,write,{BLOCKS * BLOCK - BLOCK},{BLOCK}")
+    done = command(end, "--target", "disk.img", "--policy", policy, "--destroy-data", "-o", "both")
+    assert done.returncode == 0, done.stderr
+    store = tmp_path / "both" / "replica" / "both" / "0" / "store"
+    vb.recover(store=store, out=tmp_path / "x.img")
+    assert any(disk.read_bytes()[:BLOCK])
+    assert (tmp_path / "x.img").read_bytes() == disk.read_bytes()
+
+
+def write_canonical(folder: Path, row: str) -> Path:
+    """A trace of one I/O."""
+    table = folder / "one.csv"
+    table.write_text(f"time_ns,op,offset_bytes,length_bytes\n{row}\n", encoding="utf-8")
+    vb.import_trace(table, folder / "one.parquet")
+    return folder / "one.parquet"
+
+
 def test_a_cache_that_holds_what_a_target_lacks_keeps_to_that_target(
     written_once: Path, command: Command, tmp_path: Path
 ) -> None:

@@ -3,7 +3,8 @@
 The source's writes complete one after the other, so a state of the disk is what it held at the
 start of the run and a number of writes. After every kill each point that the store lists is
 recovered: it has to be such a state, of the time of its cut, and no point listed before may be
-missing. A source that was killed is started again, and goes on with the same store.
+missing that retention keeps. A source that was killed is started again, and goes on with the same
+store; the site merges its journal between long-term points meanwhile.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +30,12 @@ from tests.replay.test_initial_sync import disk_of
 from tests.replay.test_replication import KEY
 from tests.replay_kit import Io, Raw, filters, policy_file, write_trace
 from vaio_bench import _core, recovering
+from vaio_bench.errors import InputError
 
 GAP_NS = 2_000_000
 VAIO = [sys.executable, "-c", "from vaio_bench.cli import main; main()"]
 REACH = 2 << 20
+RETENTION_NS = 1_000_000_000
 
 
 def free_port() -> int:
@@ -55,13 +59,15 @@ class World:
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self.draw = folder, random.Random(seed)
+        self.image = folder / "x.img"
         self.disk = disk_of(folder / "disk.img", seed)
         os.truncate(self.disk, 2 * REACH)
         self.store, key = folder / "store", folder / "key"
         key.write_text(KEY)
         site_port, self.line_port = free_port(), free_port()
         self.site_command = [*VAIO, "site", "--store", str(self.store), "--key", f"file:{key}",
-                             "--listen", f"127.0.0.1:{site_port}", "--quiet"]  # fmt: skip
+                             "--listen", f"127.0.0.1:{site_port}", "--quiet",
+                             "--segment", "64KiB"]  # fmt: skip
         self.line_command = [sys.executable, str(Path(__file__).with_name("line.py")),
                              str(self.line_port), str(site_port)]  # fmt: skip
         draw = random.Random(seed)
@@ -82,11 +88,14 @@ class World:
         self.policy = policy_file(folder, filters({
             "use": "cdp", "rpo": "100ms", "link": Raw(link), "stream": "a disk", "drain": "60s",
             "batch": "16KiB", "journal": Raw('{ memory = "512KiB", spill = "1MiB" }'),
+            "retention": "1s", "long_term": Raw('{ every = "500ms", retention = "1h" }'),
         }))  # fmt: skip
         self.runs: list[Path] = []
         self.starts: list[bytes] = []
         self.known: dict[int, int] = {}
+        self.contents: dict[int, tuple[dict[str, Any], bytes]] = {}
         self.killed: Counter[str] = Counter()
+        self.merged = 0
         self.site, self.line = start(self.site_command), start(self.line_command)
         self.source = self.start_source()
 
@@ -136,16 +145,38 @@ class World:
         if not (self.store / "store.json").exists():
             return
         offer = recovering.list_points(self.store)
-        ids = {point["id"] for point in offer["points"]}
-        assert set(self.known) <= ids, f"lost: {set(self.known) - ids}"
+        self.find_lost(offer)
         for point in offer["points"]:
             if point["id"] not in self.known:
-                self.known[point["id"]] = self.check(point, offer)
+                with contextlib.suppress(InputError):
+                    # Retention may give up a point that is old by the time it is its turn.
+                    self.known[point["id"]] = self.check(point, offer)
+                    self.contents[point["id"]] = (point, sha256(self.image.read_bytes()).digest())
+        self.find_lost(recovering.list_points(self.store))
+
+    def find_lost(self, offer: dict[str, Any]) -> None:
+        """Every point seen before is there still, but short-term ones that are old."""
+        ids = {point["id"] for point in offer["points"]}
+        newest_ns = max((point["cut_ns"] for point in offer["points"]), default=0)
+        for number, (point, _) in self.contents.items():
+            is_old = point["cut_ns"] + RETENTION_NS < newest_ns
+            assert number in ids or (is_old and point["kind"] == "short"), f"lost: {point}"
+
+    def look_again(self) -> int:
+        """Whatever was merged meanwhile, what is left of all that was seen is what it was."""
+        found = 0
+        for point in recovering.list_points(self.store)["points"]:
+            if point["id"] in self.contents:
+                recovering.recover(store=self.store, out=self.image, point=point["id"], force=True)
+                was = self.contents[point["id"]][1]
+                assert sha256(self.image.read_bytes()).digest() == was, point
+                found += 1
+        return found
 
     def check(self, point: dict[str, Any], offer: dict[str, Any]) -> int:
         """How many writes of its run a point's state holds."""
-        image = self.folder / "x.img"
-        found = recovering.recover(store=self.store, out=image, point=point["id"], force=True)
+        image = self.folder / "y.img"
+        found = recovering.recover(store=self.store, out=self.image, point=point["id"], force=True)
         epoch = found["epoch"]
         [number] = [
             n
@@ -156,7 +187,7 @@ class World:
         since_ns = point["cut_ns"] - epoch["stream_ns"]
         # None completes before it is due; how late it may be, the machine decides.
         most = min(len(self.ios), since_ns // GAP_NS + 1)
-        content, held = image.read_bytes(), self.starts[number]
+        content, held = self.image.read_bytes(), self.starts[number]
         for count in range(most, max(-1, most - 3000), -1):
             if self.is_state(image, content, held, number, count):
                 return count
@@ -194,6 +225,8 @@ class World:
             store=self.store, out=self.folder / "x.img", run=run, force=True
         )["checked"]["verified_bytes"] == 2 * REACH  # fmt: skip
         assert newest["point"] == max(self.known)
+        assert self.look_again() >= 5
+        self.merged = len(list((self.store / "journal").glob("*.from-*.seg")))
 
     def stop(self) -> None:
         for process in (self.source, self.line, self.site):
@@ -227,6 +260,7 @@ def test_ten_kills(tmp_path: Path) -> None:
     assert world.killed["source"] == 2
     assert sum(world.killed.values()) == 10
     assert len(world.known) >= 5
+    assert world.merged >= 1
     # States inside a run, not only those at its start.
     assert sum(count > 0 for count in world.known.values()) >= 3
 

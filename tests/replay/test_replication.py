@@ -216,6 +216,33 @@ def test_a_full_store_degrades_the_source_and_loses_nothing_it_confirmed(tmp_pat
         assert found["checked"]["verified_bytes"] > 0
 
 
+@pytest.mark.parametrize("compares", [True, False])
+def test_after_a_hole_only_what_differs_is_sent(tmp_path: Path, compares: bool) -> None:
+    # 4 KiB of each block of 64 are written while nothing goes out and memory is full.
+    ios = [Io(n * MILLISECOND, "write", n * 7919 % 2000 * (64 << 10) % (32 << 20), 4096)
+           for n in range(1500)]  # fmt: skip
+    link = (
+        '{ bandwidth = "400Mbit/s", faults = [{ kind = "outage", at = "200ms", for = "900ms" }] }'
+    )
+    run = replay(
+        tmp_path, write_trace(tmp_path / "t.parquet", ios), link, drain="60s",
+        journal=Raw('{ memory = "512KiB" }'), checksums=Raw("true" if compares else "false"),
+    )  # fmt: skip
+    [hole] = details(run, "hole")
+    sent, compared = hole["resync_bytes"], hole["resync_compared_bytes"]
+    if compares:
+        assert compared >= 16 * sent // 2 > 0
+        assert hole["resync_equal_bytes"] == compared - sent
+    else:
+        assert (compared, hole["resync_equal_bytes"]) == (0, 0)
+        assert sent >= 8 << 20
+    told = [point["id"] for point in details(run, "restore_point")]
+    for point in (told[0], told[-1]):
+        recovering.recover(store=store_of(run), point=point, out=tmp_path / "x.img", force=True)
+    assert (tmp_path / "x.img").read_bytes() == (tmp_path / "disk.img").read_bytes()
+    assert not (store_of(run) / "scratch").exists()
+
+
 def is_listening(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port)).close()

@@ -25,8 +25,9 @@ was held, when it was not, and in which stretches no point was being made.
   beside these figures (`overhead`).
 
 Events carry, as JSON, `{"id", "cut_ns", "recoverable_ns", "bytes"}` (restore_point),
-`{"from_ns", "to_ns", "reason"}` (hole), `{"duration_ns"}` (stun) and `{"mode"}` (mode); times
-count from the round's start.
+`{"from_ns", "to_ns", "reason", "resync_bytes", "resync_compared_bytes", "resync_equal_bytes"}`
+(hole; of marked blocks what was sent, compared, and not sent because it was equal),
+`{"duration_ns"}` (stun) and `{"mode"}` (mode); times count from the round's start.
 
 ## When it gives no verdict
 
@@ -57,6 +58,8 @@ from vaio_bench.units import parse_time_ns
 
 SERIES_POINTS = 600
 _REPLICATION = ("cdp", "snapshot")
+# Of a hole's marked blocks: sent again, compared with the replica, and the same there.
+_RESYNC = ("resync_bytes", "resync_compared_bytes", "resync_equal_bytes")
 
 
 @dataclass(frozen=True)
@@ -265,7 +268,12 @@ def _holes(told: _Told) -> dict[str, Any]:
     return {
         "no_restore_point_time": share,
         "holes": [
-            {"start_s": a / 1e9, "end_s": b / 1e9, "reason": str(hole.get("reason", ""))}
+            {
+                "start_s": a / 1e9,
+                "end_s": b / 1e9,
+                "reason": str(hole.get("reason", "")),
+                **{key: int(hole.get(key, 0)) for key in _RESYNC},
+            }
             for (a, b), hole in zip(spans, told.holes, strict=True)
             if b > a
         ],

@@ -64,13 +64,33 @@ def register(app: typer.Typer) -> None:
 
 
 def _listed(found: dict[str, Any]) -> str:
-    from vaio_bench.units import format_time
-
-    lines = [f"run {found['run']}, disks {', '.join(found['disks'])}"]
-    lines += [f"point {p['id']:>6}  cut at {format_time(p['cut_ns'])}" for p in found["points"]]
+    names, epochs = ", ".join(found["disks"]), found["epochs"]
+    if not epochs and found["run"]:
+        epochs = [{"run": found["run"], "from_no": 0, "stream_ns": 0}]
+    stream = f", stream {found['stream']}" if found["stream"] else ""
+    lines = [f"{len(found['points'])} restore points of disk {names or '(none yet)'}{stream}"]
+    if not epochs:
+        lines.append("no source has come yet: the store starts from the images that it adopted")
+    starts = [epoch["from_no"] for epoch in epochs] + [1 << 63]
+    for number, epoch in enumerate(epochs):
+        since = f" since {_seconds(epoch['stream_ns'])}" if number else ""
+        lines.append(f"epoch {number + 1}{since}: run {epoch['run']}")
+        first, last = starts[number] if number else 0, starts[number + 1]
+        within = [point for point in found["points"] if first <= point["no"] < last]
+        lines += [
+            f"point {point['id']:>6}  cut at {_seconds(point['cut_ns']):>12}  {point['kind']}-term"
+            for point in within
+        ]
+        if not within:
+            lines.append("no point of it is there")
     if found["continuous"]:
-        lines.append("continuous: every moment in between as well (--at)")
+        lines.append("continuous: every moment after short-term points as well (--at)")
     return "\n".join(lines + _damage(found["damage"]))
+
+
+def _seconds(time_ns: int) -> str:
+    """As `--at` takes it: exact, so that points a second apart in a week differ."""
+    return f"{time_ns / 1e9:.3f}s"
 
 
 def _aged(found: dict[str, Any]) -> str:
@@ -89,7 +109,8 @@ def _told(found: dict[str, Any]) -> str:
     from vaio_bench.units import format_size, format_time
 
     lines = [
-        f"point {found['point']}, cut at {format_time(found['cut_ns'])}: recovered in "
+        f"{found['kind']}-term point {found['point']}, cut at {format_time(found['cut_ns'])}: "
+        "recovered in "
         f"{format_time(found['rto_ns'])} (RTO)"
     ]
     checked = found["checked"]

@@ -161,7 +161,8 @@ fn sums(body: &[u8]) -> Option<Frame> {
     };
     let (sums, []) = rest.as_chunks::<SUM_BYTES>() else { return None };
     let sums: Vec<u128> = sums.iter().map(|sum| u128::from_le_bytes(*sum)).collect();
-    (ask.is_fair() && ask.blocks().count() == sums.len()).then_some(Frame::Sums(ask, sums))
+    let fits = sums.is_empty() || ask.blocks().count() == sums.len();
+    (ask.is_fair() && fits).then_some(Frame::Sums(ask, sums))
 }
 
 /// A connection that never blocks.

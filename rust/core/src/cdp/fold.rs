@@ -6,12 +6,12 @@ use super::entry::{Batch, Change, Record};
 use crate::filters::{DataMode, SECTOR_BYTES};
 
 /// Ranges of one disk that later records cover.
-#[derive(Default)]
-struct Covered(BTreeMap<u64, u64>);
+#[derive(Debug, Default)]
+pub struct Covered(BTreeMap<u64, u64>);
 
 impl Covered {
     /// Adds a range and gives the parts of it that were not yet covered.
-    fn add(&mut self, from: u64, to: u64, mut fresh: impl FnMut(u64, u64)) {
+    pub fn add(&mut self, from: u64, to: u64, mut fresh: impl FnMut(u64, u64)) {
         let (mut start, mut end, mut at) = (from, to, from);
         if let Some((&a, &b)) = self.0.range(..=from).next_back()
             && b >= from
@@ -33,6 +33,13 @@ impl Covered {
             fresh(at, to);
         }
         self.0.insert(start, end);
+    }
+
+    /// The parts of a range that are covered, in their order.
+    pub fn within(&self, from: u64, to: u64) -> impl Iterator<Item = (u64, u64)> {
+        let before = self.0.range(..from).next_back().filter(|(_, end)| **end > from);
+        let inside = self.0.range(from..to);
+        before.into_iter().chain(inside).map(move |(a, b)| ((*a).max(from), (*b).min(to)))
     }
 }
 

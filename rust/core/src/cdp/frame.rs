@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::entry::{Entry, HEADER_BYTES};
+use super::store::LongTerm;
 use crate::clock::Ns;
 
 /// The version of protocol and store; ends of different versions refuse each other.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The first word of a source.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -31,6 +32,8 @@ pub struct Hello {
     /// How long, and how many bytes of, earlier states are kept; 0 for no bound.
     pub retention_ns: u64,
     pub retention_bytes: u64,
+    /// One point of every interval is kept for longer.
+    pub long_term: Option<LongTerm>,
     /// A name that outlives runs: sources of the same name go on with one store; empty for none.
     pub stream: String,
 }
@@ -42,8 +45,6 @@ pub struct Held {
     pub last_id: u64,
     /// Times of this source's stream count from here.
     pub stream_ns: Ns,
-    /// It can tell digests of its blocks.
-    pub compares: bool,
 }
 
 /// Asks for the digests of a range's blocks, as the store has them.
@@ -56,7 +57,7 @@ pub struct Ask {
 }
 
 /// Blocks of one question at most.
-pub const ASK_MAX: u64 = 256;
+pub const ASK_MAX: u64 = 2048;
 
 impl Ask {
     /// The ranges asked for, `(offset, length)`; the last one may be shorter than a block.
@@ -101,7 +102,7 @@ pub enum Frame {
         held: Option<Held>,
     },
     Ask(Ask),
-    /// The digests of all blocks asked for.
+    /// The digests of all blocks asked for; none where nothing can be compared.
     Sums(Ask, Vec<u128>),
     /// All entries up to `received_no` are in memory there, up to `durable_no` on stable storage.
     Ack {

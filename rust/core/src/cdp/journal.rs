@@ -139,6 +139,12 @@ impl Journal {
         Some(Arc::clone(&slot.entry))
     }
 
+    /// This connection was given the entry, or the replica had it before.
+    #[must_use]
+    pub const fn has_sent(&self, no: u64) -> bool {
+        no < self.cursor_no
+    }
+
     #[must_use]
     pub fn has_unsent(&self) -> bool {
         self.cursor_no < self.next_no()

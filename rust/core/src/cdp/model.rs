@@ -266,10 +266,7 @@ impl<V: Vault + Crash> Model<V> {
     fn arrive(&mut self, at: Ns, frame: Frame) {
         let answer = match frame {
             Frame::Hello(hello) => Some(self.replica.greet(&hello, at)),
-            Frame::Ask(ask) => match self.replica.sums(ask) {
-                Ok(answer) => Some(answer),
-                Err(error) => Some(Frame::Refuse(error.to_string())),
-            },
+            Frame::Ask(ask) => Some(self.replica.sums(ask)),
             Frame::Entry(entry) => match self.replica.take(&entry, at) {
                 Ok(answer) => {
                     if answer.is_none() {

@@ -1,11 +1,12 @@
 //! Recovery: an image of a replica store at one of its points.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::entry::Kind;
 use super::store::{
-    Damage, Epoch, Images, Owner, StoredPoint, copy_sparse, read_owner, scan, segment_numbers,
-    segment_path,
+    Damage, Epoch, Images, Owner, SegmentFile, StoredPoint, Term, copy_sparse, lock_for_reading,
+    name_terms, read_owner, scan, segment_files,
 };
 use crate::clock::{Ns, monotonic_ns};
 use crate::error::{Error, Result};
@@ -27,12 +28,25 @@ pub struct Offer {
     pub journal_bytes: u64,
     /// The journal is good only up to here.
     pub damage: Option<Damage>,
+    files: Vec<SegmentFile>,
+    /// The site removes none of the files meanwhile.
+    _lock: File,
+}
+
+impl Offer {
+    /// Every instant after a point is one, too: unless what follows was merged into the next.
+    fn goes_on_after(&self, point: &StoredPoint) -> bool {
+        let next = self.files.iter().find(|file| file.number > point.segment);
+        let ends = self.files.iter().any(|file| file.is_merged && file.number == point.segment);
+        self.owner.continuous && !(ends && next.is_some_and(|next| next.is_merged))
+    }
 }
 
 /// What was recovered.
 #[derive(Debug, serde::Serialize)]
 pub struct Recovered {
     pub point: u64,
+    pub kind: Term,
     pub cut_ns: Ns,
     /// Time from the request until the image could be used.
     pub rto_ns: u64,
@@ -51,28 +65,31 @@ pub struct Recovered {
 /// # Errors
 /// `Input` when the folder is no store.
 pub fn offer(dir: &Path) -> Result<Offer> {
-    let owner = read_owner(dir)?.ok_or_else(|| {
+    let none = || {
         Error::input("expected a replica store (there is no store.json)")
             .with("file", dir.display())
-    })?;
-    let mut found = Offer { owner, points: Vec::new(), journal_bytes: 0, damage: None };
-    for number in segment_numbers(dir)? {
-        if number < found.owner.first_segment {
-            continue;
-        }
-        let (points, bytes) = (&mut found.points, &mut found.journal_bytes);
-        found.damage = scan(&segment_path(dir, number), true, |entry, _| {
-            if let Kind::Point { id, cut_ns, after_no } = entry.kind {
-                points.push(StoredPoint { id, cut_ns, after_no, no: entry.no, segment: number });
-            }
-            *bytes += entry.body.len() as u64;
+    };
+    if read_owner(dir)?.is_none() {
+        return Err(none());
+    }
+    let lock = lock_for_reading(dir)?;
+    let owner = read_owner(dir)?.ok_or_else(none)?;
+    let (mut files, _) = segment_files(dir)?;
+    files.retain(|file| file.number >= owner.first_segment);
+    let (mut points, mut journal_bytes, mut damage) = (Vec::new(), 0, None);
+    for file in &files {
+        damage = scan(&file.path, true, |entry, _| {
+            let point = StoredPoint::of(entry, file.number);
+            points.extend(point.filter(|point| point.segment >= owner.first_offered));
+            journal_bytes += entry.body.len() as u64;
             Ok(true)
         })?;
-        if found.damage.is_some() {
+        if damage.is_some() {
             break;
         }
     }
-    Ok(found)
+    name_terms(&mut points, owner.long_term, owner.base_ns);
+    Ok(Offer { owner, points, journal_bytes, damage, files, _lock: lock })
 }
 
 /// Writes the images of a state: `out` is a file for one disk, a folder for several. They are
@@ -101,6 +118,7 @@ pub fn recover(dir: &Path, wanted: Wanted, out: &Path) -> Result<Recovered> {
     }
     Ok(Recovered {
         point: point.id,
+        kind: point.term,
         cut_ns: until_ns.unwrap_or(point.cut_ns),
         rto_ns: monotonic_ns() - began_ns,
         applied_entries: entries,
@@ -133,7 +151,7 @@ fn choose(found: &Offer, wanted: Wanted, dir: &Path) -> Result<(StoredPoint, Opt
         return named(Error::input(format!("the store holds no restore point{why}")));
     };
     match wanted {
-        Wanted::Latest => Ok((*last, found.owner.continuous.then_some(Ns::MAX))),
+        Wanted::Latest => Ok((*last, found.goes_on_after(last).then_some(Ns::MAX))),
         Wanted::Point(id) => match found.points.iter().find(|point| point.id == id) {
             Some(point) => Ok((*point, None)),
             None => {
@@ -150,7 +168,7 @@ fn choose(found: &Offer, wanted: Wanted, dir: &Path) -> Result<(StoredPoint, Opt
         },
         Wanted::At(time_ns) => {
             match found.points.iter().rev().find(|point| point.cut_ns <= time_ns) {
-                Some(point) => Ok((*point, found.owner.continuous.then_some(time_ns))),
+                Some(point) => Ok((*point, found.goes_on_after(point).then_some(time_ns))),
                 None => named(Error::input(format!(
                     "--at: the oldest point was cut {} ns after the start, which is later",
                     first.cut_ns
@@ -190,12 +208,12 @@ fn write(
     }
     let mut images = Images::of(files);
     let (mut entries, mut bytes, mut going) = (0, 0, true);
-    for number in segment_numbers(dir)? {
-        if number < found.owner.first_segment || !going {
-            continue;
+    for file in &found.files {
+        if !going {
+            break;
         }
         // Damage here lies behind the point: the offer ends before it.
-        scan(&segment_path(dir, number), false, |entry, _| {
+        scan(&file.path, false, |entry, _| {
             let within = entry.no <= point.after_no;
             going = match until_ns {
                 _ if within => true,

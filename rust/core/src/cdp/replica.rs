@@ -61,15 +61,13 @@ impl<V: Vault> Replica<V> {
         Frame::Welcome { next_no, points: self.points_after(hello.acked_no, now), held }
     }
 
-    /// Answers a source that compares.
-    ///
-    /// # Errors
-    /// The vault broke.
-    pub fn sums(&mut self, ask: Ask) -> Result<Frame> {
+    /// Answers a source that compares. Where that cannot be done it sends all, as it would
+    /// without asking.
+    pub fn sums(&mut self, ask: Ask) -> Frame {
         if !ask.is_fair() {
-            return Ok(Frame::Refuse("a question longer than any source asks".to_owned()));
+            return Frame::Refuse("a question longer than any source asks".to_owned());
         }
-        self.vault.sums(ask).map(|sums| Frame::Sums(ask, sums))
+        Frame::Sums(ask, self.vault.sums(ask).unwrap_or_default())
     }
 
     /// Takes an entry; a frame to send back at once, if any.
@@ -98,7 +96,11 @@ impl<V: Vault> Replica<V> {
                 }
                 Ok(None)
             }
-            Err(Refusal::Full) => Ok(Some(Frame::Full)),
+            Err(Refusal::Full) => {
+                // What was not durable is gone, points among it.
+                self.fresh.clear();
+                Ok(Some(Frame::Full))
+            }
             Err(Refusal::Broken(error)) => Err(error),
         }
     }

@@ -30,6 +30,9 @@ const GREETING_NS: Ns = 5_000_000_000;
 /// Connections at one time, greeted or not.
 const CONNECTIONS_MAX: usize = 32;
 const LOOK_UP_NS: Ns = 100_000_000;
+/// Looks between two questions of what retention asks for, and after it went wrong.
+const CHORES_TURNS: u64 = 3;
+const RETRY_TURNS: u64 = 600;
 /// What is taken in between two confirmations.
 const TURN_BYTES: usize = 4 << 20;
 
@@ -55,7 +58,7 @@ pub struct Site {
     pub address: SocketAddr,
     shared: Arc<Shared>,
     log: Receiver<String>,
-    listener: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Site {
@@ -71,7 +74,8 @@ impl Site {
         segment_bytes: u64,
     ) -> Result<Self> {
         let tls = Secret::new(key)?.server()?;
-        let store = Store::open(dir, capacity_bytes, segment_bytes)?;
+        let mut store = Store::open(dir, capacity_bytes, segment_bytes)?;
+        store.leave_chores();
         let cannot = |e| Error::input(format!("cannot listen on {address}")).caused_by(e);
         let listener = TcpListener::bind(address).map_err(cannot)?;
         listener.set_nonblocking(true).map_err(cannot)?;
@@ -86,12 +90,18 @@ impl Site {
             cpu_ns: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
         });
-        let own = Arc::clone(&shared);
-        let listener = std::thread::Builder::new()
-            .name("site".to_owned())
-            .spawn(move || listen(&listener, &own, &tls))
-            .map_err(|e| Error::failed("cannot start a thread").caused_by(e))?;
-        Ok(Self { address, shared, log, listener: Some(listener) })
+        let mut site = Self { address, shared, log, threads: Vec::new() };
+        let own = Arc::clone(&site.shared);
+        site.spawn("site", move || listen(&listener, &own, &tls))?;
+        let own = Arc::clone(&site.shared);
+        site.spawn("site-retention", move || retain(&own))?;
+        Ok(site)
+    }
+
+    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+        self.threads.push(thread.map_err(|e| Error::failed("cannot start a thread").caused_by(e))?);
+        Ok(())
     }
 
     /// The next line of the log within `timeout_ns`.
@@ -103,8 +113,8 @@ impl Site {
     /// Takes no more, ends all connections; what there was to tell, as JSON.
     pub fn stop(&mut self) -> serde_json::Value {
         self.shared.stop.store(true, Relaxed);
-        if let Some(listener) = self.listener.take() {
-            let _ = listener.join();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
         }
         let replica = self.shared.replica.lock().unwrap_or_else(PoisonError::into_inner);
         serde_json::json!({
@@ -119,6 +129,47 @@ impl Site {
 impl Drop for Site {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// Retention, beside the sources: only where a file is replaced does the store wait for it.
+fn retain(shared: &Shared) {
+    let store = || shared.replica.lock().unwrap_or_else(PoisonError::into_inner);
+    let goes_on = || !shared.stop.load(Relaxed);
+    let pause = |turns: u64| {
+        (0..turns).all(|_| {
+            wait(&[], LOOK_UP_NS);
+            goes_on()
+        })
+    };
+    while goes_on() {
+        let chore = store().vault.next_chore();
+        let Some(mut chore) = chore else {
+            pause(CHORES_TURNS);
+            continue;
+        };
+        let bytes = store().vault.bytes_of(&chore);
+        let done = wait_for(&|| store().vault.begin(&chore), &pause)
+            .and_then(|begun| Ok(begun && chore.run(&mut || goes_on())?))
+            .and_then(|ran| Ok(ran && wait_for(&|| store().vault.finish(&chore), &pause)?));
+        if let (Ok(true), Some(line)) = (&done, chore.told(bytes)) {
+            shared.say(line);
+        }
+        if let Err(error) = done {
+            shared.say(format!("retention: {error}: tried again in a minute"));
+            pause(RETRY_TURNS);
+        }
+    }
+    shared.cpu_ns.fetch_add(crate::clock::thread_cpu_ns(), Relaxed);
+}
+
+/// Asks again while a recovery reads the files, and the site goes on.
+fn wait_for(what: &dyn Fn() -> Result<bool>, pause: &dyn Fn(u64) -> bool) -> Result<bool> {
+    loop {
+        match what() {
+            Ok(false) if pause(1) => {}
+            done => return done,
+        }
     }
 }
 
@@ -228,7 +279,7 @@ fn take_entries(channel: &mut Channel, shared: &Shared, session: u64, early: boo
                 let entry = match frame {
                     Frame::Entry(entry) => entry,
                     Frame::Ask(ask) => {
-                        match replica.sums(ask)? {
+                        match replica.sums(ask) {
                             answer @ Frame::Refuse(_) => return refuse(channel, shared, &answer),
                             answer => channel.send(&answer),
                         }

@@ -27,7 +27,7 @@ mod overflow;
 mod words;
 
 pub use base::Initial;
-pub use degrade::READS_MAX;
+pub use degrade::{READS_MAX, Resync};
 pub use overflow::MOVES_MAX;
 pub use words::{Config, Degrade, Mode, Output, Waits};
 
@@ -96,7 +96,7 @@ pub struct Source {
     reads: u64,
     reads_from_ns: Ns,
     hole: Option<degrade::Hole>,
-    resync_bytes: u64,
+    resync: degrade::Resync,
     /// When the last continuous point was told, and the one kept back.
     told_ns: Ns,
     untold: Option<(Ns, Ns)>,
@@ -111,7 +111,8 @@ pub struct Counts {
     pub points: u64,
     pub points_lost: u64,
     pub resyncs: u64,
-    pub resync_bytes: u64,
+    #[serde(flatten)]
+    pub resync: degrade::Resync,
     pub reconnects: u64,
     pub peak_journal_bytes: u64,
     /// Written to the spill file.
@@ -165,7 +166,7 @@ impl Source {
             reads: 0,
             reads_from_ns: 0,
             hole: None,
-            resync_bytes: 0,
+            resync: degrade::Resync::default(),
             told_ns: 0,
             untold: None,
             counts: Counts::default(),

@@ -3,13 +3,15 @@
 //! ```text
 //! DIR/store.json             whose replica this is
 //! DIR/journal/N.seg          entries as they came: header, body, header, body ...
+//! DIR/journal/N.from-M.seg   in place of segments M to N: the last version of what they changed
 //! DIR/base/K.img             disk K as all segments before the first one left it (sparse)
-//! DIR/scratch/K.img          disk K after the whole journal, while a source compares
+//! DIR/scratch/K.img          what the journal changed of disk K, while a source compares
 //! ```
 //!
 //! A state is the base and the journal up to a point: recovery copies the one and applies the
 //! other. Retention takes the oldest segment into the base once no point before its end is kept;
 //! doing that twice gives the same base, so a crash in the middle is made good at the next start.
+//! A segment ends at a long-term point, so that what lies between two of them can be merged.
 //! Every entry carries checksums of its header and body.
 
 use std::fs::{File, OpenOptions};
@@ -26,7 +28,11 @@ use crate::clock::Ns;
 use crate::error::{Error, Result};
 
 mod images;
+mod merge;
+#[cfg(test)]
+mod merge_tests;
 mod owner;
+mod retention;
 mod scratch;
 mod segment;
 #[cfg(test)]
@@ -35,8 +41,9 @@ mod tests;
 pub use images::{Images, copy_sparse};
 use owner::write_owner;
 pub use owner::{Epoch, Owner, adopt, read_owner};
+pub use retention::{Chore, LongTerm, Term, lock_for_reading, name_terms};
 use segment::good_entry_after;
-pub use segment::{Damage, scan, segment_numbers, segment_path, unpack};
+pub use segment::{Damage, SegmentFile, scan, segment_files, segment_path, unpack};
 
 /// A segment is closed at this size, at the next point.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
@@ -51,13 +58,24 @@ pub struct StoredPoint {
     pub after_no: u64,
     pub no: u64,
     pub segment: u64,
+    #[serde(rename = "kind")]
+    pub term: Term,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Segment {
-    number: u64,
+    file: SegmentFile,
     bytes: u64,
     last_no: u64,
+}
+
+impl StoredPoint {
+    /// The point that an entry of a segment is, if it is one.
+    #[must_use]
+    pub const fn of(entry: &Entry, segment: u64) -> Option<Self> {
+        let Kind::Point { id, cut_ns, after_no } = entry.kind else { return None };
+        Some(Self { id, cut_ns, after_no, no: entry.no, segment, term: Term::Short })
+    }
 }
 
 /// A store open for appending. One process at a time has it.
@@ -78,11 +96,13 @@ pub struct Store {
     capacity_bytes: u64,
     segment_bytes: u64,
     retention: (Ns, u64),
+    /// Retention is done by somebody who asks for its chores.
+    leaves_chores: bool,
     newest_ns: Ns,
     /// The latest time in the journal.
     end_ns: Ns,
     /// Where digests are read from, while a source compares.
-    compared: Option<Images>,
+    compared: Option<scratch::Compared>,
     _lock: File,
 }
 
@@ -122,6 +142,7 @@ impl Store {
             capacity_bytes,
             segment_bytes: segment_bytes.max(4096),
             retention: (0, 0),
+            leaves_chores: false,
             newest_ns: 0,
             end_ns: 0,
             compared: None,
@@ -137,52 +158,55 @@ impl Store {
     }
 
     fn load(&mut self) -> Result<()> {
-        let numbers = segment_numbers(&self.dir)?;
-        let first = self.owner.as_ref().map_or(0, |owner| owner.first_segment);
-        for number in numbers {
-            let path = segment_path(&self.dir, number);
-            if number < first {
-                // Taken into the base; only its removal was missed.
-                std::fs::remove_file(&path).map_err(at(&path))?;
-                continue;
-            }
-            let mut segment = Segment { number, bytes: 0, last_no: self.received_no };
+        let (first, first_offered) = match &self.owner {
+            Some(owner) => (owner.first_segment, owner.first_offered),
+            None => (0, 0),
+        };
+        let (files, replaced) = segment_files(&self.dir)?;
+        // Taken into the base or merged; only their removal was missed.
+        let (files, folded): (Vec<_>, Vec<_>) =
+            files.into_iter().partition(|file| file.number >= first);
+        for file in replaced.into_iter().chain(folded) {
+            std::fs::remove_file(&file.path).map_err(at(&file.path))?;
+        }
+        retention::forget_partial(&self.dir)?;
+        let newest = files.last().map(|file| file.number);
+        for file in files {
+            let (path, number) = (file.path.clone(), file.number);
+            let mut segment = Segment { file, bytes: 0, last_no: self.received_no };
             let (points, end_ns) = (&mut self.points, &mut self.end_ns);
             let damage = scan(&path, true, |entry, end| {
                 segment.bytes = end;
                 segment.last_no = entry.no;
                 *end_ns = (*end_ns).max(entry.last_ns);
-                if let Kind::Point { id, cut_ns, after_no } = entry.kind {
-                    points.push(StoredPoint {
-                        id,
-                        cut_ns,
-                        after_no,
-                        no: entry.no,
-                        segment: number,
-                    });
-                }
+                points.extend(
+                    StoredPoint::of(entry, number).filter(|point| point.segment >= first_offered),
+                );
                 Ok(true)
             })?;
-            self.segments.push(segment);
             self.received_no = segment.last_no;
+            self.segments.push(segment);
             if let Some(damage) = damage {
-                self.mend(&path, number, &damage)?;
+                self.mend(&path, newest == Some(number), &damage)?;
             }
+        }
+        if let Some(owner) = &self.owner {
+            name_terms(&mut self.points, owner.long_term, owner.base_ns);
         }
         self.durable_no = self.received_no;
         self.newest_ns = self.points.last().map_or(0, |point| point.cut_ns);
-        if let Some(last) = self.segments.last().copied() {
-            let path = segment_path(&self.dir, last.number);
-            let file = OpenOptions::new().write(true).open(&path).map_err(at(&path))?;
-            file.set_len(last.bytes).map_err(at(&path))?;
+        // What was merged is whole, and goes on in a file of its own.
+        if let Some(last) = self.segments.last().filter(|last| !last.file.is_merged) {
+            let path = &last.file.path;
+            let file = OpenOptions::new().write(true).open(path).map_err(at(path))?;
+            file.set_len(last.bytes).map_err(at(path))?;
             (self.file, self.written, self.durable) = (Some(file), last.bytes, last.bytes);
         }
         Ok(())
     }
 
     /// A torn end is what a crash leaves; damage with good entries after it is not.
-    fn mend(&self, path: &Path, number: u64, damage: &Damage) -> Result<()> {
-        let is_last = segment_numbers(&self.dir)?.last() == Some(&number);
+    fn mend(&self, path: &Path, is_last: bool, damage: &Damage) -> Result<()> {
         if is_last && !good_entry_after(path, damage.byte)? {
             return Ok(());
         }
@@ -203,13 +227,20 @@ impl Store {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }
 
+    /// The last entry is a long-term point.
+    fn ends_long_term(&self) -> bool {
+        let last = self.fresh.last().or(self.points.last());
+        last.is_some_and(|point| point.no == self.received_no && point.term == Term::Long)
+    }
+
     fn roll(&mut self) -> Result<()> {
-        let number = self.segments.last().map_or(1, |last| last.number + 1);
+        let number = self.segments.last().map_or(1, |last| last.file.number + 1);
         let path = segment_path(&self.dir, number);
         let file =
             OpenOptions::new().write(true).create_new(true).open(&path).map_err(at(&path))?;
         File::open(self.dir.join("journal")).and_then(|d| d.sync_all()).map_err(at(&path))?;
-        self.segments.push(Segment { number, bytes: 0, last_no: self.received_no });
+        let name = SegmentFile { first: number, number, is_merged: false, path };
+        self.segments.push(Segment { file: name, bytes: 0, last_no: self.received_no });
         (self.file, self.written, self.durable) = (Some(file), 0, 0);
         Ok(())
     }
@@ -256,57 +287,37 @@ impl Store {
         );
         if full && cut.is_ok() { Refusal::Full } else { Refusal::Broken(at(&self.dir)(e)) }
     }
-
-    /// Takes the oldest segment into the base where no kept point needs it apart.
-    fn retain(&mut self) -> Result<()> {
-        let (age_ns, bytes) = self.retention;
-        let Some(oldest) = self.segments.first().copied().filter(|_| self.segments.len() > 1)
-        else {
-            return Ok(());
-        };
-        let last = self.points.iter().rev().find(|point| point.segment == oldest.number);
-        let aged = age_ns > 0 && last.is_none_or(|p| p.cut_ns + age_ns < self.newest_ns);
-        if !aged && (bytes == 0 || self.journal_bytes() <= bytes) {
-            return Ok(());
-        }
-        // A point of a later segment must remain, and none may lie before the new base's end.
-        let later: Vec<StoredPoint> =
-            self.points.iter().copied().filter(|point| point.segment > oldest.number).collect();
-        if later.is_empty() || later.iter().any(|point| point.after_no < oldest.last_no) {
-            return Ok(());
-        }
-        let Some(mut owner) = self.owner.clone() else { return Ok(()) };
-        let path = segment_path(&self.dir, oldest.number);
-        let mut bases = Images::open(&self.dir.join("base"), owner.disks.len())?;
-        if let Some(damage) = scan(&path, false, |entry, _| bases.apply(entry).map(|()| true))? {
-            return Err(Error::failed(format!("byte {}: {}", damage.byte, damage.what))
-                .with("file", path.display()));
-        }
-        bases.sync()?;
-        owner.first_segment = oldest.number + 1;
-        write_owner(&self.dir, &owner)?;
-        self.owner = Some(owner);
-        std::fs::remove_file(&path).map_err(at(&path))?;
-        self.segments.remove(0);
-        self.points = later;
-        Ok(())
-    }
 }
 
 impl Vault for Store {
-    fn append(&mut self, entry: &Arc<Entry>, _now: Ns) -> Result<(), Refusal> {
-        let at_point = self.written + self.buffer.len() as u64 >= self.segment_bytes
-            && self.received_no == self.durable_no;
+    fn append(&mut self, entry: &Arc<Entry>, now: Ns) -> Result<(), Refusal> {
+        if self.ends_long_term() && self.file.is_some() {
+            // What was merged ends with its point: the file has to, too.
+            self.sync(now)?;
+        }
+        let at_point = self.received_no == self.durable_no
+            && (self.written + self.buffer.len() as u64 >= self.segment_bytes
+                || self.ends_long_term());
         if self.file.is_none() || at_point {
             self.roll().map_err(Refusal::Broken)?;
+        }
+        if entry.kind == Kind::ResyncBegin {
+            self.begin_comparing(entry.no).map_err(Refusal::Broken)?;
         }
         self.buffer.extend_from_slice(&entry.header());
         self.buffer.extend_from_slice(&entry.body);
         self.received_no = entry.no;
         self.end_ns = self.end_ns.max(entry.last_ns);
-        if let Kind::Point { id, cut_ns, after_no } = entry.kind {
-            let segment = self.segments.last().map_or(0, |last| last.number);
-            self.fresh.push(StoredPoint { id, cut_ns, after_no, no: entry.no, segment });
+        let segment = self.segments.last().map_or(0, |last| last.file.number);
+        if let Some(mut point) = StoredPoint::of(entry, segment) {
+            if let Some(owner) = &self.owner
+                && let Some(long) = owner.long_term
+            {
+                let before = self.fresh.last().or(self.points.last());
+                let before = before.map(|point| point.cut_ns).or(owner.base_ns);
+                point.term = long.term(before, point.cut_ns);
+            }
+            self.fresh.push(point);
         }
         if self.buffer.len() >= BUFFER_BYTES {
             self.write_out()?;

@@ -431,7 +431,7 @@ impl End {
 }
 
 /// The entry with its body compressed, or as it is where that gains nothing.
-fn packed(entry: &Entry, codec: Codec) -> Entry {
+pub fn packed(entry: &Entry, codec: Codec) -> Entry {
     let body = match codec {
         Codec::Lz4 => lz4_flex::block::compress(&entry.body),
         Codec::Zstd => zstd::bulk::compress(&entry.body, 1).unwrap_or_default(),

@@ -43,7 +43,7 @@ pub trait Vault: Send {
     /// Digests of blocks, of the state after the last entry or any state since the source joined.
     ///
     /// # Errors
-    /// There is no such disk, or it cannot be read.
+    /// There is no such disk, it cannot be read, or nothing is compared here.
     fn sums(&mut self, ask: Ask) -> Result<Vec<u128>>;
 }
 
@@ -174,6 +174,8 @@ pub struct Memory {
     pub room: u64,
     resyncing: bool,
     durable_resyncing: bool,
+    /// What a source compares with, after that entry: as a store on disk has it.
+    compared: Option<(u64, State)>,
 }
 
 impl Default for Memory {
@@ -189,6 +191,7 @@ impl Default for Memory {
             room: u64::MAX,
             resyncing: false,
             durable_resyncing: false,
+            compared: None,
         }
     }
 }
@@ -223,6 +226,7 @@ impl Memory {
             self.state.set(disk, sector, token);
         }
         self.fresh.clear();
+        self.compared = None;
         self.received_no = self.durable_no;
         self.resyncing = self.durable_resyncing;
         self.digests.retain(|(no, _)| *no <= self.durable_no);
@@ -247,7 +251,10 @@ impl Vault for Memory {
                     });
                 }
             }
-            Kind::ResyncBegin => self.resyncing = true,
+            Kind::ResyncBegin => {
+                self.resyncing = true;
+                self.compared.take_if(|(no, _)| *no + 1 != entry.no);
+            }
             Kind::Point { id, cut_ns, after_no } => {
                 self.resyncing = false;
                 let digest = self
@@ -267,6 +274,9 @@ impl Vault for Memory {
     fn sync(&mut self, _now: Ns) -> Result<(), Refusal> {
         self.durable_no = self.received_no;
         self.durable_resyncing = self.resyncing;
+        if !self.fresh.is_empty() {
+            self.compared = None;
+        }
         self.points.append(&mut self.fresh);
         self.undo.clear();
         // A point may lie some entries back: what is in flight at most.
@@ -284,16 +294,16 @@ impl Vault for Memory {
         Ok(is_new.then(|| Held {
             last_id: self.points.last().map_or(0, |point| point.id),
             stream_ns: 0,
-            compares: true,
         }))
     }
 
     fn sums(&mut self, ask: Ask) -> Result<Vec<u128>> {
         let mut data = Vec::new();
+        let compared = self.compared.get_or_insert_with(|| (self.received_no, self.state.clone()));
         let sum = |(from, length): (u64, u64)| {
             data.clear();
             for sector in from / SECTOR_BYTES..(from + length) / SECTOR_BYTES {
-                data.extend_from_slice(&self.state.get(ask.disk, sector).to_le_bytes());
+                data.extend_from_slice(&compared.1.get(ask.disk, sector).to_le_bytes());
             }
             digest(&data)
         };

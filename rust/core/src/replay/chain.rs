@@ -36,7 +36,8 @@ pub(super) fn declared(options: &Options, known: &Known) -> Result<Vec<Propertie
             }
             let declared = build(options, layer + 1, (0, 0), DataMode::Bytes, known)?.1;
             hop::check(&declared).map_err(|error| {
-                Error::input(format!("filter[{}].{}", place_in_policy(options, layer + 1), error))
+                let (policy, place) = (&options.policy, place_in_policy(options, layer + 1));
+                Error::input(format!("policy {policy}: filter[{place}].{error}"))
             })?;
             all.push(declared);
         } else if is_placed(options, layer) {
@@ -115,8 +116,9 @@ pub(super) fn chains(
     own: &[usize],
 ) -> Result<Chains> {
     let mut chains = Chains::new(options.filters.len());
-    // What a file holds is what a filter reads only where all below leave it as it is.
-    let last = declared.iter().rposition(|properties| !properties.transparent);
+    // What a file holds is what a filter reads only where all below leave it as it is, and hold
+    // nothing of an earlier run that it lacks.
+    let last = declared.iter().rposition(|filter| !filter.transparent || filter.persists);
     let blind = Known { extents: Vec::new(), ..known.clone() };
     let seen = |layer| if last.is_some_and(|last| layer < last) { &blind } else { known };
     for (local, disk) in disks.iter().enumerate() {
@@ -225,6 +227,7 @@ fn build_with(
     let spec = &options.filters[layer];
     foreign::build(&spec.name, &spec.params, setting).map_err(|errors| {
         let first = errors.first().map_or(String::new(), |e| format!("{}: {}", e.path, e.message));
-        Error::input(format!("filter[{}].{first}", place_in_policy(options, layer)))
+        let place = place_in_policy(options, layer);
+        Error::input(format!("policy {}: filter[{place}].{first}", options.policy))
     })
 }

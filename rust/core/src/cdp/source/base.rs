@@ -5,6 +5,9 @@
 //! says. That may be older than what was read, as long as every write since then is in the stream:
 //! the replica then gets to the same state. Blocks of which it is not so are marked dirty, and are
 //! sent whatever they hold.
+//!
+//! A resynchronisation compares in the same way: when it begins, the replica has all that was ever
+//! sent, so what it holds then is a state since which everything is in the stream.
 
 use std::collections::VecDeque;
 
@@ -17,6 +20,9 @@ use crate::filters::DataMode;
 
 /// A range of a disk: `(disk, offset, length)`.
 pub type Block = (u16, u64, u64);
+
+/// Of a block such parts are compared: less is sent than what is marked as a whole.
+const PART_BYTES: u64 = 4096;
 
 /// The reason of the hole that the initial synchronisation is.
 const INITIAL: &str = "initial sync";
@@ -33,11 +39,12 @@ pub enum Initial {
 }
 
 /// What decides whether a block that was read is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum If {
     Always,
     NonZero,
-    OtherThan(u128),
+    /// Those parts of which the digest is another.
+    OtherThan(Vec<u128>),
 }
 
 /// What of the blocks is sent, known once the replica has told what it holds.
@@ -59,8 +66,14 @@ pub(super) struct Base {
     /// Blocks that are neither sent nor known to be the same.
     left: Dirty,
     asked: Option<Ask>,
-    /// Blocks and their digests at the replica.
-    told: VecDeque<(Block, u128)>,
+    /// The answer to what was asked will tell of an earlier state.
+    is_void: bool,
+    /// What the replica is asked for it has to hold after this entry.
+    from_no: u64,
+    /// The replica tells no digests.
+    is_untold: bool,
+    /// Blocks and the digests of their parts at the replica.
+    told: VecDeque<(Block, Vec<u128>)>,
     /// Reads under way, of dirty blocks too.
     reading: Vec<(Block, If)>,
     of_bytes: u64,
@@ -77,6 +90,9 @@ impl Base {
             how: How::Unknown,
             left: Dirty::new(disks, block_bytes),
             asked: None,
+            is_void: false,
+            from_no: 0,
+            is_untold: false,
             told: VecDeque::new(),
             reading: Vec::new(),
             of_bytes: 0,
@@ -95,9 +111,7 @@ impl Base {
             How::Unknown => None,
             How::All => self.left.take().map(|block| (block, If::Always)),
             How::NonZero => self.left.take().map(|block| (block, If::NonZero)),
-            How::Compare => {
-                self.told.pop_front().map(|(block, digest)| (block, If::OtherThan(digest)))
-            }
+            How::Compare => self.told.pop_front().map(|(block, sums)| (block, If::OtherThan(sums))),
         }
     }
 
@@ -115,8 +129,24 @@ impl Base {
 
     /// What was asked is not answered any more.
     pub fn forget_question(&mut self) {
-        if let Some(ask) = self.asked.take() {
+        let is_void = std::mem::take(&mut self.is_void);
+        if let Some(ask) = self.asked.take().filter(|_| !is_void) {
             self.left.mark(ask.disk, ask.offset_bytes, ask.length_bytes);
+        }
+    }
+
+    /// Digests of an earlier state say nothing any more.
+    fn forget_told(&mut self) {
+        if let Some(ask) = self.asked.filter(|_| !self.is_void) {
+            // Its answer is on its way: nothing is asked before that is there.
+            self.left.mark(ask.disk, ask.offset_bytes, ask.length_bytes);
+            self.is_void = true;
+        }
+        for ((disk, offset, length), _) in self.told.drain(..) {
+            self.left.mark(disk, offset, length);
+        }
+        for (_, when) in &mut self.reading {
+            *when = If::Always;
         }
     }
 
@@ -169,8 +199,7 @@ impl Source {
         if !self.base.is_running {
             return;
         }
-        self.base.how =
-            if held.compares && self.config.checksums { How::Compare } else { How::All };
+        self.base.how = if self.config.checksums { How::Compare } else { How::All };
         // Where the disks hold nothing the replica may.
         for (disk, bytes) in self.config.disk_bytes.iter().enumerate() {
             self.base.left.mark(disk as u16, 0, *bytes);
@@ -187,12 +216,18 @@ impl Source {
     /// Asks for the next digests before they are needed.
     pub(super) fn ask(&mut self, now: Ns, link: &mut dyn Link) {
         let base = &mut self.base;
-        let is_time = self.mode == Mode::Resync && !base.is_paused && base.how == How::Compare;
+        let is_time = self.mode == Mode::Resync
+            && !base.is_paused
+            && base.how == How::Compare
+            && self.journal.has_sent(base.from_no);
         if !is_time || base.asked.is_some() || base.told.len() > READS_MAX as usize {
             return;
         }
-        let Some((disk, offset_bytes, length_bytes)) = base.left.take_run(ASK_MAX) else { return };
-        let block_bytes = self.config.block_bytes;
+        let block_bytes = self.config.block_bytes.min(PART_BYTES);
+        let blocks_max = ASK_MAX * block_bytes / self.config.block_bytes;
+        let Some((disk, offset_bytes, length_bytes)) = base.left.take_run(blocks_max.max(1)) else {
+            return;
+        };
         let ask = Ask { disk, offset_bytes, length_bytes, block_bytes };
         base.asked = Some(ask);
         if self.journal.in_flight_bytes() == 0 {
@@ -201,12 +236,40 @@ impl Source {
         link.send(now, Frame::Ask(ask));
     }
 
-    pub(super) fn answered(&mut self, now: Ns, ask: Ask, sums: Vec<u128>) {
-        if self.base.asked == Some(ask) {
-            self.base.asked = None;
-            self.progress_ns = now;
-            let blocks = ask.blocks().map(|(offset, length)| (ask.disk, offset, length));
-            self.base.told.extend(blocks.zip(sums));
+    pub(super) fn answered(&mut self, now: Ns, ask: Ask, sums: &[u128]) {
+        if self.base.asked != Some(ask) {
+            return;
+        }
+        self.progress_ns = now;
+        if self.base.is_void {
+            self.base.forget_question();
+            return;
+        }
+        if sums.is_empty() {
+            self.base.forget_question();
+            self.base.is_untold = true;
+            self.base.how = How::All;
+            return;
+        }
+        self.base.asked = None;
+        let mut sums = sums.iter().copied();
+        let blocks = Ask { block_bytes: self.config.block_bytes, ..ask };
+        for (offset, length) in blocks.blocks() {
+            let parts = length.div_ceil(ask.block_bytes) as usize;
+            let told = ((ask.disk, offset, length), sums.by_ref().take(parts).collect());
+            self.base.told.push_back(told);
+        }
+    }
+
+    /// A resynchronisation begins with entry `no`: what is marked is compared, unless the first
+    /// one is under way and the replica holds nothing to compare with.
+    pub(super) fn compare_marked(&mut self, no: u64) {
+        self.base.forget_told();
+        let may = self.config.checksums && self.config.data != DataMode::Nothing;
+        if may && !self.base.is_untold && (!self.base.is_running || self.base.how == How::Compare) {
+            self.base.left.mark_all_of(&self.dirty);
+            self.dirty.clear_all();
+            (self.base.how, self.base.from_no) = (How::Compare, no);
         }
     }
 
@@ -218,25 +281,51 @@ impl Source {
         Some(block)
     }
 
-    /// Whether a block that was read has to be sent.
-    pub(super) fn is_wanted(&mut self, block: Block, data: &[u8]) -> bool {
+    /// The parts of a block that was read that have to be sent, from and to within it.
+    pub(super) fn wanted(&mut self, block: Block, data: &[u8]) -> Vec<(u64, u64)> {
+        let whole = || vec![(0, block.2)];
         let Some(at) = self.base.reading.iter().position(|(of, _)| *of == block) else {
-            return true;
+            return whole();
         };
         let (_, when) = self.base.reading.swap_remove(at);
+        let is_compared = matches!(when, If::OtherThan(_));
         let wanted = match when {
-            If::Always => true,
-            If::NonZero => !is_zero(data),
-            If::OtherThan(sum) => digest(data) != sum,
+            If::Always => whole(),
+            If::NonZero if is_zero(data) => Vec::new(),
+            If::NonZero => whole(),
+            If::OtherThan(sums) => self.other_parts(block.2, data, &sums),
         };
+        let sent_bytes: u64 = wanted.iter().map(|(from, to)| to - from).sum();
         if self.base.is_running {
-            let count = if wanted { &mut self.base.sent_bytes } else { &mut self.base.equal_bytes };
-            *count += block.2;
+            self.base.sent_bytes += sent_bytes;
+            self.base.equal_bytes += block.2 - sent_bytes;
             // What is sent whole need not be asked for.
             self.base.left.clear_covered(block.0, block.1, block.2);
             self.tell_progress();
+        } else if is_compared {
+            self.resync.compared_bytes += block.2;
+            self.resync.equal_bytes += block.2 - sent_bytes;
         }
         wanted
+    }
+
+    /// Runs of parts whose digest is not what the replica told.
+    fn other_parts(&self, length_bytes: u64, data: &[u8], sums: &[u128]) -> Vec<(u64, u64)> {
+        let part_bytes = self.config.block_bytes.min(PART_BYTES);
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        for (i, sum) in sums.iter().enumerate() {
+            let from = i as u64 * part_bytes;
+            let to = (from + part_bytes).min(length_bytes);
+            let part = self.config.data.size(from)..self.config.data.size(to);
+            if digest(&data[part]) == *sum {
+                continue;
+            }
+            match runs.last_mut() {
+                Some(run) if run.1 == from => run.1 = to,
+                _ => runs.push((from, to)),
+            }
+        }
+        runs
     }
 
     fn tell_progress(&mut self) {
@@ -269,7 +358,7 @@ impl Source {
     }
 
     pub(super) fn is_base_sent(&self) -> bool {
-        !self.base.is_running || self.joined && self.base.is_done()
+        self.base.is_done() && (!self.base.is_running || self.joined)
     }
 
     /// The initial synchronisation is done.

@@ -110,6 +110,7 @@ impl Source {
                         early: self.config.waits == Waits::SemiSync,
                         retention_ns: self.config.retention_ns,
                         retention_bytes: self.config.retention_bytes,
+                        long_term: self.config.long_term,
                         stream: self.config.stream.clone(),
                     }),
                 );
@@ -170,7 +171,7 @@ impl Source {
                 }
             }
             Frame::Refuse(message) => self.fatal(link, now, &message),
-            Frame::Sums(ask, sums) => self.answered(now, ask, sums),
+            Frame::Sums(ask, sums) => self.answered(now, ask, &sums),
             Frame::Hello(_) | Frame::Entry(_) | Frame::Ask(_) => {
                 self.fatal(link, now, "the far end speaks as a source does");
             }

@@ -5,6 +5,19 @@ use super::{Change, Degrade, Entry, Kind, Mode, Ns, Output, Record, Source};
 /// Reads of marked blocks under way at most.
 pub const READS_MAX: u64 = 8;
 
+/// What a resynchronisation took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Resync {
+    /// Sent again.
+    #[serde(rename = "resync_bytes")]
+    pub sent_bytes: u64,
+    /// Of marked blocks: compared with what the replica holds, and the same there.
+    #[serde(rename = "resync_compared_bytes")]
+    pub compared_bytes: u64,
+    #[serde(rename = "resync_equal_bytes")]
+    pub equal_bytes: u64,
+}
+
 /// A stretch without restore points.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Hole {
@@ -32,6 +45,9 @@ impl Source {
             self.points.back().map_or(self.last_recoverable_cut_ns, |point| point.cut_ns);
         self.since_point_bytes = 0;
         let from_ns = self.newest_cut_ns.min(now);
+        if self.hole.is_none() {
+            self.resync = Resync::default();
+        }
         self.hole.get_or_insert(Hole { from_ns, reason });
         self.set_mode(Mode::Bitmap);
         self.outputs.push(Output::ReleaseAll);
@@ -41,8 +57,8 @@ impl Source {
     pub(super) fn begin_resync(&mut self, now: Ns) {
         let no = self.journal.next_no();
         self.append(Entry::mark(no, Kind::ResyncBegin, now));
+        self.compare_marked(no);
         self.counts.resyncs += 1;
-        self.resync_bytes = 0;
         self.reads_from_ns = now;
         self.set_mode(Mode::Resync);
     }
@@ -77,19 +93,20 @@ impl Source {
         let full = self.is_full_for(length_bytes);
         match data {
             Some(data) if self.mode == Mode::Resync && !full => {
-                if !self.is_wanted(block, data) {
-                    return;
+                for (from, to) in self.wanted(block, data) {
+                    let part = self.config.data.size(from)..self.config.data.size(to);
+                    let part = &data[part];
+                    let is_zero = self.is_known_zero(part);
+                    self.resync.sent_bytes += to - from;
+                    self.push(&Record {
+                        change: if is_zero { Change::Zero } else { Change::Write },
+                        disk,
+                        offset_bytes: offset_bytes + from,
+                        length_bytes: to - from,
+                        time_ns: now,
+                        data: if is_zero { &[] } else { part },
+                    });
                 }
-                let is_zero = self.is_known_zero(data);
-                self.resync_bytes += length_bytes;
-                self.push(&Record {
-                    change: if is_zero { Change::Zero } else { Change::Write },
-                    disk,
-                    offset_bytes,
-                    length_bytes,
-                    time_ns: now,
-                    data: if is_zero { &[] } else { data },
-                });
             }
             _ => {
                 self.put_back(block);
@@ -111,12 +128,14 @@ impl Source {
         // Before the mode changes: nothing that was sent since the hole began was waited for.
         self.cut(now);
         self.resume_waiting();
-        self.counts.resync_bytes += self.resync_bytes;
+        self.counts.resync.sent_bytes += self.resync.sent_bytes;
+        self.counts.resync.compared_bytes += self.resync.compared_bytes;
+        self.counts.resync.equal_bytes += self.resync.equal_bytes;
         self.outputs.push(Output::Hole {
             from_ns: hole.from_ns,
             to_ns: now,
             reason: hole.reason,
-            resync_bytes: self.resync_bytes,
+            resync: self.resync,
         });
         self.end_initial(now);
     }
@@ -128,7 +147,7 @@ impl Source {
                 from_ns: hole.from_ns,
                 to_ns: now,
                 reason: hole.reason,
-                resync_bytes: self.resync_bytes,
+                resync: self.resync,
             });
         }
     }

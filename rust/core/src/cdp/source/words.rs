@@ -1,6 +1,8 @@
 //! What a source is told at its start, and what it has to say.
 
+use super::super::store::LongTerm;
 use super::base::Initial;
+use super::degrade::Resync;
 use crate::clock::Ns;
 use crate::filters::DataMode;
 use crate::io::Status;
@@ -61,6 +63,7 @@ pub struct Config {
     pub sync_timeout_ns: Ns,
     pub retention_ns: Ns,
     pub retention_bytes: u64,
+    pub long_term: Option<LongTerm>,
     /// A name that outlives runs; empty for none.
     pub stream: String,
     pub initial: Initial,
@@ -120,7 +123,7 @@ pub enum Output {
         from_ns: Ns,
         to_ns: Ns,
         reason: &'static str,
-        resync_bytes: u64,
+        resync: Resync,
     },
     Mode(Mode),
     /// How far the initial synchronisation is.

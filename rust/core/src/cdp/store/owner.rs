@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use super::{Store, at, copy_sparse, lock};
+use super::{LongTerm, Store, at, copy_sparse, lock, name_terms};
 use crate::cdp::frame::{Held, Hello, VERSION};
 use crate::clock::Ns;
 use crate::error::{Error, Result};
@@ -22,6 +22,15 @@ pub struct Owner {
     /// Number of the first segment that is not in the base.
     #[serde(default)]
     pub first_segment: u64,
+    /// Segments before this one offer no points: they are being taken into the base.
+    #[serde(default)]
+    pub first_offered: u64,
+    /// When the newest point was cut that is in the base.
+    #[serde(default)]
+    pub base_ns: Option<Ns>,
+    /// Which points are kept for longer.
+    #[serde(default)]
+    pub long_term: Option<LongTerm>,
     /// A name that outlives runs: sources of the same name go on here.
     #[serde(default)]
     pub stream: String,
@@ -57,16 +66,15 @@ impl Store {
     /// # Errors
     /// `Input` when the store is another's.
     pub fn claim(&mut self, hello: &Hello) -> Result<Option<Held>> {
-        self.retention = (hello.retention_ns, hello.retention_bytes);
         let Some(owner) = self.owner.clone() else {
             let first = Epoch { run: hello.run.clone(), from_no: 1, stream_ns: 0 };
-            self.settle(owner_of(hello, vec![first], 0))?;
+            self.settle(owner_of(hello, vec![first], None), hello)?;
             return Ok(None);
         };
         if owner.run.is_empty() {
             fits(&owner, hello)?;
             let first = Epoch { run: hello.run.clone(), from_no: 1, stream_ns: 0 };
-            self.settle(owner_of(hello, vec![first], owner.first_segment))?;
+            self.settle(owner_of(hello, vec![first], Some(&owner)), hello)?;
             return Ok(Some(self.held(0)));
         }
         let is_new = hello.first && hello.acked_no == 0;
@@ -85,10 +93,12 @@ impl Store {
             return Err(Error::input("the store holds the replica of other disks"));
         }
         if !is_new {
+            self.retention = (hello.retention_ns, hello.retention_bytes);
             return Ok(None);
         }
         // It greeted before, and never had the answer.
         if is_same && self.received_no + 1 == epoch.from_no {
+            self.retention = (hello.retention_ns, hello.retention_bytes);
             let is_empty = self.received_no == 0 && !self.has_base();
             return Ok((!is_empty).then(|| self.held(epoch.stream_ns)));
         }
@@ -96,21 +106,23 @@ impl Store {
             return Err(Error::input("the store already holds a replica of this run"));
         }
         fits(&owner, hello)?;
-        self.prepare_scratch();
+        self.forget_scratch()?;
         let stream_ns = self.end_ns + 1;
-        let mut epochs = owner.epochs;
+        let mut epochs = owner.epochs.clone();
         epochs.push(Epoch { run: hello.run.clone(), from_no: self.received_no + 1, stream_ns });
-        self.settle(owner_of(hello, epochs, owner.first_segment))?;
+        self.settle(owner_of(hello, epochs, Some(&owner)), hello)?;
         Ok(Some(self.held(stream_ns)))
     }
 
     fn held(&self, stream_ns: Ns) -> Held {
         let last_id = self.points.last().map_or(0, |point| point.id);
-        Held { last_id, stream_ns, compares: self.can_compare() }
+        Held { last_id, stream_ns }
     }
 
-    fn settle(&mut self, owner: Owner) -> Result<()> {
+    fn settle(&mut self, owner: Owner, hello: &Hello) -> Result<()> {
         write_owner(&self.dir, &owner)?;
+        self.retention = (hello.retention_ns, hello.retention_bytes);
+        name_terms(&mut self.points, owner.long_term, owner.base_ns);
         self.owner = Some(owner);
         Ok(())
     }
@@ -120,14 +132,17 @@ impl Store {
     }
 }
 
-fn owner_of(hello: &Hello, epochs: Vec<Epoch>, first_segment: u64) -> Owner {
+fn owner_of(hello: &Hello, epochs: Vec<Epoch>, before: Option<&Owner>) -> Owner {
     Owner {
         version: hello.version,
         run: hello.run.clone(),
         disks: hello.disks.clone(),
         disk_bytes: hello.disk_bytes.clone(),
         continuous: hello.continuous,
-        first_segment,
+        first_segment: before.map_or(0, |owner| owner.first_segment),
+        first_offered: before.map_or(0, |owner| owner.first_offered),
+        base_ns: before.and_then(|owner| owner.base_ns),
+        long_term: hello.long_term,
         stream: hello.stream.clone(),
         epochs,
     }
@@ -193,6 +208,9 @@ fn copy_in(dir: &Path, images: &[PathBuf]) -> Result<()> {
         disk_bytes,
         continuous: false,
         first_segment: 0,
+        first_offered: 0,
+        base_ns: None,
+        long_term: None,
         stream: String::new(),
         epochs: Vec::new(),
     };

@@ -21,16 +21,52 @@ pub fn segment_path(dir: &Path, number: u64) -> PathBuf {
     dir.join("journal").join(format!("{number:08}.seg"))
 }
 
+/// Where the segments from `first` to `number` lie as one, merged.
+#[must_use]
+pub fn merged_path(dir: &Path, first: u64, number: u64) -> PathBuf {
+    dir.join("journal").join(format!("{number:08}.from-{first:08}.seg"))
+}
+
+/// A file of the journal, by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentFile {
+    /// The segments it stands for: one, or those that were merged into it.
+    pub first: u64,
+    pub number: u64,
+    pub is_merged: bool,
+    pub path: PathBuf,
+}
+
+impl SegmentFile {
+    fn of(path: PathBuf) -> Option<Self> {
+        let name = path.file_name()?.to_str()?.strip_suffix(".seg")?;
+        let (number, first) = match name.split_once(".from-") {
+            Some((number, first)) => (number.parse().ok()?, Some(first.parse().ok()?)),
+            None => (name.parse().ok()?, None),
+        };
+        Some(Self { first: first.unwrap_or(number), number, is_merged: first.is_some(), path })
+    }
+
+    /// All that it holds is in a merged one.
+    fn is_in(&self, other: &Self) -> bool {
+        other.is_merged
+            && other.path != self.path
+            && (other.first..=other.number).contains(&self.number)
+            && other.first <= self.first
+    }
+}
+
+/// The journal's files in their order, and those that a merge has replaced and a crash has left.
+///
 /// # Errors
 /// The folder cannot be read.
-pub fn segment_numbers(dir: &Path) -> Result<Vec<u64>> {
+pub fn segment_files(dir: &Path) -> Result<(Vec<SegmentFile>, Vec<SegmentFile>)> {
     let folder = dir.join("journal");
     let names = std::fs::read_dir(&folder).map_err(at(&folder))?.flatten();
-    let mut numbers: Vec<u64> = names
-        .filter_map(|name| name.file_name().to_str()?.strip_suffix(".seg")?.parse().ok())
-        .collect();
-    numbers.sort_unstable();
-    Ok(numbers)
+    let mut all: Vec<SegmentFile> = names.filter_map(|name| SegmentFile::of(name.path())).collect();
+    all.sort_unstable_by_key(|file| (file.number, file.is_merged));
+    let merged: Vec<SegmentFile> = all.iter().filter(|file| file.is_merged).cloned().collect();
+    Ok(all.into_iter().partition(|file| !merged.iter().any(|other| file.is_in(other))))
 }
 
 /// Reads a segment's entries with the byte after each; `take` says whether to go on. Without

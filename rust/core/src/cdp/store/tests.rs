@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use super::*;
 use crate::cdp::entry::{Batch, Change, Record};
+use crate::cdp::frame::digest;
 use crate::cdp::recovery::{Wanted, offer, recover};
 
 const DISK: usize = 1 << 16;
 
 fn hello(retention_bytes: u64) -> Hello {
     Hello {
-        version: 2,
+        version: 3,
         run: "a run".into(),
         disks: vec!["disk".into()],
         disk_bytes: vec![DISK as u64],
@@ -23,6 +24,7 @@ fn hello(retention_bytes: u64) -> Hello {
         early: false,
         retention_ns: 0,
         retention_bytes,
+        long_term: None,
         stream: String::new(),
     }
 }
@@ -156,4 +158,49 @@ fn a_store_whose_source_never_came_opens_again_and_a_folder_of_somebody_s_does_n
     std::fs::write(folder.join("journal/letter.txt"), "dear").unwrap();
     let refused = Store::open(folder, 0, 1 << 20).err().unwrap().to_string();
     assert!(refused.contains("expected an empty folder or a replica store"), "{refused}");
+}
+
+#[test]
+fn what_a_resynchronisation_compares_with_has_all_that_came_before_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("store");
+    let mut store = Store::open(&dir, 0, 5_000).unwrap();
+    store.claim(&hello(0)).unwrap();
+    let mut image = vec![0; DISK];
+    let ask = Ask { disk: 0, offset_bytes: 0, length_bytes: DISK as u64, block_bytes: 4096 };
+    let right = |image: &[u8]| -> Vec<u128> { image.chunks(4096).map(digest).collect() };
+    fill(&mut store, &mut image, 1, 8);
+    let mark = |store: &mut Store| {
+        let no = store.received_no() + 1;
+        store.append(&Arc::new(Entry::mark(no, Kind::ResyncBegin, 0)), 0).unwrap();
+    };
+    mark(&mut store);
+    let before = store.sums(ask).unwrap();
+    assert_eq!(before, right(&image));
+    // A batch of the resynchronisation itself, and another hole: what was told is old.
+    let mut batch = Batch::default();
+    batch.push(&Record {
+        change: Change::Write,
+        disk: 0,
+        offset_bytes: 100,
+        length_bytes: 9,
+        time_ns: 0,
+        data: b"something",
+    });
+    image[100..109].copy_from_slice(b"something");
+    let no = store.received_no() + 1;
+    store.append(&Arc::new(batch.close(no, Vec::new())), 0).unwrap();
+    assert_eq!(store.sums(ask).unwrap(), before, "of one state until the next begins");
+    mark(&mut store);
+    assert_eq!(store.sums(ask).unwrap(), right(&image));
+    assert_ne!(right(&image), before);
+    // Retention moves segments into the base meanwhile.
+    drop(store);
+    let mut store = Store::open(&dir, 0, 5_000).unwrap();
+    store.claim(&hello(0)).unwrap();
+    assert_eq!(store.sums(ask).unwrap(), right(&image));
+    let mut chore = store.fold(&store.segments[0].clone()).unwrap();
+    assert!(store.begin(&chore).unwrap());
+    assert!(chore.run(&mut || true).unwrap() && store.finish(&chore).unwrap());
+    assert_eq!(store.sums(ask).unwrap(), right(&image));
 }

@@ -231,7 +231,8 @@ fn on_file(
         may_defer: true,
         reorders: is_back,
         transparent: !is_back,
-        persists: is_back,
+        // Whatever this run writes: an earlier one may have left what the disk lacks.
+        persists: true,
         needs_data: true,
         unit_bytes: sizes.block,
         children_per_io: file::CHILDREN + 1,

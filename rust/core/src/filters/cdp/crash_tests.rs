@@ -167,7 +167,6 @@ fn initial(random: &mut Random, config: &mut Config, vault: &mut Memory) -> Stat
     }
     if how > 1 {
         vault.adopt(older);
-        config.checksums = random.below(4) > 0;
     }
     held
 }
@@ -193,6 +192,7 @@ fn live(seed: u64, ios: u64, look_every: u64, hits: &mut Hits) {
     let params = parameters(&mut random);
     let mut settings = settings::read(&params, &setting(DataMode::Tokens)).unwrap();
     let gap_ns = 20_000 + random.below(400_000);
+    settings.config.checksums = random.below(4) > 0;
     let mut vault = Memory::default();
     let held = initial(&mut random, &mut settings.config, &mut vault);
     let mut model = Model::new(settings.line.clone(), vault);

@@ -14,8 +14,8 @@ is held to the declared bandwidth and round trip by the sender, so that a link c
 byte has arrived at the end of its transmission and half a round trip.
 
 When the journal is full, `degrade` says what happens. `bitmap`: changed blocks are marked instead,
-and there are no restore points (a hole) until all have been read from the disk and sent again; so
-do Zerto and Veeam. `spill-backpressure-bitmap`: what memory has no room for goes to the spill file;
+and there are no restore points (a hole) until all have been read from the disk and what differs
+has been sent again; so do Zerto and Veeam. `spill-backpressure-bitmap`: what memory has no room for goes to the spill file;
 writes are held back while that is nearly full, or memory is because the file is too slow or cannot
 be written; and blocks are marked only when a write was held for `backpressure`; so does JetStream.
 `lag`: the spill file is large, and lag grows; so do AWS DRS and Azure Site Recovery. The return is
@@ -64,14 +64,23 @@ A filter for all disks of the run: a point is one moment on all of them.
   memory; `\"sync\"`: when it is durable there.
 - `sync_timeout`: how long a write waits for the replica, by default `\"1s\"`; after that writes
   wait no more until the replica has caught up.
-- `retention`, `retention_size`: how long, and how many bytes of, earlier states are kept.
+- `retention`, `retention_size`: how long, and how many bytes of, earlier states are kept: all
+  points (short-term ones). Without either, for ever.
+- `long_term`: after `retention` the first point of `every` such interval is kept, for a longer
+  `retention`, and so many `points` at most (no bound by default):
+  `{ every = \"8h\", retention = \"7d\", points = 95 }`. The site merges what lies between two of
+  them, beside the sources: only the last version of a block is kept, and no point in between. What
+  exceeds `retention_size` is merged earlier, then the oldest is given up.
 - `initial_sync`: `\"before\"` the trace starts and with an unshaped link (the default on the wall
   clock: the run begins in sync), `\"during\"` the run (a hole without restore points, and real
   load), or `\"never\"` (the replica has it some other way; the default in virtual time, where the
   modelled device is empty at its start).
 - `stream`: a name that outlives runs. Sources of the same name go on with one store, which is that
   of one run otherwise.
-- `checksums`: `false` sends blocks without comparing them.
+- `checksums`: blocks are compared with what the site holds before they are sent, when sources go
+  on with a store and after a hole: digests of 4 KiB, of which only those travel that differ. The
+  site lays its journal over its base for that, in its store. `false` sends whole blocks. Virtual
+  time, whose site keeps no data, compares nothing.
 - `drain`: how long the end of a run waits for the link, by default `\"10s\"`.
 
 ## Example
@@ -84,8 +93,9 @@ link = { bandwidth = \"100Mbit/s\", rtt = \"20ms\" }
 
 ## Class and properties
 Class replication. It defers (held back, or waiting for the replica) and reads marked blocks of
-its own, eight at a time. Events: `restore_point`, `hole`, `mode`, `link`, `syncing` and
-`initial_sync`. Gauges: `backlog_bytes`, `lag_ns`, `unsynced_bytes`, `mode` (0 normal,
+its own, eight at a time. Events: `restore_point`, `hole` (with `resync_bytes` sent again, and
+`resync_compared_bytes` compared, of them `resync_equal_bytes` not sent), `mode`, `link`, `syncing`
+and `initial_sync`. Gauges: `backlog_bytes`, `lag_ns`, `unsynced_bytes`, `mode` (0 normal,
 1 backpressure, 2 bitmap, 3 resync, 4 detached).
 
 ## Laws it declares

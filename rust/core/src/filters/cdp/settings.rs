@@ -11,6 +11,7 @@ use crate::cdp::entry::{Codec, RECORD_HEADER_MAX};
 use crate::cdp::model::{Fault, Line};
 use crate::cdp::source::{Config, Degrade, Initial, Waits};
 use crate::cdp::spill::record_bytes;
+use crate::cdp::store::LongTerm;
 use crate::clock::Ns;
 use crate::units::{ByteRate, Positive, Size, Time};
 
@@ -39,6 +40,7 @@ pub struct Params {
     retention: Option<Time>,
     /// How many bytes of earlier states are kept.
     retention_size: Option<Size>,
+    long_term: Option<LongTermParams>,
     /// How long the end of a run waits for the link.
     drain: Option<Time>,
     /// When what the disks hold already is sent.
@@ -98,6 +100,17 @@ struct JournalParams {
     spill: Option<Size>,
     /// Where the spill file is, or is made.
     file: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct LongTermParams {
+    /// One point of every such interval is kept.
+    every: Option<Time>,
+    /// How long.
+    retention: Option<Time>,
+    /// So many at most.
+    points: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -174,6 +187,7 @@ pub fn read(table: &Value, setting: &Setting) -> Result<Settings, Vec<ParamError
         faults.push(ParamError::new("journal.spill", message));
     }
     contradictions(&params, &mut faults);
+    let long_term = long_term(&params, &mut faults);
     let site = site(link, setting, &mut faults);
     if !faults.is_empty() {
         return Err(faults);
@@ -204,11 +218,12 @@ pub fn read(table: &Value, setting: &Setting) -> Result<Settings, Vec<ParamError
         sync_timeout_ns: time(params.sync_timeout, SECOND),
         retention_ns: time(params.retention, 0),
         retention_bytes: size(params.retention_size, 0),
+        long_term,
         stream: params.stream.clone().unwrap_or_default(),
         initial: initial(params.initial_sync, setting),
         extents: setting.extents.clone(),
         skips_zeroes: !setting.is_virtual,
-        checksums: params.checksums.unwrap_or(true),
+        checksums: !setting.is_virtual && params.checksums.unwrap_or(true),
     };
     let hold_ns = time(params.backpressure, SECOND);
     let (drain_ns, codec) = (time(params.drain, 10 * SECOND), codec(params.compression));
@@ -324,6 +339,34 @@ fn contradictions(params: &Params, faults: &mut Vec<ParamError>) {
                        lacks of it is found by comparing";
         faults.push(ParamError::new("initial_sync", message));
     }
+}
+
+/// Points that are kept for longer than the others.
+fn long_term(params: &Params, faults: &mut Vec<ParamError>) -> Option<LongTerm> {
+    let given = params.long_term.as_ref()?;
+    let (Some(Time(every_ns)), Some(Time(retention_ns))) = (given.every, given.retention) else {
+        let message = "expected { every = \"8h\", retention = \"7d\" }: one point of every interval \
+                       is kept for so long";
+        faults.push(ParamError::new("long_term", message));
+        return None;
+    };
+    let Some(Time(short_ns)) = params.retention else {
+        let message = "expected how long all points are kept, before long-term ones alone are";
+        faults.push(ParamError::new("retention", message));
+        return None;
+    };
+    if every_ns == 0 {
+        faults.push(ParamError::new("long_term.every", "expected a time such as \"8h\""));
+    }
+    if retention_ns < short_ns {
+        let message = "expected no less than the retention of all points";
+        faults.push(ParamError::new("long_term.retention", message));
+    }
+    let points = given.points.unwrap_or(u64::MAX);
+    if points == 0 {
+        faults.push(ParamError::new("long_term.points", "expected 1 or more"));
+    }
+    Some(LongTerm { every_ns, retention_ns, points })
 }
 
 /// Twice what is on its way at full speed, and some batches.

@@ -24,11 +24,13 @@ impl Cdp {
                 });
                 ("restore_point", detail)
             }
-            Output::Hole { from_ns, to_ns, reason, resync_bytes } => {
+            Output::Hole { from_ns, to_ns, reason, resync } => {
                 let from = cx.since_start(from_ns).max(0);
                 let detail = json!({
                     "from_ns": from, "to_ns": cx.since_start(to_ns), "reason": reason,
-                    "resync_bytes": resync_bytes,
+                    "resync_bytes": resync.sent_bytes,
+                    "resync_compared_bytes": resync.compared_bytes,
+                    "resync_equal_bytes": resync.equal_bytes,
                 });
                 ("hole", detail)
             }

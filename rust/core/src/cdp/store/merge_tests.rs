@@ -1,0 +1,339 @@
+//! Long-term points: each is its state, whatever was merged, and wherever the site was killed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::*;
+use crate::cdp::entry::{Batch, Change, Codec, Record};
+use crate::cdp::recovery::{Wanted, offer, recover};
+use crate::cdp::tcp::packed;
+
+const DISK: u64 = 1 << 15;
+const MILLISECOND: Ns = 1_000_000;
+const SHORT_NS: Ns = 400 * MILLISECOND;
+const LONG: LongTerm =
+    LongTerm { every_ns: 100 * MILLISECOND, retention_ns: 2_000 * MILLISECOND, points: 12 };
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % bound
+    }
+}
+
+fn hello(continuous: bool, retention_bytes: u64) -> Hello {
+    Hello {
+        version: crate::cdp::frame::VERSION,
+        run: "a run".into(),
+        disks: vec!["a".into(), "b".into()],
+        disk_bytes: vec![DISK; 2],
+        acked_no: 0,
+        fresh: false,
+        first: false,
+        continuous,
+        early: false,
+        retention_ns: SHORT_NS,
+        retention_bytes,
+        long_term: Some(LONG),
+        stream: String::new(),
+    }
+}
+
+/// A source: what it has sent, and the state after each point.
+struct Source {
+    random: Random,
+    now: Ns,
+    no: u64,
+    id: u64,
+    image: [Vec<u8>; 2],
+    /// Entries and the images after them, of what may have to be sent again.
+    sent: Vec<(Arc<Entry>, [Vec<u8>; 2])>,
+    states: BTreeMap<u64, (Ns, [Vec<u8>; 2])>,
+}
+
+impl Source {
+    fn batch(&mut self) -> Arc<Entry> {
+        let mut batch = Batch::default();
+        for _ in 0..1 + self.random.below(6) {
+            let disk = self.random.below(2) as u16;
+            // Half of it overwrites a small part: there is something to merge.
+            let reach = if self.random.below(2) == 0 { 4096 } else { DISK - 2048 };
+            let (offset, length) = (self.random.below(reach), 1 + self.random.below(2000));
+            let data = vec![self.random.below(255) as u8 + 1; length as usize];
+            let kind = self.random.below(8);
+            let change = [Change::Zero, Change::Discard].get(kind as usize).copied();
+            let change = change.unwrap_or(Change::Write);
+            let is_write = change == Change::Write;
+            let range = &mut self.image[disk as usize][offset as usize..(offset + length) as usize];
+            if is_write {
+                range.copy_from_slice(&data)
+            } else {
+                range.fill(0)
+            }
+            self.now += self.random.below(MILLISECOND);
+            batch.push(&Record {
+                change,
+                disk,
+                offset_bytes: offset,
+                length_bytes: length,
+                time_ns: self.now,
+                data: if is_write { &data } else { &[] },
+            });
+        }
+        self.no += 1;
+        let codec = if self.random.below(2) == 0 { Codec::Lz4 } else { Codec::None };
+        Arc::new(packed(&batch.close(self.no, Vec::new()), codec))
+    }
+
+    /// The next entries: some batches and a point that may lie before the last of them.
+    fn next(&mut self) {
+        let mut states = vec![(self.no, self.image.clone())];
+        for _ in 0..1 + self.random.below(3) {
+            let entry = if self.random.below(12) == 0 {
+                self.no += 1;
+                Arc::new(Entry::mark(self.no, Kind::ResyncBegin, self.now))
+            } else {
+                self.batch()
+            };
+            states.push((self.no, self.image.clone()));
+            self.sent.push((entry, self.image.clone()));
+        }
+        let back = if self.random.below(3) == 0 { 2 } else { 1 };
+        let (after_no, state) = states[states.len() - back].clone();
+        self.now += self.random.below(20 * MILLISECOND);
+        (self.no, self.id) = (self.no + 1, self.id + 1);
+        let point = Kind::Point { id: self.id, cut_ns: self.now, after_no };
+        self.sent.push((Arc::new(Entry::mark(self.no, point, self.now)), self.image.clone()));
+        self.states.insert(self.id, (self.now, state));
+    }
+}
+
+/// What the source was told is durable, and has been promised for so long.
+fn check(dir: &Path, source: &Source, durable_no: u64, bounded: bool, context: &str) -> usize {
+    let found = offer(dir).unwrap();
+    assert!(found.damage.is_none(), "{context}: {:?}", found.damage);
+    let out = dir.parent().unwrap().join("out");
+    let _ = std::fs::remove_dir_all(&out);
+    for point in &found.points {
+        let (cut_ns, state) = &source.states[&point.id];
+        recover(dir, Wanted::Point(point.id), &out).unwrap();
+        for (name, image) in ["0-a.img", "1-b.img"].iter().zip(state) {
+            let got = std::fs::read(out.join(name)).unwrap();
+            assert!(got == *image, "{context}: point {} ({name})", point.id);
+        }
+        assert_eq!(*cut_ns, point.cut_ns);
+    }
+    // At a long-term point the store is durable by itself.
+    let durable_no = found.points.last().map_or(durable_no, |last| last.no.max(durable_no));
+    let ids: Vec<u64> = found.points.iter().map(|point| point.id).collect();
+    let durable: Vec<(u64, Ns)> = source
+        .sent
+        .iter()
+        .filter(|(entry, _)| entry.no <= durable_no)
+        .filter_map(|(entry, _)| match entry.kind {
+            Kind::Point { id, cut_ns, .. } => Some((id, cut_ns)),
+            _ => None,
+        })
+        .collect();
+    let newest_ns = durable.last().map_or(0, |(_, cut_ns)| *cut_ns);
+    let mut before = None;
+    let mut long = Vec::new();
+    for (id, cut_ns) in durable {
+        if LONG.term(before, cut_ns) == Term::Long {
+            long.push((id, cut_ns));
+        }
+        before = Some(cut_ns);
+        let is_young = cut_ns + SHORT_NS >= newest_ns;
+        assert!(bounded || !is_young || ids.contains(&id), "{context}: point {id} is lost");
+    }
+    let young = long.iter().filter(|(_, cut_ns)| cut_ns + LONG.retention_ns >= newest_ns);
+    for (id, _) in young.rev().take(LONG.points as usize) {
+        assert!(bounded || ids.contains(id), "{context}: long-term point {id} is lost");
+    }
+    ids.len()
+}
+
+/// A store of one source that is killed again and again, in the middle of its chores too.
+fn live(seed: u64, rounds: u64) -> (usize, u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("store");
+    let mut random = Random(seed);
+    let bounded = random.below(4) == 0;
+    let hello = hello(random.below(2) == 0, if bounded { 60_000 } else { 0 });
+    let segment_bytes = 4096 << random.below(4);
+    let mut source = Source {
+        random: Random(!seed),
+        now: 0,
+        no: 0,
+        id: 0,
+        image: [vec![0; DISK as usize], vec![0; DISK as usize]],
+        sent: Vec::new(),
+        states: BTreeMap::new(),
+    };
+    let open = || {
+        let mut store = Store::open(&dir, 0, segment_bytes).unwrap();
+        store.leave_chores();
+        store.claim(&hello).unwrap();
+        store
+    };
+    let (mut store, mut durable_no, mut merges) = (open(), 0, 0);
+    for round in 0..rounds {
+        let context = format!("seed {seed}, round {round}");
+        source.next();
+        let next_no = store.received_no() + 1;
+        let waiting = source.sent.iter().filter(|(entry, _)| entry.no >= next_no);
+        for (entry, _) in waiting {
+            store.append(entry, 0).unwrap();
+            if random.below(4) == 0 {
+                break;
+            }
+        }
+        if random.below(3) > 0 {
+            store.sync(0).unwrap();
+            durable_no = store.received_no();
+        }
+        let mut is_killed = random.below(12) == 0;
+        while let Some(mut chore) = store.next_chore() {
+            // Killed after so many entries of the work, or after it, or not at all.
+            let mut left = if random.below(6) == 0 { random.below(12) } else { u64::MAX };
+            assert!(store.begin(&chore).unwrap());
+            let done = chore.run(&mut || {
+                left = left.saturating_sub(1);
+                left > 0
+            });
+            let was_merge = matches!(chore, Chore::Merge { .. });
+            if !done.unwrap() {
+                is_killed = true;
+                break;
+            }
+            if random.below(8) == 0 {
+                is_killed = true;
+                if random.below(2) == 0 && was_merge {
+                    // Renamed, and killed before it removed what it replaced.
+                    let Chore::Merge { to, .. } = &chore else { unreachable!() };
+                    std::fs::rename(retention::aside(to), to).unwrap();
+                }
+                break;
+            }
+            assert!(store.finish(&chore).unwrap());
+            merges += u64::from(was_merge);
+        }
+        if is_killed {
+            if random.below(2) == 0 && segment_files(&dir).unwrap().0.len() > 1 {
+                check(&dir, &source, durable_no, bounded, &context);
+            }
+            drop(store);
+            store = open();
+            assert!(store.received_no() >= durable_no, "{context}");
+        }
+        if round % 10 == 0 {
+            check(&dir, &source, durable_no, bounded, &context);
+        }
+    }
+    store.sync(0).unwrap();
+    let kept = check(&dir, &source, store.received_no(), bounded, &format!("seed {seed}, end"));
+    (kept, merges)
+}
+
+#[test]
+fn killed_anywhere_every_promised_point_is_its_state() {
+    let (mut kept, mut merges) = (0, 0);
+    for seed in 0..24 {
+        let (some, times) = live(seed, 250);
+        kept += some;
+        merges += times;
+    }
+    assert!(kept > 24 * 20 && merges > 24 * 10, "{kept} points, {merges} merges");
+}
+
+#[test]
+fn between_long_term_points_only_the_last_versions_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("store");
+    let mut store = Store::open(&dir, 0, 1 << 20).unwrap();
+    store.claim(&hello(true, 0)).unwrap();
+    let mut states = BTreeMap::new();
+    for id in 1..=200u64 {
+        let (no, now) = (id * 2, id * 10 * MILLISECOND);
+        let mut batch = Batch::default();
+        let data = vec![id as u8; 4096];
+        batch.push(&Record {
+            change: Change::Write,
+            disk: 0,
+            offset_bytes: id % 3 * 4096,
+            length_bytes: 4096,
+            time_ns: now - 1,
+            data: &data,
+        });
+        store.append(&Arc::new(batch.close(no - 1, Vec::new())), 0).unwrap();
+        let point = Kind::Point { id, cut_ns: now, after_no: no - 1 };
+        store.append(&Arc::new(Entry::mark(no, point, now)), 0).unwrap();
+        store.sync(0).unwrap();
+        states.insert(id, now);
+    }
+    let found = offer(&dir).unwrap();
+    let of = |term: Term| found.points.iter().filter(|p| p.term == term).map(|p| p.id).collect();
+    let (long, short): (Vec<u64>, Vec<u64>) = (of(Term::Long), of(Term::Short));
+    // The first of every 100 ms: those of 2 s are 20, of which 12 are kept.
+    assert_eq!(long, (0..12).map(|i| 90 + i * 10).collect::<Vec<_>>(), "{long:?}");
+    // All of the last 400 ms, and what of the interval around its start is not merged yet.
+    assert!(short.contains(&161) && short[0] >= 151, "{short:?}");
+    let merged: Vec<_> = found_files(&dir).into_iter().filter(|file| file.is_merged).collect();
+    assert!(merged.len() >= 5, "{merged:?}");
+    for file in merged {
+        // Three blocks of the ten that were written.
+        let bytes = std::fs::metadata(&file.path).unwrap().len();
+        assert!((3 * 4096..3 * 4096 + 400).contains(&bytes), "{bytes}");
+    }
+    // Between merged points there is nothing: an earlier time is the point before it.
+    let out = folder.path().join("out");
+    let at = recover(&dir, Wanted::At(115 * 10 * MILLISECOND), &out).unwrap();
+    assert_eq!((at.point, at.cut_ns, at.kind), (110, states[&110], Term::Long));
+    let at = recover(&dir, Wanted::At(199 * 10 * MILLISECOND + 5), &out).unwrap();
+    assert_eq!((at.point, at.cut_ns), (199, 199 * 10 * MILLISECOND + 5));
+}
+
+fn found_files(dir: &Path) -> Vec<SegmentFile> {
+    segment_files(dir).unwrap().0
+}
+
+#[test]
+fn a_recovery_under_way_keeps_the_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("store");
+    let mut store = Store::open(&dir, 0, 4096).unwrap();
+    store.leave_chores();
+    store.claim(&hello(false, 0)).unwrap();
+    let mut source = Source {
+        random: Random(1),
+        now: 0,
+        no: 0,
+        id: 0,
+        image: [vec![0; DISK as usize], vec![0; DISK as usize]],
+        sent: Vec::new(),
+        states: BTreeMap::new(),
+    };
+    for _ in 0..100 {
+        source.next();
+    }
+    for (entry, _) in &source.sent {
+        store.append(entry, 0).unwrap();
+    }
+    store.sync(0).unwrap();
+    let reading = offer(&dir).unwrap();
+    let mut chore = store.next_chore().unwrap();
+    assert!(!store.begin(&chore).unwrap(), "it must wait");
+    drop(reading);
+    assert!(store.begin(&chore).unwrap());
+    let reading = offer(&dir).unwrap();
+    assert!(chore.run(&mut || true).unwrap());
+    assert!(!store.finish(&chore).unwrap(), "it must wait");
+    drop(reading);
+    assert!(store.finish(&chore).unwrap());
+}
