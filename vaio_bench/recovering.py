@@ -153,8 +153,9 @@ def rto_by_age(store: str | Path, *, force: bool = False) -> dict[str, Any]:
         force: replace what an earlier call kept.
 
     Returns:
-        `store`, `run`, `image_bytes` (of all disks together) and `points`, newest first: `point`,
-        `age_ns` (before the newest), `cut_ns` and `rto_ns`.
+        `store`, `run`, `image_bytes` (of all disks together), `damage` (what ends the journal
+        early, or None) and `points`, newest first: `point`, `kind`, `age_ns` (before the newest),
+        `cut_ns` and `rto_ns`.
 
     Raises:
         InputError: no store, no point in it, or an earlier result without `force`.
@@ -182,11 +183,12 @@ def rto_by_age(store: str | Path, *, force: bool = False) -> dict[str, Any]:
                 image.unlink()
             age_ns = points[last]["cut_ns"] - each["cut_ns"]
             rows.append(
-                {"point": each["id"], "age_ns": age_ns, "cut_ns": each["cut_ns"],
-                 "rto_ns": found["rto_ns"]}
+                {"point": each["id"], "kind": each["kind"], "age_ns": age_ns,
+                 "cut_ns": each["cut_ns"], "rto_ns": found["rto_ns"]}
             )  # fmt: skip
     document = {
-        "store": str(store), "run": offer["run"], "image_bytes": image_bytes, "points": rows,
+        "store": str(store), "run": offer["run"], "image_bytes": image_bytes,
+        "damage": offer["damage"], "points": rows,
     }  # fmt: skip
     if told is not None:
         write_result(told[0].path, "rto", document)

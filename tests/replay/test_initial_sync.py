@@ -157,7 +157,9 @@ def streamed(tmp_path: Path, *options: str) -> Iterator[tuple[str, str]]:
         yield f', site = "{address}", key = "file:{tmp_path / "key"}"', address
 
 
-def test_the_next_run_of_a_stream_sends_only_what_differs(tmp_path: Path) -> None:
+def test_the_next_run_of_a_stream_sends_only_what_differs(
+    tmp_path: Path, cli: Callable[..., Any]
+) -> None:
     disk = disk_of(tmp_path / "disk.img", 4)
     with streamed(tmp_path) as (link, _):
         first = replay(tmp_path, trace_of(tmp_path), "first", disk, link, stream="a stream")
@@ -184,6 +186,11 @@ def test_the_next_run_of_a_stream_sends_only_what_differs(tmp_path: Path) -> Non
     assert recover_all(store, tmp_path / "x.img", second, disk) >= 2
     assert recover_all(store, tmp_path / "x.img", first) >= 3
     assert not (store / "scratch").exists()
+    told = cli("recover", "--store", store).stdout
+    since_s = recovering.list_points(store)["epochs"][1]["stream_ns"] / 1e9
+    assert "stream a stream" in told
+    assert f"epoch 1: run {open_run(first).manifest['id']}/chain/0\n" in told
+    assert f"epoch 2 since {since_s:.3f}s: run {open_run(second).manifest['id']}" in told
 
 
 def test_another_stream_and_another_run_are_refused(tmp_path: Path) -> None:

@@ -216,6 +216,32 @@ def test_a_full_store_degrades_the_source_and_loses_nothing_it_confirmed(tmp_pat
         assert found["checked"]["verified_bytes"] > 0
 
 
+def test_long_term_points_outlive_the_others_and_are_the_source_then(
+    tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    run = replay(
+        tmp_path, trace(tmp_path), '{ bandwidth = "400Mbit/s" }', retention="200ms",
+        long_term=Raw('{ every = "200ms", retention = "1h" }'), point_interval="20ms",
+        compression="lz4",
+    )  # fmt: skip
+    store = store_of(run)
+    points = recovering.list_points(store)["points"]
+    long = [point["cut_ns"] for point in points if point["kind"] == "long"]
+    intervals = [cut // (200 * MILLISECOND) for cut in long]
+    assert intervals == sorted(set(intervals))
+    assert len(long) >= 4
+    # Dense at the end, sparse before: what lay in between is merged.
+    assert len(points) < len(details(run, "restore_point")) - 10
+    assert len(list((store / "journal").glob("*.from-*.seg"))) >= 2
+    for point in points:
+        found = recovering.recover(store=store, point=point["id"], out=tmp_path / "x.img",
+                                   force=True)  # fmt: skip
+        assert (found["kind"], found["checked"] is not None) == (point["kind"], True)
+    told = cli("recover", "--store", store).stdout.splitlines()
+    assert told[1].startswith("epoch 1: run ")
+    assert sum(line.endswith("long-term") for line in told) == len(long)
+
+
 @pytest.mark.parametrize("compares", [True, False])
 def test_after_a_hole_only_what_differs_is_sent(tmp_path: Path, compares: bool) -> None:
     # 4 KiB of each block of 64 are written while nothing goes out and memory is full.

@@ -102,7 +102,7 @@ def _aged(found: dict[str, Any]) -> str:
         f"in {format_time(each['rto_ns'])}"
         for each in found["points"]
     ]
-    return "\n".join(lines)
+    return "\n".join(lines + _damage(found["damage"]))
 
 
 def _told(found: dict[str, Any]) -> str:

@@ -15,11 +15,11 @@ byte has arrived at the end of its transmission and half a round trip.
 
 When the journal is full, `degrade` says what happens. `bitmap`: changed blocks are marked instead,
 and there are no restore points (a hole) until all have been read from the disk and what differs
-has been sent again; so do Zerto and Veeam. `spill-backpressure-bitmap`: what memory has no room for goes to the spill file;
-writes are held back while that is nearly full, or memory is because the file is too slow or cannot
-be written; and blocks are marked only when a write was held for `backpressure`; so does JetStream.
-`lag`: the spill file is large, and lag grows; so do AWS DRS and Azure Site Recovery. The return is
-automatic, and new writes go before blocks that are sent again.
+has been sent again; so do Zerto and Veeam. `spill-backpressure-bitmap`: what memory has no room for
+goes to the spill file; writes are held back while that is nearly full, or memory is because the
+file is too slow or cannot be written; and blocks are marked only when a write was held for
+`backpressure`; so does JetStream. `lag`: the spill file is large, and lag grows; so do AWS DRS and
+Azure Site Recovery. The return is automatic, and new writes go before blocks that are sent again.
 
 What the disks hold before replication begins goes to the replica first (`initial_sync`): it is
 read through the chain below, and until all of it has arrived there is no restore point. Blocks of

@@ -345,8 +345,8 @@ fn contradictions(params: &Params, faults: &mut Vec<ParamError>) {
 fn long_term(params: &Params, faults: &mut Vec<ParamError>) -> Option<LongTerm> {
     let given = params.long_term.as_ref()?;
     let (Some(Time(every_ns)), Some(Time(retention_ns))) = (given.every, given.retention) else {
-        let message = "expected { every = \"8h\", retention = \"7d\" }: one point of every interval \
-                       is kept for so long";
+        let message = "expected { every = \"8h\", retention = \"7d\" }: one point of every \
+                       interval is kept for so long";
         faults.push(ParamError::new("long_term", message));
         return None;
     };
