@@ -15,7 +15,7 @@ use super::super::dirty::Dirty;
 use super::super::frame::{ASK_MAX, Ask, Frame, Held, digest};
 use super::super::link::Link;
 use super::degrade::Hole;
-use super::{Entry, Kind, Mode, Ns, Output, READS_MAX, Source};
+use super::{Entry, Kind, Mode, Ns, Output, Source};
 use crate::filters::DataMode;
 
 /// A range of a disk: `(disk, offset, length)`.
@@ -23,6 +23,10 @@ pub type Block = (u16, u64, u64);
 
 /// Of a block such parts are compared: less is sent than what is marked as a whole.
 const PART_BYTES: u64 = 4096;
+
+/// Questions under way at most, and blocks whose digests are known and that wait for their read.
+const QUESTIONS_MAX: usize = 64;
+const TOLD_MAX: usize = 256;
 
 /// The reason of the hole that the initial synchronisation is.
 const INITIAL: &str = "initial sync";
@@ -65,9 +69,10 @@ pub(super) struct Base {
     how: How,
     /// Blocks that are neither sent nor known to be the same.
     left: Dirty,
-    asked: Option<Ask>,
-    /// The answer to what was asked will tell of an earlier state.
-    is_void: bool,
+    /// Questions under way, answered in their order.
+    asked: VecDeque<Ask>,
+    /// So many of them are about an earlier state: their answers say nothing any more.
+    void: usize,
     /// What the replica is asked for it has to hold after this entry.
     from_no: u64,
     /// The replica tells no digests.
@@ -89,8 +94,8 @@ impl Base {
             is_paused: false,
             how: How::Unknown,
             left: Dirty::new(disks, block_bytes),
-            asked: None,
-            is_void: false,
+            asked: VecDeque::new(),
+            void: 0,
             from_no: 0,
             is_untold: false,
             told: VecDeque::new(),
@@ -116,11 +121,11 @@ impl Base {
     }
 
     fn is_done(&self) -> bool {
-        self.left.is_empty() && self.asked.is_none() && self.told.is_empty()
+        self.left.is_empty() && self.asked.is_empty() && self.told.is_empty()
     }
 
-    pub const fn is_asking(&self) -> bool {
-        self.asked.is_some()
+    pub fn is_asking(&self) -> bool {
+        !self.asked.is_empty()
     }
 
     pub fn left_bytes(&self) -> u64 {
@@ -128,20 +133,18 @@ impl Base {
     }
 
     /// What was asked is not answered any more.
-    pub fn forget_question(&mut self) {
-        let is_void = std::mem::take(&mut self.is_void);
-        if let Some(ask) = self.asked.take().filter(|_| !is_void) {
+    pub fn forget_questions(&mut self) {
+        for ask in self.asked.drain(..).skip(std::mem::take(&mut self.void)) {
             self.left.mark(ask.disk, ask.offset_bytes, ask.length_bytes);
         }
     }
 
-    /// Digests of an earlier state say nothing any more.
+    /// Digests of an earlier state say nothing any more; the answers to come neither.
     fn forget_told(&mut self) {
-        if let Some(ask) = self.asked.filter(|_| !self.is_void) {
-            // Its answer is on its way: nothing is asked before that is there.
+        for ask in self.asked.iter().skip(self.void) {
             self.left.mark(ask.disk, ask.offset_bytes, ask.length_bytes);
-            self.is_void = true;
         }
+        self.void = self.asked.len();
         for ((disk, offset, length), _) in self.told.drain(..) {
             self.left.mark(disk, offset, length);
         }
@@ -213,45 +216,46 @@ impl Source {
         self.last_id = held.last_id;
     }
 
-    /// Asks for the next digests before they are needed.
+    /// Asks for the next digests before they are needed. Marked blocks lie apart: many questions
+    /// are on their way at one time.
     pub(super) fn ask(&mut self, now: Ns, link: &mut dyn Link) {
         let base = &mut self.base;
         let is_time = self.mode == Mode::Resync
             && !base.is_paused
             && base.how == How::Compare
             && self.journal.has_sent(base.from_no);
-        if !is_time || base.asked.is_some() || base.told.len() > READS_MAX as usize {
-            return;
-        }
         let block_bytes = self.config.block_bytes.min(PART_BYTES);
-        let blocks_max = ASK_MAX * block_bytes / self.config.block_bytes;
-        let Some((disk, offset_bytes, length_bytes)) = base.left.take_run(blocks_max.max(1)) else {
-            return;
-        };
-        let ask = Ask { disk, offset_bytes, length_bytes, block_bytes };
-        base.asked = Some(ask);
-        if self.journal.in_flight_bytes() == 0 {
-            self.progress_ns = now;
+        let blocks_max = (ASK_MAX * block_bytes / self.config.block_bytes).max(1);
+        while is_time && base.asked.len() < QUESTIONS_MAX && base.told.len() < TOLD_MAX {
+            let Some((disk, offset_bytes, length_bytes)) = base.left.take_run(blocks_max) else {
+                return;
+            };
+            if base.asked.is_empty() && self.journal.in_flight_bytes() == 0 {
+                self.progress_ns = now;
+            }
+            let ask = Ask { disk, offset_bytes, length_bytes, block_bytes };
+            base.asked.push_back(ask);
+            link.send(now, Frame::Ask(ask));
         }
-        link.send(now, Frame::Ask(ask));
     }
 
     pub(super) fn answered(&mut self, now: Ns, ask: Ask, sums: &[u128]) {
-        if self.base.asked != Some(ask) {
+        if self.base.asked.front() != Some(&ask) {
             return;
         }
         self.progress_ns = now;
-        if self.base.is_void {
-            self.base.forget_question();
+        if self.base.void > 0 {
+            self.base.void -= 1;
+            self.base.asked.pop_front();
             return;
         }
         if sums.is_empty() {
-            self.base.forget_question();
+            self.base.forget_questions();
             self.base.is_untold = true;
             self.base.how = How::All;
             return;
         }
-        self.base.asked = None;
+        self.base.asked.pop_front();
         let mut sums = sums.iter().copied();
         let blocks = Ask { block_bytes: self.config.block_bytes, ..ask };
         for (offset, length) in blocks.blocks() {

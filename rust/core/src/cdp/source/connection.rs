@@ -123,7 +123,7 @@ impl Source {
     fn down(&mut self, now: Ns, why: &str) {
         let was_up = self.state == State::Up;
         self.given_up = false;
-        self.base.forget_question();
+        self.base.forget_questions();
         why.clone_into(&mut self.last_trouble);
         let retry_ns = now + self.backoff_ns;
         self.backoff_ns = (self.backoff_ns * 2).min(BACKOFF_MAX_NS);

@@ -83,7 +83,8 @@ impl Store {
         let is_same = owner.run == hello.run;
         if !(is_same || is_new && goes_on) {
             return Err(Error::input(format!(
-                "the store holds the replica of run {}, not of {}{}",
+                "the store holds the replica of run {}, not of {}{}: expected a folder of its own, \
+                 or the same `stream` in both",
                 owner.run,
                 hello.run,
                 if hello.stream.is_empty() { "" } else { ", and is of another stream" }
