@@ -67,6 +67,7 @@ def plan_rpo(
     file: str,
     granularity_bytes: int,
     options: str,
+    rows: int = 0,
     progress: Callable[[int], object] | None = None,
 ) -> str: ...
 

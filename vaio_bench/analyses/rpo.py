@@ -231,7 +231,9 @@ def rpo(
         report = (lambda done: progress(done, rows)) if progress else None
         reader = opened.reader(REQUIRED, batch_rows=1 << 17)
         text = json.dumps(options)
-        found = json.loads(_core.plan_rpo(reader, str(trace), granularity_bytes, text, report))
+        found = json.loads(
+            _core.plan_rpo(reader, str(trace), granularity_bytes, text, rows, report)
+        )
     return RpoPlan(_document(trace, options, found))
 
 
@@ -284,7 +286,7 @@ def plan_rows(
     }
     granularity_bytes = parse_size(granularity, "granularity")
     text = json.dumps(options)
-    found: dict[str, Any] = json.loads(_core.plan_rpo(reader, name, granularity_bytes, text, None))
+    found: dict[str, Any] = json.loads(_core.plan_rpo(reader, name, granularity_bytes, text))
     return found
 
 

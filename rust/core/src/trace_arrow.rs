@@ -23,7 +23,8 @@ pub struct ArrowTrace<R> {
     disks: Vec<String>,
     by_name: HashMap<String, u32>,
     rows: u64,
-    pending: Option<(TraceBatch, usize)>,
+    /// Of which the rows from there on are still to come.
+    pending: Option<(RecordBatch, usize)>,
 }
 
 impl<R: RecordBatchReader + Send> ArrowTrace<R> {
@@ -44,25 +45,22 @@ impl<R: RecordBatchReader + Send> ArrowTrace<R> {
     /// # Errors
     /// `Input` with the file, and the row (from 0) where one is wrong.
     pub fn next_as_stored(&mut self) -> Result<Option<TraceBatch>> {
+        self.next_batch(usize::MAX)
+    }
+
+    /// The next Arrow batch that has rows.
+    fn next_stored(&mut self) -> Result<Option<RecordBatch>> {
         loop {
-            let batch = match self.reader.next() {
+            match self.reader.next() {
                 None => return Ok(None),
-                Some(Ok(batch)) => batch,
+                Some(Ok(batch)) if batch.num_rows() == 0 => {}
+                Some(Ok(batch)) => return Ok(Some(batch)),
                 // A reader's errors are those of the file: damaged pages, a truncated footer.
                 Some(Err(e)) => {
                     let message = e.to_string().replace('\n', " ");
                     return Err(Error::input(message).with("file", &self.file));
                 }
-            };
-            if batch.num_rows() == 0 {
-                continue;
             }
-            let converted = self.convert(&batch).map_err(|mut e| {
-                e.context.insert(0, ("file", self.file.clone()));
-                e
-            })?;
-            self.rows += batch.num_rows() as u64;
-            return Ok(Some(converted));
         }
     }
 
@@ -120,28 +118,19 @@ impl<R: RecordBatchReader + Send> TraceSource for ArrowTrace<R> {
     fn next_batch(&mut self, max_rows: usize) -> Result<Option<TraceBatch>> {
         let (batch, from) = match self.pending.take() {
             Some(pending) => pending,
-            None => match self.next_as_stored()? {
+            None => match self.next_stored()? {
                 None => return Ok(None),
                 Some(batch) => (batch, 0),
             },
         };
-        let to = batch.len().min(from.saturating_add(max_rows.max(1)));
-        if from == 0 && to == batch.len() {
-            return Ok(Some(batch));
-        }
-        let part = TraceBatch {
-            time_ns: batch.time_ns[from..to].to_vec(),
-            disk: batch.disk[from..to].to_vec(),
-            op: batch.op[from..to].to_vec(),
-            offset_bytes: batch.offset_bytes[from..to].to_vec(),
-            length_bytes: batch.length_bytes[from..to].to_vec(),
-            latency_ns: batch.latency_ns[from..to].to_vec(),
-            flags: batch.flags[from..to].to_vec(),
-            stream: batch.stream[from..to].to_vec(),
-            content: batch.content.as_ref().map(|of| of.slice(from, to - from)),
-        };
-        if to < batch.len() {
-            self.pending = Some((batch, to));
+        let rows = (batch.num_rows() - from).min(max_rows.max(1));
+        let part = self.convert(&batch.slice(from, rows)).map_err(|mut e| {
+            e.context.insert(0, ("file", self.file.clone()));
+            e
+        })?;
+        self.rows += rows as u64;
+        if from + rows < batch.num_rows() {
+            self.pending = Some((batch, from + rows));
         }
         Ok(Some(part))
     }

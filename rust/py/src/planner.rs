@@ -15,15 +15,17 @@ use crate::errors::to_py;
 /// The plan for a trace as a JSON document.
 ///
 /// `reader` has `__arrow_c_stream__` and gives canonical batches; `file` is named in errors;
-/// `options` is `PlanOptions` as JSON; `progress`, if given, is called with the rows read.
+/// `options` is `PlanOptions` as JSON; `rows` are expected; `progress`, if given, is called with
+/// the rows read.
 #[pyfunction]
-#[pyo3(signature = (reader, file, granularity_bytes, options, progress=None))]
+#[pyo3(signature = (reader, file, granularity_bytes, options, rows=0, progress=None))]
 pub fn plan_rpo(
     py: Python<'_>,
     reader: &Bound<'_, PyAny>,
     file: String,
     granularity_bytes: u64,
     options: &str,
+    rows: u64,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<String> {
     let options: PlanOptions =
@@ -39,6 +41,7 @@ pub fn plan_rpo(
     py.detach(|| {
         let mut trace = ArrowTrace::new(stream, &file);
         let mut workload = Workload::new(granularity_bytes, true).map_err(|e| to_py(&e))?;
+        workload.expect(rows);
         workload.loads = Loads::new(options.rate_window_ns);
         while add_next(&mut trace, &mut workload, &file).map_err(|e| to_py(&e))? {
             after_batch(workload.ios)?;
@@ -49,12 +52,15 @@ pub fn plan_rpo(
     })
 }
 
+/// A batch whose columns the allocator keeps: larger ones are fresh memory each time.
+const BATCH_ROWS: usize = 1 << 13;
+
 fn add_next<R: RecordBatchReader + Send>(
     trace: &mut ArrowTrace<R>,
     workload: &mut Workload,
     file: &str,
 ) -> Result<bool> {
-    let Some(batch) = trace.next_as_stored()? else { return Ok(false) };
+    let Some(batch) = trace.next_batch(BATCH_ROWS)? else { return Ok(false) };
     workload.add(&batch).map_err(|mut e| {
         e.context.insert(0, ("file", file.to_owned()));
         e

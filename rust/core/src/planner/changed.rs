@@ -4,6 +4,7 @@
 //! in a window at its first touch there, that is where the touch before lies ahead of the window.
 
 use crate::error::{Error, Result};
+use crate::planner::pages::in_large_pages;
 
 /// Counts distinct changed blocks over any window of consecutive writes.
 pub struct ChangedBlocks {
@@ -46,14 +47,14 @@ impl ChangedBlocks {
         self.granularity_bytes
     }
 
-    /// Makes room for a batch at once.
+    /// Makes room at once.
     pub fn expect_writes(&mut self, writes: usize) {
         if !self.tracked {
             return;
         }
-        self.starts.reserve(writes);
-        self.before.reserve(writes);
-        self.blocks.reserve(writes);
+        for of in [&mut self.starts, &mut self.before, &mut self.blocks] {
+            of.reserve(writes);
+        }
     }
 
     /// Tells the processor that a write to come will look here.
@@ -129,6 +130,8 @@ struct LastTouch {
 
 impl LastTouch {
     const FIRST_BITS: u32 = 10;
+    /// From here on memory counts more than moving once more.
+    const LARGE_BITS: u32 = 22;
 
     fn new(group: u32) -> Self {
         Self { group, words: Vec::new(), bits: 0, used: 0 }
@@ -157,7 +160,7 @@ impl LastTouch {
 
     /// Index of the group's slot in `words`, made if it is new.
     fn slot(&mut self, number: u64) -> usize {
-        if self.used * 2 >= self.slots() {
+        if self.used * 4 >= self.slots() * 3 {
             self.grow();
         }
         let at = self.find(number);
@@ -216,9 +219,14 @@ impl LastTouch {
     #[cold]
     fn grow(&mut self) {
         let old = std::mem::take(&mut self.words);
-        self.bits = if old.is_empty() { Self::FIRST_BITS } else { self.bits + 2 };
+        self.bits = match self.bits {
+            _ if old.is_empty() => Self::FIRST_BITS,
+            bits if bits < Self::LARGE_BITS => bits + 2,
+            bits => bits + 1,
+        };
         let stride = self.stride();
         self.words = vec![0; stride << self.bits];
+        in_large_pages(&self.words);
         for slot in old.chunks_exact(stride).filter(|slot| slot[0] != 0 || slot[1] != 0) {
             let number = (u64::from(slot[1]) << 32 | u64::from(slot[0])) - 1;
             let at = self.find(number);

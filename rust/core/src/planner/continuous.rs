@@ -4,7 +4,7 @@
 //! the exposure.
 
 use crate::planner::envelope::Runs;
-use crate::planner::ramps::{Frame, Mode, Ramp, Sink};
+use crate::planner::ramps::{Frame, Mode, Ramp, Sink, Stretch};
 use crate::planner::workload::{Queue, Workload};
 
 /// Long runs make a search fast, short ones leave little to walk around a violation's edges.
@@ -50,6 +50,45 @@ impl<'a> Continuous<'a> {
         }
         total
     }
+
+    /// Tells of the pieces above the floor while the writes were the oldest under way; the queue
+    /// was to be empty at `empty`, and all before had arrived at `arrived`.
+    fn pieces_above(
+        &self,
+        writes: std::ops::Range<usize>,
+        (mut empty, mut arrived): (f64, f64),
+        byte_ns: f64,
+        floor: f64,
+        sink: &mut impl Sink,
+    ) {
+        let Frame { horizon, half_rtt, .. } = self.frame;
+        let sums = self.workload.sums_bytes[writes.start..=writes.end].windows(2);
+        for (time, sums) in self.workload.times_ns[writes].iter().zip(sums) {
+            // One rounding a write since the queue was empty, and no branch to mispredict.
+            let time = *time as f64;
+            empty = empty.max(time) + (sums[1] - sums[0]) as f64 * byte_ns;
+            let next = empty + half_rtt;
+            if next - time > floor
+                && let Some(ramp) = Ramp::within(time.max(arrived), next, time, horizon)
+            {
+                sink.rpo(ramp);
+            }
+            arrived = next;
+        }
+    }
+}
+
+/// The largest RPO of all pieces.
+struct Largest(f64);
+
+impl Sink for Largest {
+    fn rpo(&mut self, ramp: Ramp) {
+        self.0 = self.0.max(ramp.high());
+    }
+
+    fn exposure(&mut self, _: Ramp) {}
+
+    fn sessions(&mut self, _: f64, _: f64, _: u64) {}
 }
 
 impl Mode for Continuous<'_> {
@@ -69,22 +108,58 @@ impl Mode for Continuous<'_> {
         }
     }
 
+    /// Runs that stay below the floor, and those that the sink takes as a whole, are not walked.
     fn walk_above(&self, byte_ns: f64, floor: f64, sink: &mut impl Sink) {
         let (mut empty, mut arrived) = (0.0_f64, 0.0_f64);
-        let half_rtt = self.frame.half_rtt;
-        let sums = self.workload.sums_bytes.windows(2);
-        for (time, sums) in self.workload.times_ns.iter().zip(sums) {
-            // One rounding a write since the queue was empty, and no branch to mispredict.
-            let time = *time as f64;
-            empty = empty.max(time) + (sums[1] - sums[0]) as f64 * byte_ns;
-            let next = empty + half_rtt;
-            if next - time > floor
-                && let Some(ramp) = Ramp::within(time.max(arrived), next, time, self.frame.horizon)
-            {
-                sink.rpo(ramp);
+        let Frame { horizon, half_rtt, .. } = self.frame;
+        for (i, run) in self.runs.runs.iter().enumerate() {
+            if arrived >= horizon {
+                break;
             }
-            arrived = next;
+            let empty_after = self.runs.empty_after(i, empty, byte_ns);
+            let stretch = Stretch {
+                start: arrived,
+                end: empty_after + half_rtt,
+                low: arrived - self.time(run.to - 1),
+                high: empty_after + half_rtt - self.time(run.from),
+            };
+            // With all its writes there before it began, some of them is always the oldest.
+            let is_whole = stretch.low > 0.0 && stretch.end <= horizon;
+            if stretch.high > floor && !(is_whole && sink.stretch(&stretch)) {
+                self.pieces_above(run.from..run.to, (empty, arrived), byte_ns, floor, sink);
+            }
+            (empty, arrived) = (empty_after, stretch.end);
         }
+    }
+
+    /// At the end of a run its last write's age is a value that RPO has; no other run than one
+    /// that may go beyond the largest of these is walked.
+    fn max_ns(&self, byte_ns: f64) -> Option<f64> {
+        let (mut empty, mut arrived, mut most) = (0.0_f64, 0.0_f64, 0.0_f64);
+        let Frame { horizon, half_rtt, .. } = self.frame;
+        let mut open = Vec::new();
+        for (i, run) in self.runs.runs.iter().enumerate() {
+            if arrived >= horizon {
+                break;
+            }
+            let empty_after = self.runs.empty_after(i, empty, byte_ns);
+            let after = empty_after + half_rtt;
+            if after <= horizon {
+                most = most.max(after - self.time(run.to - 1));
+            }
+            let bound = after.min(horizon) - self.time(run.from);
+            if bound > most {
+                open.push((bound, run.from..run.to, (empty, arrived)));
+            }
+            (empty, arrived) = (empty_after, after);
+        }
+        let mut largest = Largest(most);
+        for (bound, writes, state) in open {
+            if bound > largest.0 {
+                self.pieces_above(writes, state, byte_ns, largest.0, &mut largest);
+            }
+        }
+        Some(largest.0)
     }
 
     fn frame(&self) -> &Frame {
@@ -115,5 +190,68 @@ impl Mode for Continuous<'_> {
             (empty, arrived) = (empty_after, arrived_after);
         }
         total
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::planner::distribution::Histogram;
+    use proptest::prelude::*;
+
+    /// What the frontier asks for, with stretches taken whole or not at all.
+    struct Seen {
+        histogram: Histogram,
+        takes: bool,
+        taken: u64,
+    }
+
+    impl Sink for Seen {
+        fn rpo(&mut self, ramp: Ramp) {
+            self.histogram.add(&ramp);
+        }
+
+        fn stretch(&mut self, stretch: &Stretch) -> bool {
+            let Stretch { start, end, low, high } = *stretch;
+            let took = self.takes && self.histogram.add_within(low, high, end - start);
+            self.taken += u64::from(took);
+            took
+        }
+
+        fn exposure(&mut self, _: Ramp) {}
+
+        fn sessions(&mut self, _: f64, _: f64, _: u64) {}
+    }
+
+    proptest! {
+        #[test]
+        fn stretches_and_pieces_tell_the_same(
+            writes in prop::collection::vec((0i64..40_000_000, 1u64..100_000), 200..900),
+            byte_ns in 0.1f64..2000.0,
+            half_rtt in 0.0f64..5e7,
+        ) {
+            let mut workload = Workload::new(512, false).unwrap();
+            let mut now = 0;
+            for (gap, bytes) in writes {
+                now += gap;
+                workload.times_ns.push(now);
+                workload.sums_bytes.push(workload.written_bytes() + bytes);
+            }
+            let frame = Frame { horizon: now as f64, target: 5e9, half_rtt };
+            let mode = Continuous::new(&workload, frame);
+            let seen = |takes| {
+                let mut seen = Seen { histogram: Histogram::default(), takes, taken: 0 };
+                mode.walk_above(byte_ns, 0.0, &mut seen);
+                seen
+            };
+            let (whole, pieces) = (seen(true), seen(false));
+            prop_assert_eq!(pieces.taken, 0);
+            for share in [0.5, 0.9, 0.95, 0.99, 1.0] {
+                let of = |seen: &Seen| seen.histogram.upper(frame.horizon, share);
+                prop_assert_eq!(of(&whole), of(&pieces), "{} {}", share, whole.taken);
+            }
+            let max = mode.max_ns(byte_ns).unwrap();
+            prop_assert!((max - pieces.histogram.max).abs() < 1e-3, "{max}");
+        }
     }
 }

@@ -26,33 +26,66 @@ fn edge(bin: usize) -> f64 {
 
 /// First walk: time by value.
 pub struct Histogram {
-    /// Time spent by ramps that begin or end in the bin, ns.
-    partial: Vec<f64>,
-    /// Change, at the bin's lower edge, in the number of ramps that pass it whole.
-    passing: Vec<f64>,
+    bins: Vec<Bin>,
+    /// Ramps take turns: most meet the bins of the one before, whose sums they need not wait for.
+    turn: usize,
     pub max: f64,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Bin {
+    /// Time spent by ramps that begin or end in the bin, ns.
+    partial: [f64; TURNS],
+    /// Change, at the bin's lower edge, in the number of ramps that pass it whole.
+    passing: [f64; TURNS],
+}
+
+const TURNS: usize = 4;
+
+impl Bin {
+    fn partial(&self) -> f64 {
+        self.partial.iter().sum()
+    }
+
+    fn passing(&self) -> f64 {
+        self.passing.iter().sum()
+    }
 }
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self { partial: vec![0.0; BINS], passing: vec![0.0; BINS + 1], max: 0.0 }
+        Self { bins: vec![Bin::default(); BINS + 1], turn: 0, max: 0.0 }
     }
 }
 
 impl Histogram {
-    #[inline]
+    /// In registers: handed over in memory, a ramp is read before it is written.
+    #[inline(always)]
     pub fn add(&mut self, ramp: &Ramp) {
         let (low, high, times) = (ramp.low(), ramp.high(), ramp.repeats as f64);
         self.max = self.max.max(high);
         let (first, last) = (bin_of(low), bin_of(high));
+        self.turn = (self.turn + 1) % TURNS;
+        let turn = self.turn;
         if first == last {
-            self.partial[first] += times * (high - low);
+            self.bins[first].partial[turn] += times * (high - low);
             return;
         }
-        self.partial[first] += times * (edge(first + 1) - low);
-        self.partial[last] += times * (high - edge(last));
-        self.passing[first + 1] += times;
-        self.passing[last] -= times;
+        self.bins[first].partial[turn] += times * (edge(first + 1) - low);
+        self.bins[first + 1].passing[turn] += times;
+        let top = &mut self.bins[last];
+        top.partial[turn] += times * (high - edge(last));
+        top.passing[turn] -= times;
+    }
+
+    /// Adds a time with values between two, if they share a bin: which is all that counts here.
+    pub fn add_within(&mut self, low: f64, high: f64, time: f64) -> bool {
+        let bin = bin_of(low);
+        let fits = bin == bin_of(high);
+        if fits {
+            self.bins[bin].partial[0] += time;
+        }
+        fits
     }
 
     /// The smallest bin edge that is not exceeded for more than `1 - share` of `total` ns: the
@@ -67,11 +100,11 @@ impl Histogram {
     #[must_use]
     pub fn shares(&self, total: f64) -> (Vec<f64>, Vec<f64>) {
         let (mut values, mut within) = (vec![self.max], vec![1.0]);
-        let mut passing: f64 = self.passing.iter().sum();
+        let mut passing: f64 = self.bins.iter().map(Bin::passing).sum();
         let mut above = 0.0;
         for bin in (0..BINS).rev() {
-            passing -= self.passing[bin + 1];
-            above += self.partial[bin] + passing * (edge(bin + 1) - edge(bin));
+            passing -= self.bins[bin + 1].passing();
+            above += self.bins[bin].partial() + passing * (edge(bin + 1) - edge(bin));
             let share = (1.0 - above / total).clamp(0.0, 1.0);
             if within[within.len() - 1] - share >= 0.005 {
                 values.push(edge(bin));
@@ -96,11 +129,11 @@ impl Histogram {
     }
 
     fn bracket(&self, allowed: f64) -> Wanted {
-        let mut passing: f64 = self.passing.iter().sum();
+        let mut passing: f64 = self.bins.iter().map(Bin::passing).sum();
         let mut above = 0.0;
         for bin in (0..BINS).rev() {
-            passing -= self.passing[bin + 1];
-            let here = self.partial[bin] + passing * (edge(bin + 1) - edge(bin));
+            passing -= self.bins[bin + 1].passing();
+            let here = self.bins[bin].partial() + passing * (edge(bin + 1) - edge(bin));
             if above + here > allowed {
                 let events = Vec::new();
                 return Wanted { low: edge(bin), high: edge(bin + 1), above, allowed, events };

@@ -5,13 +5,12 @@ use serde::Serialize;
 
 use crate::planner::PlanOptions;
 use crate::planner::distribution::Histogram;
-use crate::planner::ramps::{Frame, Mode, Ramp, Sink};
+use crate::planner::ramps::{Frame, Mode, Ramp, Sink, Stretch};
 use crate::planner::report::{NeededBps, SHARES};
-use crate::planner::workload::Workload;
 
 /// Bandwidths between the ends of the curve, and fewer of them where each is a long walk.
 const STEPS: i32 = 6;
-const STEPS_LONG: i32 = 2;
+const STEPS_LONG: i32 = 4;
 const LONG_WRITES: usize = 2_000_000;
 const DAY_NS: f64 = 86_400e9;
 
@@ -44,11 +43,11 @@ pub struct Tail {
 #[must_use]
 pub fn bandwidths(
     options: &PlanOptions,
-    workload: &Workload,
+    writes: usize,
     mean_bps: f64,
     needed: &NeededBps,
 ) -> Vec<u64> {
-    let long = options.point_interval_ns == 0 && workload.writes() > LONG_WRITES;
+    let long = options.point_interval_ns == 0 && writes > LONG_WRITES;
     let steps = if long { STEPS_LONG } else { STEPS };
     let mut asked = vec![options.bandwidth_bps];
     asked.extend(needed.each().into_iter().flatten());
@@ -112,7 +111,10 @@ fn at(
     let all = holds.is_some() && seen.daily.len() > 1;
     let floor = if all { 0.0 } else { floor.min(frame.target) };
     mode.walk_above(options.byte_ns(bps), floor, &mut seen);
-    let max = seen.histogram.max;
+    let max = mode.max_ns(options.byte_ns(bps)).unwrap_or(seen.histogram.max);
+    if let [only] = &mut seen.daily[..] {
+        *only = max;
+    }
     let quantile = |share: f64| seen.histogram.upper(frame.horizon, share).min(max) / 1e9;
     let daily = if holds.is_some() { seen.daily } else { Vec::new() };
     let missed = seen.total_ns;
@@ -183,7 +185,7 @@ impl Seen {
 }
 
 impl Sink for Seen {
-    #[inline]
+    #[inline(always)]
     fn rpo(&mut self, ramp: Ramp) {
         self.histogram.add(&ramp);
         if self.daily.len() == 1 {
@@ -202,6 +204,22 @@ impl Sink for Seen {
         if beyond > 0.0 {
             self.violation(&ramp, beyond);
         }
+    }
+
+    fn stretch(&mut self, stretch: &Stretch) -> bool {
+        let Stretch { start, end, low, high } = *stretch;
+        let target = self.frame.target + self.frame.tolerance();
+        let is_beyond = low > target;
+        // Days want their own peaks, and the edges of a violation their pieces.
+        let is_split = self.daily.len() > 1 || (high > target && !is_beyond);
+        if is_split || !self.histogram.add_within(low, high, end - start) {
+            return false;
+        }
+        if is_beyond {
+            let ramp = Ramp { start, end, origin: end - high, repeats: 1, period: 0.0 };
+            self.violation(&ramp, end - start);
+        }
+        true
     }
 
     fn exposure(&mut self, _: Ramp) {}

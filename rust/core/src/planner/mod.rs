@@ -24,6 +24,7 @@ pub mod frontier;
 pub mod groups;
 pub mod limits;
 pub mod loads;
+pub mod pages;
 pub mod points;
 pub mod ramps;
 pub mod report;
@@ -238,7 +239,7 @@ impl Planner<'_> {
         let mean_bps = wire_bits / workload.end_ns as f64 * 1e9;
         // What snapshots need may be far beyond; the chart ends with what replication needs.
         let needed = &modes[0].bandwidth_for_target_bps;
-        let asked = frontier::bandwidths(options, workload, mean_bps, needed);
+        let asked = frontier::bandwidths(options, workload.writes(), mean_bps, needed);
         for (mode, curve) in modes.iter_mut().zip(curves) {
             let needed = &mode.bandwidth_for_target_bps;
             mode.frontier = match curve {

@@ -40,10 +40,26 @@ impl Ramp {
     }
 }
 
+/// A time throughout which RPO(t) lies between two bounds, and never is zero.
+#[derive(Debug, Clone, Copy)]
+pub struct Stretch {
+    pub start: f64,
+    pub end: f64,
+    pub low: f64,
+    pub high: f64,
+}
+
 /// What a replication mode tells as it is walked through time. Pieces of one kind come in order
 /// of time and do not overlap; where there is none, the value is zero.
 pub trait Sink {
     fn rpo(&mut self, ramp: Ramp);
+
+    /// Takes a stretch of RPO as a whole; false where its pieces are wanted. Of the largest value
+    /// [`Mode::max_ns`] tells.
+    fn stretch(&mut self, stretch: &Stretch) -> bool {
+        let _ = stretch;
+        false
+    }
 
     fn exposure(&mut self, ramp: Ramp);
 
@@ -121,6 +137,13 @@ pub trait Mode {
     }
 
     fn frame(&self) -> &Frame;
+
+    /// The largest RPO, ns, where it can be had without a walk. A mode that tells of stretches
+    /// has it.
+    fn max_ns(&self, byte_ns: f64) -> Option<f64> {
+        let _ = byte_ns;
+        None
+    }
 
     /// Time beyond the target, ns.
     fn beyond_ns(&self, byte_ns: f64) -> f64 {

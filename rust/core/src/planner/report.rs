@@ -274,7 +274,7 @@ impl FirstWalk {
 }
 
 impl Sink for FirstWalk {
-    #[inline]
+    #[inline(always)]
     fn rpo(&mut self, ramp: Ramp) {
         self.rpo.add(&ramp);
         self.rpo_series.add(&ramp);
@@ -299,7 +299,7 @@ struct SecondWalk {
 }
 
 impl Sink for SecondWalk {
-    #[inline]
+    #[inline(always)]
     fn rpo(&mut self, ramp: Ramp) {
         self.rpo.add(&ramp);
     }

@@ -6,6 +6,8 @@ use crate::planner::changed::ChangedBlocks;
 use crate::planner::loads::Loads;
 use crate::trace::TraceBatch;
 
+/// Room is made for so many writes at most before they have come; untouched, it takes no memory.
+const EXPECTED_MAX: u64 = 1 << 24;
 /// Rows between asking for a block's record and using it: about the time of a cache miss.
 const FETCH_AHEAD: usize = 16;
 
@@ -46,12 +48,20 @@ impl Workload {
         })
     }
 
+    /// Makes room for the rows of a trace, as far as its file is believed.
+    pub fn expect(&mut self, rows: u64) {
+        let writes = rows.min(EXPECTED_MAX) as usize;
+        self.times_ns.reserve(writes);
+        self.sums_bytes.reserve(writes);
+        self.disks.reserve(writes);
+        self.changed.expect_writes(writes);
+    }
+
     /// Adds the next batch of the trace.
     ///
     /// # Errors
     /// `Input` with the row (from 0) when times go back or an extent is impossible.
     pub fn add(&mut self, batch: &TraceBatch) -> Result<()> {
-        self.changed.expect_writes(batch.len());
         for i in 0..batch.len() {
             let time_ns = batch.time_ns[i];
             if time_ns < self.end_ns {
