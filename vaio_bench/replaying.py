@@ -7,6 +7,7 @@ from typing import Any
 
 from vaio_bench import spec
 from vaio_bench.analyses.fidelity import LATE_SHARE_MAX
+from vaio_bench.analyses.planned import planned
 from vaio_bench.analyses.simulated import simulated
 from vaio_bench.analyses.summary import summary
 from vaio_bench.errors import WorkError
@@ -56,6 +57,7 @@ def replay(
     disks = run.manifest.get("lost_disks", [])
     found["lost_disks"] = [f"round {each['round']}: {each['reason']}" for each in disks]
     found["cache"] = [each.to_dict() for each in simulated(run)]
+    found["replication"] = [each.to_dict() for each in planned(run)]
     late = [
         run.totals(chosen.name, number).get("lateness", {}).get("late_share", 0.0)
         for number in run.rounds(chosen.name)

@@ -69,7 +69,8 @@ HISTOGRAM = pa.schema(
 # dirty_bytes, dirty_oldest_ns, backlog_bytes and lag_ns are the gauges of these names that stood
 # when the interval ended (as read last: up to 100 ms before), over the layers their sum, of the two
 # times the largest; dirty_oldest_ns is the RPO of a write-back cache that is lost at that moment;
-# mode is that of the last event of kind `mode`. All are null where no filter tells them.
+# mode is that of the last event of kind `mode`, and `normal` before the first where a filter has a
+# gauge of that name. All are null where no filter tells them.
 TIMELINE = pa.schema(
     [
         pa.field("policy", pa.string(), nullable=False),

@@ -8,7 +8,7 @@ follow from the pieces exactly: while one lasts, its value passes from `start - 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,25 +82,35 @@ def distribution(of: Pieces, total: int) -> dict[str, float]:
     """
     steps = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
     top = float(of.high.max()) if len(of.high) else 0.0
-    found = {name: quantile(of, total, share) / 1e9 for name, share in steps.items()}
+    values = quantiles(of, total, list(steps.values()))
+    found = {name: value / 1e9 for name, value in zip(steps, values, strict=True)}
     return {**found, "max": top / 1e9}
 
 
 def quantile(of: Pieces, total: int, share: float) -> float:
     """The smallest value that is not exceeded for more than `1 - share` of `total`, ns."""
-    allowed = (1 - share) * total
+    return quantiles(of, total, [share])[0]
+
+
+def quantiles(of: Pieces, total: int, shares: Sequence[float]) -> list[float]:
+    """`quantile` of several shares."""
     values = np.concatenate([of.high, of.low])
     change = np.concatenate([np.ones(len(of.high)), -np.ones(len(of.low))])
     order = np.argsort(-values, kind="stable")
     values, rising = values[order], np.cumsum(change[order])
     if not len(values):
-        return 0.0
+        return [0.0] * len(shares)
     # Time spent above each value, from the largest down.
     above = np.concatenate([[0.0], np.cumsum(rising[:-1] * -np.diff(values))])
-    at = int(np.searchsorted(above, allowed, side="right"))
-    if at == len(values):
-        return 0.0
-    return float(values[at - 1] - (allowed - above[at - 1]) / rising[at - 1])
+    found = []
+    for share in shares:
+        allowed = (1 - share) * total
+        at = int(np.searchsorted(above, allowed, side="right"))
+        inside = at < len(values)
+        found.append(
+            float(values[at - 1] - (allowed - above[at - 1]) / rising[at - 1]) if inside else 0.0
+        )
+    return found
 
 
 def beyond(of: Pieces, target: int) -> list[tuple[int, int]]:

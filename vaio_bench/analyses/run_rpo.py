@@ -60,6 +60,8 @@ SERIES_POINTS = 600
 _REPLICATION = ("cdp", "snapshot")
 # Of a hole's marked blocks: sent again, compared with the replica, and the same there.
 _RESYNC = ("resync_bytes", "resync_compared_bytes", "resync_equal_bytes")
+# Of the time, for the distribution.
+_SHARES = [step / 200 for step in range(201)]
 
 
 @dataclass(frozen=True)
@@ -227,6 +229,7 @@ def _document(told: _Told, writes_ns: np.ndarray, target_ns: int | None) -> dict
     else:
         interval_ns = _interval_ns(told.use)
         document["point_interval_s"] = None if interval_ns is None else interval_ns / 1e9
+    spread = pieces.quantiles(rpo, told.end_ns, _SHARES)
     time_s, rpo_s = pieces.series(rpo, told.end_ns, SERIES_POINTS)
     _, exposure_s = pieces.series(exposure, told.end_ns, SERIES_POINTS)
     return {
@@ -236,6 +239,7 @@ def _document(told: _Told, writes_ns: np.ndarray, target_ns: int | None) -> dict
         "points": len(told.cuts_ns),
         "rpo_s": pieces.distribution(rpo, told.end_ns),
         "exposure_s": pieces.distribution(exposure, told.end_ns),
+        "distribution": {"share": _SHARES, "rpo_s": [ns / 1e9 for ns in spread]},
         **_met(told, rpo, target_ns),
         **_holes(told),
         "sent_bytes": told.sent_bytes,

@@ -30,6 +30,8 @@ _ACROSS_LAYERS: dict[str, Callable[[list[str]], pl.Expr]] = {
     "lag_ns": _max,
 }
 _GAUGE = ("disk", "layer_index", "gauge")
+# A filter with this gauge tells of changes of its mode, which is normal before the first.
+_MODE = "mode"
 
 
 class Told:
@@ -39,7 +41,7 @@ class Told:
         self._gauges = (
             run.gauges(policy, round_)
             .with_columns(pl.col("disk", "gauge").cast(pl.String))
-            .filter(pl.col("gauge").is_in(list(_ACROSS_LAYERS)))
+            .filter(pl.col("gauge").is_in([*_ACROSS_LAYERS, _MODE]))
             .select(*_GAUGE, "time_ns", "value")
         )
         self._modes = (
@@ -72,7 +74,11 @@ class Told:
                 lines = _as_of(lines, layer.select("disk", "time_ns", pl.col("value").alias(name)))
             told = across(names) if names else pl.lit(None, dtype=pl.Int64)
             lines = lines.with_columns(told.alias(gauge)).drop(names)
-        return _as_of(lines, self._modes).drop("_at_ns")
+        has_mode = known.filter(pl.col("gauge") == _MODE)
+        lines = _as_of(lines, has_mode.select("disk", "time_ns", pl.col("value").alias("_code")))
+        normal = pl.when(pl.col("_code").is_not_null()).then(pl.lit("normal"))
+        mode = pl.coalesce("mode", normal).alias("mode")
+        return _as_of(lines, self._modes).with_columns(mode).drop("_at_ns", "_code")
 
     def _read_to(self, last_ns: int) -> pl.DataFrame:
         fresh = self._gauges.filter(

@@ -120,6 +120,19 @@ def _hits(found: dict[str, Any]) -> str:
     return text + (f": {found['why']}" if found["why"] else "")
 
 
+def _rpo(found: dict[str, Any]) -> str:
+    """The RPO that a round's replication had, and what the planner says."""
+    from vaio_bench.units import format_time
+
+    names = {"p95": "p95", "p99": "p99", "max": "at worst"}
+    had = [f"{format_time(found['run_rpo_s'][step] * 1e9)} {name}" for step, name in names.items()]
+    said = ", ".join(format_time(found["planner_rpo_s"][step] * 1e9) for step in names)
+    text = f"replication of {found['disks']}: RPO {', '.join(had)}; the planner says {said}"
+    if found["agrees"]:
+        return text
+    return text + (f", apart: {found['why']}" if found["why"] else ", which is apart")
+
+
 def _print(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -147,6 +160,8 @@ def _print(found: dict[str, Any]) -> None:
         )
     for each in found["cache"]:
         console.print(_hits(each), markup=False)
+    for each in found["replication"]:
+        console.print(_rpo(each), markup=False)
     for key, what in (
         ("conflicts", "overlapped an I/O in flight"),
         ("dropped", "were not issued"),

@@ -42,10 +42,10 @@ def frontier(plan: dict[str, Any], palette: Palette) -> Figure | None:
     shapes, notes = [], []
     link, target = plan.get("link", {}).get("bandwidth_bps"), plan.get("target_s")
     if target:
-        shapes.append(_line(y=target, colour="var(--bad)"))
+        shapes.append(line_at(y=target, colour="var(--bad)"))
         notes.append(_label(f"target {words.seconds(target)}", "var(--bad)", y=math.log10(target)))
     if link:
-        shapes.append(_line(x=link / 1e6, colour="var(--text)"))
+        shapes.append(line_at(x=link / 1e6, colour="var(--text)"))
         notes.append(_label(f"link {words.rate(link)}", "var(--text)", x=math.log10(link / 1e6)))
     layout = {
         "xaxis": {"type": "log", "title": {"text": "bandwidth (Mbit/s)"}},
@@ -58,7 +58,10 @@ def frontier(plan: dict[str, Any], palette: Palette) -> Figure | None:
     return Figure("RPO against bandwidth", note, data, layout, 400, True)
 
 
-def _line(*, colour: str, x: float | None = None, y: float | None = None) -> dict[str, Any]:
+def line_at(
+    *, colour: str = "var(--bad)", x: float | None = None, y: float | None = None
+) -> dict[str, Any]:
+    """A dashed line across a chart, at a value of one of its axes."""
     line = {"color": colour, "width": 1.5, "dash": "dash"}
     if x is None:
         return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": line}
@@ -115,7 +118,7 @@ def distribution(plan: dict[str, Any], palette: Palette) -> Figure | None:
         spread = mode.get("distribution") or {}
         if not spread.get("rpo_s"):
             continue
-        name = words.mode_name(mode)
+        name = mode.get("name") or words.mode_name(mode)
         data.append(
             {
                 "type": "scatter",
@@ -136,7 +139,7 @@ def distribution(plan: dict[str, Any], palette: Palette) -> Figure | None:
         "hovermode": "closest",
     }
     if target:
-        layout["shapes"] = [_line(x=target, colour="var(--bad)")]
+        layout["shapes"] = [line_at(x=target, colour="var(--bad)")]
     note = "Over time, not over points; dashed: the target. Further left is better."
     return Figure("Distribution of RPO", note, data, layout, 340, True)
 
@@ -231,11 +234,11 @@ def capacity_notes(plan: dict[str, Any]) -> list[str]:
 def measured_lines(measured: RunRpo) -> list[Line]:
     """What a run's replication gave, a sentence a policy and disk."""
     lines = []
-    for each in _worst(measured.found):
+    for each in worst(measured.found):
         one = each.document
-        worst = words.seconds(one["rpo_s"]["max"])
+        oldest = words.seconds(one["rpo_s"]["max"])
         where = f"{each.policy}, {each.disk}" if _several_disks(measured.found) else each.policy
-        text = f"{where}, as measured: the newest point was {worst} old at worst"
+        text = f"{where}, as measured: the newest point was {oldest} old at worst"
         if one["met_time"] is None:
             why = f"no verdict: {measured.refused}" if measured.refused else "no target was set"
             lines.append(Line("measured", "neutral", f"{text}; {why}."))
@@ -252,14 +255,14 @@ def _several_disks(found: list[Replicated]) -> bool:
     return len({each.disk for each in found}) > 1
 
 
-def _worst(found: list[Replicated]) -> list[Replicated]:
+def worst(found: list[Replicated]) -> list[Replicated]:
     """Of each policy and disk the round with the worst moment."""
-    worst: dict[tuple[str, str], Replicated] = {}
+    kept: dict[tuple[str, str], Replicated] = {}
     for each in found:
         key = (each.policy, each.disk)
-        if key not in worst or _max(each) > _max(worst[key]):
-            worst[key] = each
-    return list(worst.values())
+        if key not in kept or _max(each) > _max(kept[key]):
+            kept[key] = each
+    return list(kept.values())
 
 
 def _max(each: Replicated) -> float:
@@ -274,7 +277,7 @@ def measured_table(measured: RunRpo, overhead: Overhead | None) -> Table | None:
     columns += ["time in target", "points in target", "time without points", "points", "sent"]
     columns += ["sent after holes", "stuns, longest", "added to the median I/O", "added at p99"]
     rows: list[list[Cell | str]] = []
-    for each in _worst(measured.found):
+    for each in worst(measured.found):
         one = each.document
         stuns = f"{one['stuns']}, {words.seconds(one['stun_s_max'])}" if one["stuns"] else "0"
         rows.append(
@@ -315,12 +318,12 @@ def _added(overhead: Overhead | None, policy: str, step: str) -> str:
 
 def measured_chart(measured: RunRpo, palette: Palette) -> Figure | None:
     """RPO over time of the run, with its violations and holes shaded."""
-    worst = _worst(measured.found)
+    found = worst(measured.found)
     tables = []
-    for each in worst:
+    for each in found:
         stored = each.document["series"]
         if stored["time_s"]:
-            name = f"{each.policy}, {each.disk}" if _several_disks(worst) else each.policy
+            name = f"{each.policy}, {each.disk}" if _several_disks(found) else each.policy
             table = pl.DataFrame({"time_s": stored["time_s"], "rpo_s": stored["rpo_s"]})
             tables.append(table.with_columns(pl.lit(name).alias("policy")))
     if not tables:
@@ -329,12 +332,12 @@ def measured_chart(measured: RunRpo, palette: Palette) -> Figure | None:
     chart = figures.series(
         pl.concat(tables), "rpo_s", "RPO of the run over time", "s", palette, note
     )
-    missed = [(v["start_s"], v["end_s"]) for each in worst for v in each.document["violations"]]
-    holes = [(v["start_s"], v["end_s"]) for each in worst for v in each.document["holes"]]
+    missed = [(v["start_s"], v["end_s"]) for each in found for v in each.document["violations"]]
+    holes = [(v["start_s"], v["end_s"]) for each in found for v in each.document["holes"]]
     shapes = shaded(missed) if missed else []
     shapes += shaded(holes, "var(--text)") if holes else []
-    target = next((e.document["target_s"] for e in worst if e.document["target_s"]), None)
+    target = next((e.document["target_s"] for e in found if e.document["target_s"]), None)
     if target:
-        shapes.append(_line(y=target, colour="var(--bad)"))
+        shapes.append(line_at(y=target, colour="var(--bad)"))
     chart.layout["shapes"] = shapes
     return chart

@@ -10,11 +10,12 @@ import polars as pl
 from vaio_bench.analyses import hits
 from vaio_bench.analyses.overhead import Overhead
 from vaio_bench.analyses.run_rpo import RunRpo
-from vaio_bench.reporting import figures, replication_part, words
+from vaio_bench.reporting import figures, link_part, replication_part, words
 from vaio_bench.reporting.cache_part import add_simulated
 from vaio_bench.reporting.figures import Figure, Palette
 from vaio_bench.reporting.gain_part import add_gained
 from vaio_bench.reporting.model import Answer, Cell, Line, Section, Table
+from vaio_bench.reporting.planned_part import add_against_planner
 from vaio_bench.reporting.simulated_part import add_against_simulation
 from vaio_bench.store import Run
 
@@ -54,24 +55,25 @@ def rpo_section(
 ) -> Section:
     """RPO as measured and by mode, the bandwidth it would need, and when it was violated."""
     made = Section("rpo", "Recovery point (RPO)")
-    lag = _lag(run, palette)
+    of_link = link_part.charts(run, plan, palette)
     table = replication_part.measured_table(measured, overhead)
     chart = replication_part.measured_chart(measured, palette)
     if table is not None:
         made.tables.append(table)
         if measured.refused:
             made.notes.append(f"No verdict on the RPO of this run: {measured.refused}.")
-    made.figures += [chart] if chart else []
+        add_against_planner(made, run)
+    spread = link_part.distribution(measured, palette)
+    made.figures += [drawn for drawn in (chart, spread) if drawn]
     recovered = replication_part.rto_table(run.results().get("rto"))
     made.tables += [recovered] if recovered else []
     if not plan or not plan.get("modes"):
-        if lag is None and table is None:
+        made.figures += of_link
+        if not of_link and table is None:
             made.absent = (
                 "no plan in results/rpo.json, and no filter of the run replicates. "
                 "Plan one: vaio-bench rpo TRACE --link 100Mbit/s,20ms --target-rpo 5s -o RUN"
             )
-        elif lag is not None:
-            made.figures.append(lag)
         return made
     link = plan.get("link", {})
     made.lead = (
@@ -91,7 +93,7 @@ def rpo_section(
         replication_part.folding(plan, palette),
         _violations_chart(modes, palette),
         *_series_charts(modes, plan.get("target_s"), palette),
-        lag,
+        *of_link,
     ):
         if chart is not None:
             made.figures.append(chart)
@@ -295,21 +297,6 @@ def _series_charts(
             {"type": "line", "y0": target_s, "y1": target_s, "line": line, **across}
         ]
     return [chart]
-
-
-def _lag(run: Run, palette: Palette) -> Figure | None:
-    stored = run.timeline().filter(pl.col("lag_ns").is_not_null())
-    if stored.is_empty():
-        return None
-    first = stored["round"].min()
-    table = (
-        stored.filter(pl.col("round") == first)
-        .group_by("policy", "start_ns", maintain_order=True)
-        .agg((pl.col("lag_ns").max() / 1e9).alias("lag_s"))
-        .with_columns((pl.col("start_ns") / 1e9).alias("time_s"))
-        .sort("policy", "time_s")
-    )
-    return figures.series(table, "lag_s", "Replication lag of the run", "s", palette)
 
 
 def hits_answer(
