@@ -6,7 +6,7 @@ import json
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from replay_kit import Io, Raw, filters, policy_file, round_here, write_trace
 import vaio_bench as vb
 from vaio_bench import round_loop, runner
 from vaio_bench.analyses.planned import STEPS, planned
+from vaio_bench.reporting import link_part
+from vaio_bench.reporting.figures import Palette
 
 S, MS, KIB = 10**9, 10**6, 1024
 LINK = "100Mbit/s"
@@ -236,3 +238,34 @@ def test_no_plan_without_verdict_or_replication(tmp_path: Path) -> None:
     vb.replay(trace, out=tmp_path / "a", policy=policy, settings=vb.Settings(pace="asap", **chosen))
     vb.replay(trace, out=tmp_path / "b", policy="pass", settings=vb.Settings(**chosen))
     assert planned(tmp_path / "a") == planned(tmp_path / "b") == []
+
+
+def test_replay_and_report_say_both(tmp_path: Path, here: Callable[..., Any]) -> None:
+    trace = write_trace(tmp_path / "t.parquet", writes([(2, 2, 16 * KIB), (4, 0.3, 8 * KIB)]))
+    use = {"use": "cdp", "rpo": "500ms", "journal": JOURNAL}
+    link = Raw(f'{{ bandwidth = "{LINK}", rtt = "20ms" }}')
+    policy = policy_file(tmp_path, filters({**use, "link": link}))
+    run = tmp_path / "run"
+    told = here("replay", trace, "--policy", policy, "--clock", "virtual", "--backend", "sim",
+                "-o", run)  # fmt: skip
+    assert told.exit_status == 0, told.stderr
+    assert "the planner says 2." in told.stdout
+    assert "apart" not in told.stdout
+    opened = vb.open_run(run)
+    assert opened.timeline()["mode"].unique().to_list() == ["normal"]
+    [lag, backlog, used] = link_part.charts(opened, None, Palette())
+    titles = [chart.title for chart in (lag, backlog, used)]
+    assert here("report", run, "-o", tmp_path / "r.html").exit_status == 0
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    for text in (*titles, "what the planner says of the same writes", "Distribution of the run"):
+        assert text.replace("'", "&#39;") in page, text
+
+
+def test_the_link_is_used_up_to_its_bandwidth_and_no_further(tmp_path: Path) -> None:
+    trace = write_trace(tmp_path / "t.parquet", writes([(2, 2, 16 * KIB), (4, 0.3, 8 * KIB)]))
+    run = replicated(tmp_path, trace, link=f'{{ bandwidth = "{LINK}", rtt = "20ms" }}')
+    at_s, arrived = link_part.arrived(vb.open_run(run), "chain")
+    spans = at_s[1:] - at_s[:-1]
+    rates = (arrived[1:] - arrived[:-1])[spans > 0] / spans[spans > 0]
+    # Headers are counted with the points, and take nothing of the line.
+    assert 0.95 * LINK_BYTES_PER_S < max(rates) < 1.005 * LINK_BYTES_PER_S

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import polars as pl
 
-from vaio_bench.analyses.run_rpo import RunRpo
+from vaio_bench.analyses.run_rpo import Replicated, RunRpo, replication_of
 from vaio_bench.reporting import figures, replication_part
 from vaio_bench.reporting.figures import Figure, Palette
 from vaio_bench.store import Run
 
-# Shorter steps than these would show the size of an entry, not the link.
+# More than can be told apart on a chart.
 _STEPS = 200
 
 
@@ -45,50 +47,75 @@ def charts(run: Run, plan: dict[str, Any] | None, palette: Palette) -> list[Figu
 
 
 def _use(run: Run, table: pl.DataFrame, plan: dict[str, Any] | None, palette: Palette) -> Figure:
-    """What was written less the growth of the backlog is what the link took."""
-    span_s = max(float(table["time_s"].max() or 0), 1e-3)  # type: ignore[arg-type]
-    step_s = span_s / _STEPS
-    bits = (pl.col("write_bytes").sum() - pl.col("grown").sum()) * 8
-    by_step = (
-        table.with_columns(
-            pl.col("backlog_bytes").diff().fill_null(pl.col("backlog_bytes"))
-            .over("policy").alias("grown"),
-            (pl.col("time_s") // step_s).alias("step"),
-        )
-        .group_by("policy", "step", maintain_order=True)
-        .agg(
-            (bits.clip(0) / 1e6).alias("mbit"),
-            (pl.col("write_bytes").sum() * 8 / 1e6).alias("written"),
-            pl.len().alias("intervals"),
-            pl.col("time_s").min(),
-        )
+    """What arrived between two points took the link in between; beside it what was written."""
+    interval_s = float(run.timeline()["interval_ns"].max() or 1) / 1e9  # type: ignore[arg-type]
+    used: list[pl.DataFrame] = []
+    written: list[pl.DataFrame] = []
+    for (policy,), own in table.group_by("policy", maintain_order=True):
+        end_s = float(own["time_s"].max()) + interval_s  # type: ignore[arg-type]
+        edges = np.linspace(0, end_s, min(_STEPS, own.height) + 1)
+        steps_s = np.diff(edges)
+        at_s, bytes_then = arrived(run, str(policy))
+        sent = np.diff(np.interp(edges, at_s, bytes_then)) * 8e-6 / steps_s
+        to_s = np.concatenate([[0.0], own["time_s"].to_numpy() + interval_s])
+        sums = np.concatenate([[0], own["write_bytes"].cum_sum().to_numpy()])
+        came = np.diff(np.interp(edges, to_s, sums)) * 8e-6 / steps_s
+        for rates, name, into in ((sent, "", used), (came, ", written", written)):
+            frame = pl.DataFrame({"time_s": edges[:-1], "mbit": rates})
+            into.append(frame.with_columns(pl.lit(f"{policy}{name}").alias("policy")))
+    chart = figures.series(
+        pl.concat(used), "mbit", "Bandwidth of the run's link", "Mbit/s", palette,
+        "What the data of the points took of it, on the mean from one to the next; dotted: what "
+        "was written.",
     )  # fmt: skip
-    length_s = float(run.timeline()["interval_ns"].max() or 0) / 1e9  # type: ignore[arg-type]
-    per_s = pl.col("intervals") * max(length_s, 1e-9)
-    rates = by_step.with_columns(pl.col("mbit") / per_s, pl.col("written") / per_s)
-    used = figures.series(rates, "mbit", "Bandwidth of the run's link", "Mbit/s", palette,
-                          "What the data took of it; thin: what was written.")  # fmt: skip
-    names = {str(policy) for policy in rates["policy"].unique()}
-    for line in figures.series(rates, "written", "", "Mbit/s", palette).data:
-        line["line"] = {**line["line"], "width": 1, "dash": "dot"}
-        line["name"] = f"{line['name']}, written" if line["name"] in names else line["name"]
-        used.data.append(line)
+    for line in figures.series(pl.concat(written), "mbit", "", "Mbit/s", palette).data:
+        colour = palette.colour(line["name"].removesuffix(", written"))
+        chart.data.append({**line, "line": {"color": colour, "width": 1, "dash": "dot"}})
     needed = ((plan or {}).get("modes") or [{}])[0].get("bandwidth_for_target_bps", {}).get("100")
     if needed:
-        used.layout["shapes"] = [replication_part.line_at(y=needed / 1e6)]
-        note = f"{used.note} Dashed: what the target needs throughout."
-        used = replace(used, note=note)
-    return used
+        chart.layout["shapes"] = [replication_part.line_at(y=needed / 1e6)]
+        note = f"{chart.note} Dashed: what the target needs throughout, by the plan."
+        chart = replace(chart, note=note)
+    return chart
+
+
+def arrived(run: Run, policy: str) -> tuple[np.ndarray, np.ndarray]:
+    """Times in seconds and the bytes that had arrived by then, in the first round."""
+    told = run.events().filter(
+        (pl.col("policy") == policy)
+        & (pl.col("kind") == "restore_point")
+        & (pl.col("round") == run.rounds(policy)[0])
+    )
+    points = []
+    for disk, detail in told.select("disk", "detail").iter_rows():
+        point = json.loads(detail)
+        points.append((point["recoverable_ns"], disk, point["cut_ns"], point.get("bytes", 0)))
+    use = replication_of(run, policy)
+    if use is not None and use["use"] == "cdp":
+        # Each disk is told of every point.
+        first = min((disk for _, disk, *_ in points), default=None)
+        points = [point for point in points if point[1] == first]
+    points.sort()
+    at_s = np.asarray([0, *(at for at, *_ in points)], float) / 1e9
+    return at_s, np.cumsum([0, *(size for *_, size in points)])
 
 
 def distribution(measured: RunRpo, palette: Palette) -> Figure | None:
     """Share of the time within each RPO, as measured."""
+    found = replication_part.worst(measured.found)
     modes = [
-        {"distribution": each.document["distribution"], "name": f"{each.policy}, {each.disk}"}
-        for each in replication_part.worst(measured.found)
+        {"name": replication_part.name_of(each, found), "distribution": _above_zero(each)}
+        for each in found
     ]
-    target = next(
-        (e.document["target_s"] for e in measured.found if e.document.get("target_s")), None
-    )
+    target = next((e.document["target_s"] for e in found if e.document.get("target_s")), None)
     chart = replication_part.distribution({"modes": modes, "target_s": target}, palette)
     return chart and replace(chart, title="Distribution of the run's RPO")
+
+
+def _above_zero(each: Replicated) -> dict[str, list[float]]:
+    """Of the distribution what an axis of decades can show."""
+    spread = each.document["distribution"]
+    kept = [
+        (share, rpo) for share, rpo in zip(spread["share"], spread["rpo_s"], strict=True) if rpo
+    ]
+    return {"share": [share for share, _ in kept], "rpo_s": [rpo for _, rpo in kept]}

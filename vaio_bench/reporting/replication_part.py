@@ -237,7 +237,7 @@ def measured_lines(measured: RunRpo) -> list[Line]:
     for each in worst(measured.found):
         one = each.document
         oldest = words.seconds(one["rpo_s"]["max"])
-        where = f"{each.policy}, {each.disk}" if _several_disks(measured.found) else each.policy
+        where = name_of(each, measured.found)
         text = f"{where}, as measured: the newest point was {oldest} old at worst"
         if one["met_time"] is None:
             why = f"no verdict: {measured.refused}" if measured.refused else "no target was set"
@@ -251,8 +251,9 @@ def measured_lines(measured: RunRpo) -> list[Line]:
     return lines
 
 
-def _several_disks(found: list[Replicated]) -> bool:
-    return len({each.disk for each in found}) > 1
+def name_of(each: Replicated, among: list[Replicated]) -> str:
+    """The policy, with its disk where there are several."""
+    return f"{each.policy}, {each.disk}" if len({e.disk for e in among}) > 1 else each.policy
 
 
 def worst(found: list[Replicated]) -> list[Replicated]:
@@ -323,7 +324,7 @@ def measured_chart(measured: RunRpo, palette: Palette) -> Figure | None:
     for each in found:
         stored = each.document["series"]
         if stored["time_s"]:
-            name = f"{each.policy}, {each.disk}" if _several_disks(found) else each.policy
+            name = name_of(each, found)
             table = pl.DataFrame({"time_s": stored["time_s"], "rpo_s": stored["rpo_s"]})
             tables.append(table.with_columns(pl.lit(name).alias("policy")))
     if not tables:

@@ -64,11 +64,10 @@ def rpo_section(
             made.notes.append(f"No verdict on the RPO of this run: {measured.refused}.")
         add_against_planner(made, run)
     spread = link_part.distribution(measured, palette)
-    made.figures += [drawn for drawn in (chart, spread) if drawn]
+    made.figures += [drawn for drawn in (chart, spread) if drawn] + of_link
     recovered = replication_part.rto_table(run.results().get("rto"))
     made.tables += [recovered] if recovered else []
     if not plan or not plan.get("modes"):
-        made.figures += of_link
         if not of_link and table is None:
             made.absent = (
                 "no plan in results/rpo.json, and no filter of the run replicates. "
@@ -93,7 +92,6 @@ def rpo_section(
         replication_part.folding(plan, palette),
         _violations_chart(modes, palette),
         *_series_charts(modes, plan.get("target_s"), palette),
-        *of_link,
     ):
         if chart is not None:
             made.figures.append(chart)
