@@ -12,11 +12,12 @@ from pathlib import Path
 import polars as pl
 
 from tests.replay.test_initial_sync import disk_of, totals
-from tests.replay.test_kills import GAP_NS, VAIO, children
+from tests.replay.test_kills import VAIO, children
 from tests.replay.test_replication import KEY, details, site
 from tests.replay_kit import Io, Raw, filters, policy_file, write_trace
 from vaio_bench import _core, recovering
 
+GAP_NS = 1_000_000
 REACH = 8 << 20
 DISK = 16 << 20
 
@@ -45,7 +46,7 @@ def test_what_only_the_spill_file_had_is_on_the_disk_and_is_compared(tmp_path: P
     (tmp_path / "key").write_text(KEY)
     disk = disk_of(tmp_path / "disk.img", 21)
     held = disk.read_bytes()
-    ios = [Io(n * GAP_NS, "write", n * 7919 % (REACH >> 12) << 12, 4096) for n in range(60_000)]
+    ios = [Io(n * GAP_NS, "write", block_of(n), 4096) for n in range(60_000)]
     trace = write_trace(tmp_path / "t.parquet", ios)
     beyond = [Io(n * GAP_NS, "write", REACH + (n << 12), 4096) for n in range(200)]
     late = write_trace(tmp_path / "late.parquet", beyond)
@@ -65,7 +66,7 @@ def test_what_only_the_spill_file_had_is_on_the_disk_and_is_compared(tmp_path: P
         # An asynchronous source promises the guest its disk, and the site the last point.
         assert max(point["cut_ns"] for point in before) < 2_000_000_000 < count * GAP_NS
         then = disk.read_bytes()
-        assert is_on_disk(tmp_path, then, ios[:count], held)
+        assert is_on_disk(tmp_path, then, count, held)
 
         done = subprocess.run(command(tmp_path, late, "next", 2, address, ""), check=False)
         assert done.returncode == 0
@@ -94,20 +95,34 @@ def has_content(file: Path) -> bool:
     return file.exists() and any(file.read_bytes()[: 1 << 20])
 
 
-def is_on_disk(folder: Path, content: bytes, ios: list[Io], held: bytes) -> bool:
-    """The disk holds all writes that rows tell of; blocks written again after that are newer."""
+def block_of(number: int) -> int:
+    """Where the trace's write of that number goes: all blocks, one after the other."""
+    return number * 7919 % (REACH >> 12) << 12
+
+
+def is_state(image: Path, content: bytes, numbers: range) -> bool:
+    """Whether a disk is what these writes left."""
+    image.write_bytes(content)
+    rows = pl.DataFrame({
+        "op": [1] * len(numbers), "offset_bytes": [block_of(number) for number in numbers],
+        "length_bytes": [4096] * len(numbers), "seq": list(numbers),
+    })  # fmt: skip
+    told = json.loads(_core.compare_image(str(image), rows, "disk", 1, 0.0, 0.0))
+    return told["mismatch"] is None
+
+
+def is_on_disk(folder: Path, content: bytes, count: int, held: bytes) -> bool:
+    """The disk holds all writes that rows tell of, and some after those: a state of the trace."""
     # Every block of the first half was written, none of the second.
     assert content[REACH:] == held[REACH:]
-    (folder / "then.img").write_bytes(content[:REACH])
-    # After the last row there are as many as a few seconds hold.
-    for more in range(10_000):
-        rows = pl.DataFrame({
-            "op": [1] * (len(ios) + more),
-            "offset_bytes": [n * 7919 % (REACH >> 12) << 12 for n in range(len(ios) + more)],
-            "length_bytes": [4096] * (len(ios) + more),
-            "seq": range(len(ios) + more),
-        })  # fmt: skip
-        told = json.loads(_core.compare_image(str(folder / "then.img"), rows, "disk", 1, 0.0, 0.0))
-        if told["mismatch"] is None:
-            return True
-    return False
+    # The first after them that is not there: the blocks before it are each their latest write's.
+    there, absent = count, count + (REACH >> 12)
+    while absent - there > 1:
+        middle = (there + absent) // 2
+        at = block_of(middle - 1)
+        only = bytes(at) + content[at : at + 4096] + bytes(REACH - at - 4096)
+        if is_state(folder / "then.img", only, range(middle - 1, middle)):
+            there = middle
+        else:
+            absent = middle
+    return is_state(folder / "then.img", content[:REACH], range(there))
