@@ -276,7 +276,7 @@ def measured_table(measured: RunRpo, overhead: Overhead | None) -> Table | None:
         return None
     columns = ["policy", "disk", "RPO median", "p95", "p99", "worst", "worst exposure"]
     columns += ["time in target", "points in target", "time without points", "points", "sent"]
-    columns += ["sent after holes", "stuns, longest", "added to the median I/O", "added at p99"]
+    columns += ["again after holes", "stuns, longest", "added to the median I/O", "added at p99"]
     rows: list[list[Cell | str]] = []
     for each in worst(measured.found):
         one = each.document
@@ -292,23 +292,13 @@ def measured_table(measured: RunRpo, overhead: Overhead | None) -> Table | None:
                 words.share(one["no_restore_point_time"]),
                 words.count(one["points"]),
                 words.size(one["sent_bytes"]),
-                _resent(one["holes"]),
+                words.size(sum(hole["resync_bytes"] for hole in one["holes"])),
                 stuns,
                 *[_added(overhead, each.policy, step) for step in ("p50", "p99")],
             ]
         )
     caption = "As measured: the round with the worst moment"
     return Table(columns, rows, caption=caption)
-
-
-def _resent(holes: list[dict[str, Any]]) -> str:
-    """What was sent of blocks that were marked, and of how much that was compared."""
-    sent = sum(hole["resync_bytes"] for hole in holes)
-    compared = sum(hole["resync_compared_bytes"] for hole in holes)
-    if not holes:
-        return "no hole"
-    of = f", of {words.size(compared)} compared" if compared else ""
-    return words.size(sent) + of
 
 
 def _added(overhead: Overhead | None, policy: str, step: str) -> str:
