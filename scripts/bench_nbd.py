@@ -8,9 +8,9 @@ socket, one connection a client, at each depth and each length; `qemu-img bench`
 order, which memory does not care about. In each round every client runs once, in an order drawn
 anew; a ratio is ours over the peer's of the same round, and what counts is the median with its
 bootstrap interval. Our I/Os per second are from the run's rows, first submission to last
-completion; the peers' are their own. Each of our writes has data of its own, which at depth 1 is made
-between two I/Os; the peers send the same bytes again. `--ios` are those of 4 KiB at depth 32; a lower depth and
-longer I/Os have fewer, so that every case takes about as long.
+completion; the peers' are their own. Each of our writes has data of its own, which at depth 1 is
+made between two I/Os; the peers send the same bytes again. `--ios` are those of 4 KiB at depth 32;
+a lower depth and longer I/Os have fewer, so that every case takes about as long.
 """
 
 from __future__ import annotations
