@@ -163,6 +163,7 @@ def stored_comparison(run: Run, margin: float = DEFAULT_MARGIN) -> dict[str, Any
         "warmup": run.manifest.get("warmup"),
         "round_state": run.manifest.get("round_state"),
         "until": _until(run, found),
+        "warnings": run.manifest.get("warnings") or [],
     }
 
 
@@ -195,8 +196,13 @@ def compare_stored(
         return stored_comparison(open_run(runs[0]), margin)
     found = overhead_of_runs(list(runs), baseline=baseline, margin=margin)
     names = [str(run) for run in runs]
-    return {"run": names if len(names) > 1 else names[0], "answers": answers(found),
-            **found.to_dict()}  # fmt: skip
+    known = [each for run in runs for each in open_run(run).manifest.get("warnings") or []]
+    return {
+        "run": names if len(names) > 1 else names[0],
+        "answers": answers(found),
+        **found.to_dict(),
+        "warnings": [each for at, each in enumerate(known) if each not in known[:at]],
+    }
 
 
 def _concluded(path: Path, margin: float) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from vaio_bench.round_loop import Progress
 from vaio_bench.run_writer import write_result
 from vaio_bench.runner import Settings, execute
 from vaio_bench.store import open_run
+from vaio_bench.warnings import line_of
 
 
 def replay(
@@ -71,9 +72,6 @@ def replay(
     kept = settings.pace != "recorded" or settings.clock == "virtual" or worst <= LATE_SHARE_MAX
     found["gate"] = None if kept else f"{worst:.1%} of the I/Os were more than 1 ms late"
     found["told_errors"] = told[:10]
-    found["warning_texts"] = [
-        f"{warning['seen']}: {warning['why']}. {warning['remedy']}."
-        for warning in run.manifest.get("warnings", [])
-    ]
+    found["warning_texts"] = [line_of(each) for each in run.manifest.get("warnings", [])]
     write_result(path, "replay", found)
     return found

@@ -6,6 +6,7 @@ of them changes a figure; some make a verb refuse its verdict, which that verb d
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -26,6 +27,13 @@ class RunWarning:
     def __str__(self) -> str:
         """One line for a terminal."""
         return f"{self.seen}: {self.why}. {self.remedy}."
+
+
+def line_of(kept: Mapping[str, str]) -> str:
+    """A warning as a manifest keeps it, in one line for a terminal."""
+    if not {"seen", "why", "remedy"} <= kept.keys():
+        return kept.get("text") or kept.get("code", "warning")
+    return str(RunWarning(kept.get("code", ""), kept["seen"], kept["why"], kept["remedy"]))
 
 
 class WarningKind(Enum):

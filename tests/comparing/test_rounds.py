@@ -12,6 +12,7 @@ from comparing.conftest import reads
 from replay_kit import Io, filters, policy_file, round_here
 
 from vaio_bench import comparing, round_loop
+from vaio_bench.cli.compare import show
 from vaio_bench.errors import InputError
 from vaio_bench.store import open_run
 
@@ -158,3 +159,20 @@ def test_until_is_read_in_every_spelling(text: str) -> None:
 def test_until_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="--until"):
         comparing.parse_until(text)
+
+
+def test_every_warning_is_in_the_document_and_printed(
+    compare: Compare, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"backend": "psync", "fit_to_bytes": 1 << 20}
+    ios = [Io(i, "write", i << 20, 4096) for i in range(4)]
+    found = compare(ios, target=tmp_path / "disk.img", rounds=2, settings=given)
+    kept = open_run(found["run"]).manifest["warnings"]
+    assert "fit-to-wrapped" in {each["code"] for each in kept}
+    assert found["warnings"] == kept
+    show(found)
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning:")]
+    assert len(printed) == len(kept)
+    assert any("laid on top of one another" in line for line in printed)
+    apart = comparing.compare_stored([found["run"]], baseline="direct")
+    assert apart["warnings"] == kept

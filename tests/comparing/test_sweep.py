@@ -15,7 +15,8 @@ from run_folder import POLICIES, Policy, make_run
 
 import vaio_bench
 from vaio_bench import experiment, round_loop, sweeping
-from vaio_bench.analyses.sweep import SWEEP_FILE, swept
+from vaio_bench.analyses.sweep import SWEEP_FILE, sweep_document, swept
+from vaio_bench.cli.sweep import show
 from vaio_bench.errors import InputError
 from vaio_bench.store import open_run
 
@@ -114,6 +115,25 @@ def test_the_command_and_its_report(small: Path, tmp_path: Path, here: Callable)
     cell = next((tmp_path / "sweep" / "cells").iterdir())
     both = vaio_bench.report([cell, tmp_path / "sweep"], tmp_path / "both.html")
     assert list(both.answers) == [str(cell), str(tmp_path / "sweep")]
+
+
+def test_warnings_are_told_once_a_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policies = {"direct": Policy(), "pass": Policy()}
+    for number in range(3):
+        seen = [{"code": "page-cache", "seen": f"file {number}", "why": "it hides", "remedy": "x"}]
+        make_run(tmp_path / "cells" / str(number), policies=policies, rounds=2, ios=50,
+                 warnings=seen if number else [])  # fmt: skip
+    document = {
+        "schema_version": 1,
+        "margin": 0.02,
+        "experiment": {"experiment": {"name": "warned", "description": ""}},
+        "cells": [{"id": str(n), "at": {"depth": n + 1}} for n in range(3)],
+    }
+    (tmp_path / SWEEP_FILE).write_text(json.dumps(document))
+    found = sweep_document(tmp_path)
+    assert [(each["code"], each["cells"]) for each in found["warnings"]] == [("page-cache", 2)]
+    show(found)
+    assert "warning: in 2 of 3 cells: file 1: it hides. x.\n" in capsys.readouterr().out
 
 
 def test_verdicts_are_adjusted_for_the_number_of_cells(tmp_path: Path) -> None:

@@ -126,7 +126,18 @@ def sweep_document(path: str | Path) -> dict[str, Any]:
             {"id": cell.id, "at": cell.at, "run": str(cell.run), **cell.found.to_dict()}
             for cell in found.cells
         ],
+        "warnings": _warnings(found.cells),
     }
+
+
+def _warnings(cells: list[SweptCell]) -> list[dict[str, Any]]:
+    """The warnings of all cells, once a kind: the first of it, with the number of its `cells`."""
+    kinds: dict[str, dict[str, Any]] = {}
+    for cell in cells:
+        own = {each["code"]: each for each in open_run(cell.run).manifest.get("warnings") or []}
+        for code, warning in own.items():
+            kinds.setdefault(code, {**warning, "cells": 0})["cells"] += 1
+    return list(kinds.values())
 
 
 def _each(cells: list[SweptCell]) -> Iterator[tuple[int, str, str, Comparison]]:

@@ -177,6 +177,7 @@ def _show_hops(found: dict[str, Any]) -> None:
 def _show_ground(found: dict[str, Any]) -> None:
     """What the figures stand on: rounds, noise, the harness, and everything to be wary of."""
     from vaio_bench.reporting import words
+    from vaio_bench.warnings import line_of
 
     floors = found["noise_floor"]
     told = ", ".join(f"{words.METRICS[m]} {words.share(floors[m])}" for m in _SHOWN if m in floors)
@@ -204,3 +205,5 @@ def _show_ground(found: dict[str, Any]) -> None:
         print(f"note: --until {words.share(until['asked'])} was not reached: ±{width}")
     for note in found["notes"]:
         print(f"note: {note}")
+    for warning in found["warnings"]:
+        print(f"warning: {line_of(warning)}")

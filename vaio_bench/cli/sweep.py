@@ -66,6 +66,7 @@ def show(found: dict[str, Any]) -> None:
     from vaio_bench.analyses.sweep import swept
     from vaio_bench.experiment import shown
     from vaio_bench.reporting import words
+    from vaio_bench.warnings import line_of
 
     for line in words.sweep_sentences(swept(found["sweep"])):
         print(line)
@@ -84,4 +85,7 @@ def show(found: dict[str, Any]) -> None:
         print("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
     if found["missing"]:
         print(f"\nnot run yet: {len(found['missing'])} cells")
-    print(f"\nsweep folder: {found['sweep']}  (vaio-bench report {found['sweep']} -o sweep.html)")
+    print()
+    for warning in found["warnings"]:
+        print(f"warning: in {warning['cells']} of {len(found['cells'])} cells: {line_of(warning)}")
+    print(f"sweep folder: {found['sweep']}  (vaio-bench report {found['sweep']} -o sweep.html)")
