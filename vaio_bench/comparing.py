@@ -15,7 +15,13 @@ from typing import Any
 from vaio_bench import runner, spec, units
 from vaio_bench.analyses.across import overhead_of_runs
 from vaio_bench.analyses.layers import inside_ns, layer_sums, layers
-from vaio_bench.analyses.overhead import DEFAULT_MARGIN, Overhead, check_margin, overhead
+from vaio_bench.analyses.overhead import (
+    DEFAULT_MARGIN,
+    Overhead,
+    check_margin,
+    failures,
+    overhead,
+)
 from vaio_bench.errors import InputError, WorkError
 from vaio_bench.round_loop import Progress
 from vaio_bench.run_writer import write_result
@@ -60,7 +66,9 @@ def compare(
         progress: called with (what, done, of how many).
 
     Returns:
-        The document of `compare --json`, which is also kept in the run folder.
+        The document of `compare --json`, which is also kept in the run folder. I/Os that failed
+        are under `failed` (see `check_sound`), rounds that a filter took with it under
+        `lost_rounds`.
 
     Raises:
         InputError: something given is wrong; nothing was written.
@@ -163,6 +171,7 @@ def stored_comparison(run: Run, margin: float = DEFAULT_MARGIN) -> dict[str, Any
         "warmup": run.manifest.get("warmup"),
         "round_state": run.manifest.get("round_state"),
         "until": _until(run, found),
+        "failed": [each.to_dict() for each in failures(run)],
         "warnings": run.manifest.get("warnings") or [],
     }
 
@@ -206,16 +215,21 @@ def compare_stored(
 
 
 def _concluded(path: Path, margin: float) -> dict[str, Any]:
-    """The document of a run that has ended, kept in its folder.
-
-    Raises:
-        WorkError: I/Os failed: a comparison of such rounds compares nothing.
-    """
+    """The document of a run that has ended, kept in its folder."""
     run = open_run(path)
     document = stored_comparison(run, margin)
     # What is left of the rounds still compares; the command line tells of the others.
     document["lost_rounds"] = run.manifest.get("lost_rounds", [])
     write_result(path, "compare", document)
-    if run.exit != "ok" and not document["lost_rounds"]:
-        raise WorkError(f"{run.path}: {run.exit}")
     return document
+
+
+def check_sound(found: dict[str, Any]) -> None:
+    """Whether every I/O of a comparison's rounds was done.
+
+    Raises:
+        WorkError: some failed or gave back wrong data (names the policy and the first of them).
+    """
+    for each in found["failed"]:
+        many = f"{each['errors']:,} I/Os failed" if each["errors"] else "verification failed"
+        raise WorkError(f"{found['run']}: policy {each['policy']}: {many}: {each['first']}")

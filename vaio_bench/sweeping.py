@@ -185,10 +185,11 @@ def _one(whole: _Sweep, cell: Cell, progress: Progress | None) -> None:
     run = whole.folder / "cells" / cell.id
     if (run / "manifest.json").is_file():
         if open_run(run).exit != "ok":
-            comparing.resume(run, margin=whole.margin, progress=progress)
+            found = comparing.resume(run, margin=whole.margin, progress=progress)
+            comparing.check_sound(found)
         return
     head = whole.experiment.experiment
-    comparing.compare(
+    found = comparing.compare(
         _trace(whole, cell),
         policies=whole.policies,
         out=run,
@@ -207,6 +208,7 @@ def _one(whole: _Sweep, cell: Cell, progress: Progress | None) -> None:
         margin=whole.margin,
         progress=progress,
     )
+    comparing.check_sound(found)
 
 
 def _trace(whole: _Sweep, cell: Cell) -> Path:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from comparing.conftest import reads
-from replay_kit import Io, filters, policy_file, round_here
+from conftest import Ended
+from replay_kit import Io, filters, policy_file, round_here, write_trace
 
 from vaio_bench import comparing, round_loop
 from vaio_bench.cli.compare import show
@@ -176,3 +177,28 @@ def test_every_warning_is_in_the_document_and_printed(
     assert any("laid on top of one another" in line for line in printed)
     apart = comparing.compare_stored([found["run"]], baseline="direct")
     assert apart["warnings"] == kept
+
+
+def test_failed_ios_are_told_with_the_policy_and_the_first(
+    in_process: None,
+    here: Callable[..., Ended],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(job: dict[str, Any], progress: Any) -> Any:
+        ended = round_here(job, progress)
+        if (job["options"]["policy"], job["options"]["round"]) == ("pass", 1):
+            ended.totals |= {"errors": 2, "told_errors": ["disk 0: write at 4096: ENOSPC", "b"]}
+        return ended
+
+    monkeypatch.setattr(round_loop, "run_round", fail)
+    write_trace(tmp_path / "t.parquet", reads(20))
+    options = ["--policy", "pass", "--rounds", "2", "--backend", "mem", "--pace", "asap"]
+    ended = here("compare", "t.parquet", *options, "-o", "r", "--quiet")
+    assert ended.exit_status == 1
+    first = "round 1, disk 0: write at 4096: ENOSPC"
+    assert f"r: policy pass: 2 I/Os failed: {first}" in ended.stderr
+    note = f"note: policy pass: 2 of 40 I/Os failed ({first})"
+    assert note in ended.stdout
+    assert "latency, median" in ended.stdout
+    assert note in here("compare", "r").stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -13,6 +14,7 @@ from vaio_bench.analyses.overhead import (
     check_margin,
     check_measured,
     compare_figures,
+    failures,
     overhead,
 )
 from vaio_bench.analyses.rounds import round_figures
@@ -58,13 +60,18 @@ def overhead_of_runs(
     if reference not in found:
         raise InputError(f'{opened[0].path}: expected complete rounds of baseline "{baseline}"')
     others = [name for name in found if name not in (reference, again_of(reference))]
+    failed = [
+        str(replace(each, policy=f"{name}:{each.policy}"))
+        for name, run in zip(names, opened, strict=True)
+        for each in failures(run)
+    ]
     note = (
         "the runs were taken one after the other, not interleaved: what changed on the machine "
         "between them is part of every ratio"
     )
     clock_ns = max(run.clock_ns for run in opened)
     return compare_figures(
-        figures, others, reference, margin, [note], paired=False, clock_ns=clock_ns
+        figures, others, reference, margin, [note, *failed], paired=False, clock_ns=clock_ns
     )
 
 

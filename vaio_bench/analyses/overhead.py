@@ -147,12 +147,63 @@ def overhead(
         for name in run.policies
         for number in sorted(set(run.rounds(name)) - set(run.rounds(name, complete_only=True)))
     ]
+    notes += [str(each) for each in failures(run)]
     if run.warmup_ns:
         notes.append(
             f"the first {run.warmup_ns / 1e9:g} s of each round are warm-up and in no latency or "
             "rate; CPU and context switches are of whole rounds"
         )
     return compare_figures(figures, others, baseline, margin, notes, clock_ns=run.clock_ns)
+
+
+@dataclass(frozen=True)
+class Failures:
+    """I/Os of a policy's rounds that failed or gave back wrong data, and the first as told."""
+
+    policy: str
+    ios: int
+    errors: int
+    mismatches: int
+    first: str
+
+    def __str__(self) -> str:
+        """A note beside the figures."""
+        parts = [f"{self.errors:,} of {self.ios:,} I/Os failed"] if self.errors else []
+        parts += [f"{self.mismatches:,} reads gave back wrong data"] if self.mismatches else []
+        return (
+            f"policy {self.policy}: {' and '.join(parts)} ({self.first}): I/Os that failed are in "
+            "no latency and no rate, and work that was not done is no gain"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The shape in `compare --json`."""
+        return {
+            "policy": self.policy,
+            "ios": self.ios,
+            "errors": self.errors,
+            "mismatches": self.mismatches,
+            "first": self.first,
+        }
+
+
+def failures(run: Run) -> list[Failures]:
+    """The policies of which I/Os failed, or reads gave back wrong data, in complete rounds."""
+    found = []
+    for name in run.policies:
+        totals = {number: run.totals(name, number) for number in run.rounds(name)}
+        errors, mismatches = (
+            sum(of.get(key, 0) for of in totals.values()) for key in ("errors", "mismatches")
+        )
+        if errors or mismatches:
+            told = [
+                f"round {number}, {line}"
+                for number, of in totals.items()
+                for line in [*of.get("told_errors", []), *of.get("told_mismatches", [])][:1]
+            ]
+            ios = sum(of.get("ios", 0) for of in totals.values())
+            first = told[0] if told else "see the rows' status"
+            found.append(Failures(name, ios, errors, mismatches, first))
+    return found
 
 
 def check_margin(margin: float) -> None:

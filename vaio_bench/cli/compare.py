@@ -68,7 +68,10 @@ def register(app: typer.Typer) -> None:
         quiet: o.Quiet = False,
     ) -> None:
         """Paired rounds of policies and the direct path; ratios with intervals and a verdict."""
-        found = _found(dict(locals()))
+        given = dict(locals())
+        from vaio_bench.comparing import check_sound
+
+        found = _found(given)
         if as_json:
             print(json.dumps(found))
         else:
@@ -76,6 +79,8 @@ def register(app: typer.Typer) -> None:
         if found.get("lost_rounds"):
             lost = found["lost_rounds"]
             raise WorkError(f"{found['run']}: {len(lost)} rounds lost: {lost[0]['reason']}")
+        if "lost_rounds" in found:
+            check_sound(found)
 
 
 def _found(given: dict[str, Any]) -> dict[str, Any]:
