@@ -195,6 +195,9 @@ def test_runs_apart_are_compared_unpaired_and_say_so(tmp_path: Path) -> None:
     assert list(found.policies) == ["b:crypt"]
     assert not found.paired
     assert "not interleaved" in found.notes[0]
+    # Nothing in b tells whether it was the machine.
+    assert found.policies["b:crypt"]["latency_p50_ns"].verdict == "no difference shown"
+    assert any('b has no rounds of the same "direct"' in note for note in found.notes)
     assert found.policies["b:crypt"]["latency_p50_ns"].interval.ratio == pytest.approx(
         1.15, abs=0.05
     )
@@ -205,3 +208,51 @@ def test_runs_of_different_traces_are_refused(tmp_path: Path) -> None:
     other = make_run(tmp_path / "b", policies=FEW, rounds=2, ios=50, trace={"sha256": "0"})
     with pytest.raises(InputError, match="b: expected a run of the same trace"):
         overhead_of_runs([direct, other])
+
+
+PACED = {"mode": "asap", "speed": 1.0, "depth": 32, "inflight": 64, "conflicts": "order"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("pacing", {**PACED, "depth": 1}, "its depth is 1, not 32"),
+        ("pacing", {**PACED, "conflicts": "allow"}, "its conflicts is allow, not order"),
+        ("fit_to", {"size_bytes": 1 << 20}, "its --fit-to is 1048576, not None"),
+        ("trace", {"sha256": "a", "skip": 7}, "its skip is 7, not 0"),
+    ],
+)
+def test_runs_of_other_settings_are_refused(
+    tmp_path: Path, key: str, value: dict[str, object], told: str
+) -> None:
+    settings = {"pacing": PACED, "trace": {"sha256": "a", "skip": 0}}
+    runs = [
+        make_run(tmp_path / name, policies=FEW, rounds=2, ios=50, **changed)
+        for name, changed in (("a", settings), ("b", {**settings, key: value}))
+    ]
+    with pytest.raises(InputError, match=told):
+        overhead_of_runs(runs)
+
+
+def test_the_floor_between_runs_is_what_their_baselines_lie_apart(tmp_path: Path) -> None:
+    slow = {name: Policy(round_factor=dict.fromkeys(range(6), 2.0)) for name in FEW}
+    backends = [{"used": used} for used in ("uring", "psync")]
+    runs = [
+        make_run(tmp_path / name, policies=policies, rounds=6, ios=500, seed=seed, backend=backend)
+        for seed, (name, policies, backend) in enumerate(
+            zip("ab", (FEW, {**slow, "crypt": slow["direct"]}), backends, strict=True)
+        )
+    ]
+    found = overhead_of_runs(runs)
+    # The A/A pairs are in no comparison, each run's own policies are held against its own floor.
+    assert list(found.policies) == ["a:crypt", "b:direct", "b:crypt"]
+    own, other = (found.policies[name]["latency_p50_ns"] for name in ("a:crypt", "b:crypt"))
+    assert own.floor is not None
+    assert own.floor < 0.1
+    assert own.verdict == "slower"
+    # The whole machine took twice as long in the second run.
+    assert other.interval.ratio == pytest.approx(2, rel=0.1)
+    assert other.floor == found.noise_floor["latency_p50_ns"] > 0.9
+    assert other.verdict == "no difference shown"
+    assert any("differs from a in its backend (psync, not uring)" in note for note in found.notes)
+    assert found.to_dict()["noise_floor_from"] == "the baselines of the runs"

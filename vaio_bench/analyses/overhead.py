@@ -8,7 +8,7 @@ round, their interval, a noise floor from the A/A pair, and a word for each (`in
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,8 @@ class Overhead:
     """The comparison of every policy of a run with its baseline.
 
     `policies` maps policy to metric to comparison. `noise_floor` maps metric to the relative
-    half-width of the A/A interval; it is empty where the run has no A/A pair.
+    half-width of the A/A interval, or of several runs how far their baselines lie apart at most;
+    it is empty where there is neither. `floor_from` says which of them stands behind the floor.
     """
 
     baseline: str
@@ -94,6 +95,7 @@ class Overhead:
     paired: bool
     notes: list[str]
     per_round: pl.DataFrame
+    floor_from: str
 
     def to_dict(self) -> dict[str, Any]:
         """The document of `compare --json`."""
@@ -104,7 +106,7 @@ class Overhead:
                 for name, metrics in self.policies.items()
             ],
             "noise_floor": self.noise_floor,
-            "noise_floor_from": "a/a pair" if self.a_a else "scatter of the baseline's rounds",
+            "noise_floor_from": self.floor_from,
             "rounds": self.rounds,
             "margin": self.margin,
             "confidence": intervals.CONFIDENCE,
@@ -234,6 +236,7 @@ def compare_figures(
     *,
     paired: bool = True,
     clock_ns: float = 0.0,
+    apart: Mapping[str, str | None] | None = None,
 ) -> Overhead:
     """The comparison from a table of `round_figures`.
 
@@ -245,12 +248,16 @@ def compare_figures(
         notes: what else is to be told.
         paired: the rounds were interleaved.
         clock_ns: the clock's resolution: a difference of times below it is none.
+        apart: policies of other runs than the baseline's, each with the baseline's twin in its own
+            run (None: there is none), which tells what changed from run to run.
     """
+    apart = apart or {}
     again = again_of(baseline) if again_of(baseline) in figures["policy"].to_list() else None
     metrics = [name for name in figures.columns if name not in ("policy", "round")]
     policies: dict[str, dict[str, Comparison]] = {name: {} for name in others}
     a_a: dict[str, intervals.RatioInterval] = {}
     found_notes = list(notes)
+    widest: dict[str, list[float]] = {}
     for metric in metrics:
         raw = {name: _pair_of(figures, metric, name, baseline, paired) for name in others}
         pairs = {name: found for name, found in raw.items() if found is not None}
@@ -261,9 +268,15 @@ def compare_figures(
         adjusted = intervals.holm(p_values)
         if again and (twice := _pair_of(figures, metric, again, baseline, paired=True)):
             a_a[metric] = intervals.paired(*twice, resolution=resolution)
-        floor = _floor(figures, metric, baseline, a_a.get(metric))
+        own_floor = _floor(figures, metric, baseline, a_a.get(metric))
+        beside = {
+            twin: _floor_apart(figures, metric, twin, baseline, resolution)
+            for twin in set(apart.values())
+        }
+        widest[metric] = [floor for floor in beside.values() if floor is not None]
         for name, interval in known.items():
             ours, theirs = pairs[name]
+            floor = beside[apart[name]] if name in apart else own_floor
             word = intervals.verdict(
                 interval,
                 floor=floor,
@@ -288,9 +301,14 @@ def compare_figures(
     half_widths = {
         metric: width for metric, pair in a_a.items() if (width := pair.half_width) is not None
     }
+    floor_from = "a/a pair" if a_a else "scatter of the baseline's rounds"
+    if apart:
+        half_widths = {metric: max(floors) for metric, floors in widest.items() if floors}
+        floor_from = "the baselines of the runs"
     return Overhead(
-        baseline, policies, half_widths, a_a, rounds, margin, paired, found_notes, figures
-    )
+        baseline, policies, half_widths, a_a, rounds, margin, paired, found_notes, figures,
+        floor_from,
+    )  # fmt: skip
 
 
 def shared_rounds(figures: pl.DataFrame, name: str, baseline: str) -> list[int]:
@@ -342,6 +360,21 @@ def _floor(
     if pair is None or pair.low is None or pair.high is None:
         values = _values(figures, metric, baseline, None)
         return intervals.scatter_floor(values) if values and min(values) > 0 else None
+    return _reach(pair)
+
+
+def _floor_apart(
+    figures: pl.DataFrame, metric: str, twin: str | None, baseline: str, resolution: float
+) -> float | None:
+    """How far the baselines of two runs lie apart; None where the other run has none."""
+    pair = None if twin is None else _pair_of(figures, metric, twin, baseline, paired=False)
+    return None if pair is None else _reach(intervals.unpaired(*pair, resolution=resolution))
+
+
+def _reach(pair: intervals.RatioInterval) -> float | None:
+    """The half-width of what should be 1, or, where its interval leaves out 1, its far end."""
+    if pair.low is None or pair.high is None:
+        return None
     if pair.low > 1 or pair.high < 1:
         return max(pair.high, 1 / pair.low) - 1
     return pair.half_width

@@ -47,13 +47,12 @@ def section(found: Overhead | None, why: str, palette: Palette, pacing: dict[str
     made = Section("overhead", "Overhead", absent=why)
     if found is None:
         return made
-    floor = "the A/A pair" if found.a_a else "the scatter of the baseline's rounds"
     paired = "paired by round" if found.paired else "not paired"
     made.lead = (
         f"Against {found.baseline}, over {found.rounds} rounds, {paired}. Each cell: the change, "
         "its 95 % interval, and what may be said of it: slower is worse and faster better, "
         f"whatever the metric. Nothing is claimed below the noise "
-        f"floor ({floor}); within ±{words.share(found.margin)} is called equivalent."
+        f"floor ({found.floor_from}); within ±{words.share(found.margin)} is called equivalent."
     )
     made.tables.append(_matrix(found, [m for m in words.METRICS if not m.startswith("response")]))
     response = [m for m in words.METRICS if m.startswith("response")]
