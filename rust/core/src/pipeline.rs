@@ -183,6 +183,12 @@ impl Pipeline {
         self.flushed.drain(..)
     }
 
+    /// An I/O of a disk follows soon.
+    #[inline]
+    pub fn prefetch(&self, disk: u16, offset_bytes: u64) {
+        self.backend.prefetch(disk, offset_bytes);
+    }
+
     /// Takes in what the backend has finished and what timers are due; then `take_done`.
     ///
     /// # Errors
@@ -190,12 +196,11 @@ impl Pipeline {
     #[inline]
     pub fn poll(&mut self) -> Result<()> {
         let now = self.core.clock.now();
-        let mut completions = std::mem::take(&mut self.completions);
-        self.backend.reap(now, &mut completions)?;
-        for completion in completions.drain(..) {
-            self.backend_done(completion);
+        self.backend.reap(now, &mut self.completions)?;
+        for i in 0..self.completions.len() {
+            self.backend_done(self.completions[i]);
         }
-        self.completions = completions;
+        self.completions.clear();
         if !self.core.timers.is_empty() {
             self.fire_timers();
         }
@@ -301,10 +306,11 @@ impl Pipeline {
     }
 
     /// What the filters of a disk tell of the moment, with their layers.
-    pub fn gauges(&self, disk: usize, out: &mut Vec<(u8, &'static str, i64)>) {
+    pub fn gauges(&mut self, disk: usize, now: Ns, out: &mut Vec<(u8, &'static str, i64)>) {
         let mut own = Vec::new();
-        for instance in self.chains.instances() {
+        for instance in self.chains.iter_mut() {
             if instance.disk as usize == disk {
+                instance.filter.settle(now);
                 instance.filter.gauges(&mut own);
                 out.extend(own.drain(..).map(|(name, value)| (instance.layer, name, value)));
             }

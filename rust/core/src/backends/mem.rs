@@ -9,7 +9,6 @@ use crate::clock::Ns;
 use crate::error::Result;
 use crate::filters::DataMode;
 use crate::io::OK;
-use crate::slab::IoId;
 
 pub const PAGE: &str = "\
 # mem
@@ -23,7 +22,7 @@ Judging a device: there is none.
 
 pub struct Mem {
     store: Store,
-    done: Vec<IoId>,
+    done: Vec<Completion>,
     sleeper: Arc<Sleeper>,
 }
 
@@ -35,13 +34,17 @@ impl Mem {
 }
 
 impl Backend for Mem {
+    fn prefetch(&self, disk: u16, offset_bytes: u64) {
+        self.store.prefetch(disk, offset_bytes);
+    }
+
     fn submit(&mut self, request: Request, _now: Ns) {
         self.store.apply(&request);
-        self.done.push(request.id);
+        self.done.push(Completion { id: request.id, status: OK, split: false });
     }
 
     fn reap(&mut self, _now: Ns, out: &mut Vec<Completion>) -> Result<()> {
-        out.extend(self.done.drain(..).map(|id| Completion { id, status: OK, split: false }));
+        out.append(&mut self.done);
         Ok(())
     }
 

@@ -52,6 +52,11 @@ pub trait Backend: Send {
     /// most often. They stay where they are as long as the backend lives.
     fn lend(&mut self, _start: *mut u8, _bytes: usize) {}
 
+    /// A request for this place follows soon: what a model keeps of it may be fetched meanwhile.
+    fn prefetch(&self, disk: u16, offset_bytes: u64) {
+        let _ = (disk, offset_bytes);
+    }
+
     /// Takes a request. It may start now or at the next `kick` or `wait`.
     fn submit(&mut self, request: Request, now: Ns);
 

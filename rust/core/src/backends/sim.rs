@@ -218,6 +218,12 @@ impl Sim {
 }
 
 impl Backend for Sim {
+    fn prefetch(&self, disk: u16, offset_bytes: u64) {
+        if !self.model.is_hostile() {
+            platter::lock(&self.platter).seen().prefetch(disk, offset_bytes);
+        }
+    }
+
     fn submit(&mut self, request: Request, now: Ns) {
         self.order += 1;
         if self.model.faults.crash_after_ios.is_some_and(|ios| self.order > ios)

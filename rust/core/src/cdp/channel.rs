@@ -122,7 +122,7 @@ fn decode(kind: u8, body: &[u8]) -> Result<Frame> {
         serde_json::from_slice(body).map_err(|e| Error::failed(format!("a frame's words: {e}")))
     }
     Ok(match kind {
-        0 => Frame::Hello(words::<Hello>(body)?),
+        0 => Frame::Hello(words::<Box<Hello>>(body)?),
         1 => {
             let Some((head, rest)) = body.split_first_chunk::<HEADER_BYTES>() else {
                 return Err(Error::failed("an entry without a header"));

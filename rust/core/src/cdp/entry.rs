@@ -89,6 +89,12 @@ pub struct Entry {
     pub body: Vec<u8>,
 }
 
+impl Default for Entry {
+    fn default() -> Self {
+        Self::mark(0, Kind::Batch, 0)
+    }
+}
+
 impl Entry {
     #[must_use]
     pub const fn mark(no: u64, kind: Kind, now: Ns) -> Self {
@@ -165,19 +171,30 @@ impl Batch {
 
     /// The batch as entry `no`; the builder is empty then, with `buffer` to go on with.
     pub fn close(&mut self, no: u64, buffer: Vec<u8>) -> Entry {
-        let taken = std::mem::replace(self, Self { body: buffer, ..Self::default() });
-        Entry {
-            no,
-            kind: Kind::Batch,
-            codec: Codec::None,
-            count: taken.count,
-            raw_bytes: taken.body.len() as u32,
-            real_bytes: taken.real_bytes,
-            payload_bytes: taken.payload_bytes,
-            first_ns: taken.first_ns,
-            last_ns: taken.last_ns,
-            body: taken.body,
-        }
+        let mut entry = Entry { body: buffer, ..Entry::mark(no, Kind::Batch, 0) };
+        self.close_into(no, &mut entry);
+        entry
+    }
+
+    /// As `close`, into an entry that is over: field by field, for copies of it as a whole would
+    /// take longer than all else that an entry of one record needs. Its buffer becomes the
+    /// builder's.
+    #[inline]
+    pub fn close_into(&mut self, no: u64, entry: &mut Entry) {
+        entry.no = no;
+        entry.kind = Kind::Batch;
+        entry.codec = Codec::None;
+        entry.count = self.count;
+        entry.raw_bytes = self.body.len() as u32;
+        entry.real_bytes = self.real_bytes;
+        entry.payload_bytes = self.payload_bytes;
+        entry.first_ns = self.first_ns;
+        entry.last_ns = self.last_ns;
+        std::mem::swap(&mut entry.body, &mut self.body);
+        self.body.clear();
+        self.count = 0;
+        self.real_bytes = 0;
+        self.payload_bytes = 0;
     }
 }
 

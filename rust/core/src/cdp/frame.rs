@@ -93,7 +93,8 @@ pub struct Durable {
 /// A frame in either direction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
-    Hello(Hello),
+    /// Boxed: it is large, comes once a connection, and every frame has its room.
+    Hello(Box<Hello>),
     Entry(Arc<Entry>),
     /// The answer to a hello: the replica stands before `next_no`.
     Welcome {

@@ -4,10 +4,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::entry::{Entry, HEADER_BYTES};
+use super::entry::{Batch, Entry, HEADER_BYTES};
 use super::spill::{Region, Ring, record_bytes};
 
-/// Buffers kept for further batches.
+/// Entries kept for further ones, with their buffers.
 const SPARE_MAX: usize = 32;
 /// Spilled entries that are read back ahead of their sending.
 const AHEAD: usize = 4;
@@ -43,7 +43,8 @@ pub struct Journal {
     cursor_no: u64,
     /// The highest number ever handed to a link: the replica may have it.
     sent_no: u64,
-    spare: Vec<Vec<u8>>,
+    /// Of confirmed entries: nobody else has them.
+    spare: Vec<Arc<Entry>>,
     ring: Ring,
     /// No entry before this one is spilled any more.
     spill_no: u64,
@@ -110,17 +111,30 @@ impl Journal {
         self.first_no - 1
     }
 
-    /// A buffer for the next batch.
-    pub fn buffer(&mut self) -> Vec<u8> {
-        self.spare.pop().unwrap_or_default()
-    }
-
     pub fn push(&mut self, entry: Entry) {
         debug_assert_eq!(entry.no, self.next_no());
-        self.bytes += size(&entry);
-        self.resident_bytes += size(&entry);
-        self.unsent_bytes += size(&entry);
-        self.entries.push_back(Slot { entry: Arc::new(entry), place: Place::Memory });
+        self.keep(Arc::new(entry));
+    }
+
+    /// Closes a batch as the next entry.
+    #[inline]
+    pub fn push_batch(&mut self, batch: &mut Batch) {
+        let no = self.next_no();
+        let mut entry = self.spare.pop().unwrap_or_default();
+        match Arc::get_mut(&mut entry) {
+            Some(place) => batch.close_into(no, place),
+            None => entry = Arc::new(batch.close(no, Vec::new())),
+        }
+        self.keep(entry);
+    }
+
+    #[inline]
+    fn keep(&mut self, entry: Arc<Entry>) {
+        let bytes = size(&entry);
+        self.bytes += bytes;
+        self.resident_bytes += bytes;
+        self.unsent_bytes += bytes;
+        self.entries.push_back(Slot { entry, place: Place::Memory });
     }
 
     fn slot(&mut self, no: u64) -> Option<&mut Slot> {
@@ -161,13 +175,8 @@ impl Journal {
                 self.cursor_no = self.first_no;
                 self.unsent_bytes -= size(&entry);
             }
-            if self.spare.len() < SPARE_MAX
-                && let Ok(entry) = Arc::try_unwrap(entry)
-                && entry.body.capacity() > 0
-            {
-                let mut body = entry.body;
-                body.clear();
-                self.spare.push(body);
+            if self.spare.len() < SPARE_MAX && Arc::strong_count(&entry) == 1 {
+                self.spare.push(entry);
             }
         }
         self.ring.forget_before(self.first_no);

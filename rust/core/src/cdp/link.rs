@@ -16,6 +16,16 @@ pub enum LinkEvent {
     Frame { frame: Frame, one_way_ns: Ns },
 }
 
+/// A confirmation that names no points.
+#[derive(Debug, Clone, Copy)]
+pub struct Ack {
+    /// When it came.
+    pub at_ns: Ns,
+    pub received_no: u64,
+    pub durable_no: u64,
+    pub one_way_ns: Ns,
+}
+
 /// A way to the replica. Frames arrive in their order, or the link goes down.
 pub trait Link: Send {
     /// Begins to connect; `Up` or `Down` follows.
@@ -41,6 +51,18 @@ pub trait Link: Send {
     /// When a model will next have something to tell.
     fn next_event_ns(&self) -> Option<Ns> {
         None
+    }
+
+    /// Takes a confirmation without points that came before `before_ns`, where it is what came
+    /// next: for a source that is not in a hurry, and spares `poll`'s look at everything.
+    fn take_ack(&mut self, before_ns: Ns) -> Option<Ack> {
+        let _ = before_ns;
+        None
+    }
+
+    /// As `next_event_ns`, but for what `take_ack` gives.
+    fn next_news_ns(&self) -> Option<Ns> {
+        self.next_event_ns()
     }
 
     /// When a model will want another entry, if not already when it was last looked at.

@@ -3,10 +3,12 @@
 //! a round trip; acknowledgements take half a round trip and no bandwidth.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::frame::Frame;
-use super::link::{Link, LinkEvent};
-use super::replica::Replica;
+use super::link::{Ack, Link, LinkEvent};
+use super::entry::Entry;
+use super::replica::{Replica, Synced};
 use super::vault::Vault;
 use crate::clock::Ns;
 
@@ -77,6 +79,18 @@ pub struct Line {
     pub faults: Vec<Fault>,
 }
 
+/// A frame on its way to the site: most are entries.
+enum Going {
+    Entry(Arc<Entry>),
+    Word(Box<Frame>),
+}
+
+/// A frame on its way back: most are confirmations without points.
+enum Coming {
+    Ack { received_no: u64, durable_no: u64 },
+    Word(Box<Frame>),
+}
+
 enum Connection {
     Down,
     /// Up at this time, if nothing happens before.
@@ -96,8 +110,9 @@ pub struct Model<V> {
     shaped: bool,
     /// When the last frame will have left, and what is on its way, by arrival.
     busy_until_ns: Ns,
-    forward: VecDeque<(Ns, Frame)>,
-    back: VecDeque<(Ns, Frame, Ns)>,
+    forward: VecDeque<(Ns, Going)>,
+    /// What is on its way back, by arrival, and how long it takes.
+    back: VecDeque<(Ns, Coming, Ns)>,
     /// An entry was taken and is not durable yet; when it will be.
     sync_at_ns: Option<Ns>,
     told: Vec<LinkEvent>,
@@ -175,7 +190,13 @@ impl<V: Vault + Crash> Model<V> {
     }
 
     fn transmission_ns(&self, bytes: u64) -> Ns {
-        if self.shaped { (bytes as f64 / self.line.bytes_per_s * 1e9).ceil() as Ns } else { 0 }
+        if !self.shaped {
+            return 0;
+        }
+        let took = bytes as f64 / self.line.bytes_per_s * 1e9;
+        // Rounded up; a call to the library's `ceil` would take longer than all else here.
+        let whole = took as Ns;
+        whole + Ns::from((whole as f64) < took)
     }
 
     /// Everything that happens up to `now`, in its order.
@@ -263,41 +284,50 @@ impl<V: Vault + Crash> Model<V> {
         }
     }
 
-    fn arrive(&mut self, at: Ns, frame: Frame) {
+    fn arrive(&mut self, at: Ns, frame: Going) {
         let answer = match frame {
-            Frame::Hello(hello) => Some(self.replica.greet(&hello, at)),
-            Frame::Ask(ask) => Some(self.replica.sums(ask)),
-            Frame::Entry(entry) => match self.replica.take(&entry, at) {
-                Ok(answer) => {
-                    if answer.is_none() {
-                        if self.line.sync_ns == 0 {
-                            self.make_durable(at);
-                        } else {
-                            self.sync_at_ns.get_or_insert(at + self.line.sync_ns);
-                            let received = self.replica.received();
-                            self.reply(at, received);
-                        }
-                    }
-                    answer
-                }
-                Err(error) => Some(Frame::Refuse(error.to_string())),
+            Going::Entry(entry) => return self.take(&entry, at),
+            Going::Word(word) => match *word {
+                Frame::Hello(hello) => self.replica.greet(&hello, at),
+                Frame::Ask(ask) => self.replica.sums(ask),
+                _ => return,
             },
-            _ => None,
         };
-        if let Some(answer) = answer {
-            self.reply(at, answer);
+        self.say(at, answer);
+    }
+
+    fn take(&mut self, entry: &Arc<Entry>, at: Ns) {
+        match self.replica.take(entry, at) {
+            Ok(None) if self.line.sync_ns == 0 => self.make_durable(at),
+            Ok(None) => {
+                self.sync_at_ns.get_or_insert(at + self.line.sync_ns);
+                let received = self.replica.received();
+                self.say(at, received);
+            }
+            Ok(Some(answer)) => self.say(at, answer),
+            Err(error) => self.say(at, Frame::Refuse(error.to_string())),
         }
     }
 
     fn make_durable(&mut self, at: Ns) {
-        match self.replica.sync(at) {
-            Ok(Some(answer)) => self.reply(at, answer),
-            Ok(None) => {}
-            Err(error) => self.reply(at, Frame::Refuse(error.to_string())),
+        match self.replica.make_durable(at) {
+            Ok(Synced::UpTo { no, points }) if points.is_empty() => {
+                self.reply(at, Coming::Ack { received_no: no, durable_no: no });
+            }
+            Ok(Synced::UpTo { no, points }) => {
+                self.say(at, Frame::Ack { received_no: no, durable_no: no, points });
+            }
+            Ok(Synced::Nothing) => {}
+            Ok(Synced::Full) => self.say(at, Frame::Full),
+            Err(error) => self.say(at, Frame::Refuse(error.to_string())),
         }
     }
 
-    fn reply(&mut self, at: Ns, frame: Frame) {
+    fn say(&mut self, at: Ns, frame: Frame) {
+        self.reply(at, Coming::Word(Box::new(frame)));
+    }
+
+    fn reply(&mut self, at: Ns, frame: Coming) {
         let one_way = self.half_rtt_ns();
         let from = at.max(self.outage_until_ns);
         let last = self.back.back().map_or(0, |(at, ..)| *at);
@@ -334,7 +364,12 @@ impl<V: Vault + Crash> Link for Model<V> {
         self.busy_ns += took;
         self.busy_until_ns = start + took;
         let last = self.forward.back().map_or(0, |(at, _)| *at);
-        self.forward.push_back(((self.busy_until_ns + self.half_rtt_ns()).max(last), frame));
+        let arrival = (self.busy_until_ns + self.half_rtt_ns()).max(last);
+        let going = match frame {
+            Frame::Entry(entry) => Going::Entry(entry),
+            word => Going::Word(Box::new(word)),
+        };
+        self.forward.push_back((arrival, going));
     }
 
     fn wants(&self, now: Ns) -> bool {
@@ -346,9 +381,41 @@ impl<V: Vault + Crash> Link for Model<V> {
         self.looked_ns = now;
         out.append(&mut self.told);
         while self.back.front().is_some_and(|(at, ..)| *at <= now) {
-            let Some((_, frame, one_way_ns)) = self.back.pop_front() else { break };
+            let Some((_, coming, one_way_ns)) = self.back.pop_front() else { break };
+            let frame = match coming {
+                Coming::Word(word) => *word,
+                Coming::Ack { received_no, durable_no } => {
+                    Frame::Ack { received_no, durable_no, points: Vec::new() }
+                }
+            };
             out.push(LinkEvent::Frame { frame, one_way_ns });
         }
+    }
+
+    #[inline]
+    fn take_ack(&mut self, before_ns: Ns) -> Option<Ack> {
+        self.advance(before_ns.saturating_sub(1));
+        let &(at_ns, Coming::Ack { received_no, durable_no }, one_way_ns) = self.back.front()?
+        else {
+            return None;
+        };
+        if at_ns >= before_ns || !self.told.is_empty() {
+            return None;
+        }
+        self.back.pop_front();
+        Some(Ack { at_ns, received_no, durable_no, one_way_ns })
+    }
+
+    fn next_news_ns(&self) -> Option<Ns> {
+        let mut next = self.faults.last().map_or(Ns::MAX, Fault::at_ns);
+        match self.back.front() {
+            Some((at, Coming::Word(_), _)) => next = next.min(*at),
+            Some((_, Coming::Ack { .. }, _)) | None => {}
+        }
+        if !self.told.is_empty() || matches!(self.connection, Connection::Opening(_)) {
+            return self.next_event_ns();
+        }
+        (next < Ns::MAX).then_some(next)
     }
 
     fn next_event_ns(&self) -> Option<Ns> {

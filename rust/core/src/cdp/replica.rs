@@ -11,6 +11,19 @@ use crate::error::Result;
 /// Points whose time of durability is remembered for a source that was cut off.
 const REMEMBERED: usize = 1024;
 
+/// What became durable.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Synced {
+    Nothing,
+    /// All entries up to this one, and the points among them.
+    UpTo {
+        no: u64,
+        points: Vec<Durable>,
+    },
+    /// The store has no room for what it was given.
+    Full,
+}
+
 /// The replica's side of the protocol, over any vault.
 pub struct Replica<V> {
     pub vault: V,
@@ -110,11 +123,25 @@ impl<V: Vault> Replica<V> {
     /// # Errors
     /// The vault broke.
     pub fn sync(&mut self, now: Ns) -> Result<Option<Frame>> {
+        Ok(match self.make_durable(now)? {
+            Synced::Nothing => None,
+            Synced::Full => Some(Frame::Full),
+            Synced::UpTo { no, points } => {
+                Some(Frame::Ack { received_no: no, durable_no: no, points })
+            }
+        })
+    }
+
+    /// As `sync`, for who answers otherwise than by a frame.
+    ///
+    /// # Errors
+    /// The vault broke.
+    pub fn make_durable(&mut self, now: Ns) -> Result<Synced> {
         match self.vault.sync(now) {
             Ok(()) => {}
             Err(Refusal::Full) => {
                 self.fresh.clear();
-                return Ok(Some(Frame::Full));
+                return Ok(Synced::Full);
             }
             Err(Refusal::Broken(error)) => return Err(error),
         }
@@ -126,11 +153,11 @@ impl<V: Vault> Replica<V> {
             self.durable.pop_front();
         }
         if self.durable_no <= self.told_no {
-            return Ok(None);
+            return Ok(Synced::Nothing);
         }
         let points = self.points_after(self.told_no, now);
         self.told_no = self.durable_no;
-        Ok(Some(Frame::Ack { received_no: self.durable_no, durable_no: self.durable_no, points }))
+        Ok(Synced::UpTo { no: self.durable_no, points })
     }
 
     /// Acknowledges what is in memory, for a source that waits for no more.
@@ -150,9 +177,12 @@ impl<V: Vault> Replica<V> {
     }
 
     fn points_after(&self, no: u64, now: Ns) -> Vec<Durable> {
+        if self.durable.back().is_none_or(|(_, _, at)| *at <= no) {
+            return Vec::new();
+        }
+        let from = self.durable.partition_point(|(_, _, at)| *at <= no);
         self.durable
-            .iter()
-            .filter(|(_, _, at)| *at > no)
+            .range(from..)
             .map(|(id, at, _)| Durable { id: *id, age_ns: now - at })
             .collect()
     }

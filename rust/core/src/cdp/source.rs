@@ -11,7 +11,7 @@ use super::entry::{Batch, Change, Entry, Kind, RECORD_HEADER_MAX, Record};
 use super::fold::fold;
 use super::frame::{Durable, Frame, Hello, VERSION};
 use super::journal::Journal;
-use super::link::{Link, LinkEvent};
+use super::link::{Ack, Link, LinkEvent};
 use crate::clock::Ns;
 use crate::filters::DataMode;
 
@@ -297,9 +297,8 @@ impl Source {
         if self.open.is_empty() {
             return;
         }
-        let buffer = self.journal.buffer();
-        let entry = self.open.close(self.journal.next_no(), buffer);
         if self.folds() {
+            let mut entry = self.open.close(self.journal.next_no(), Vec::new());
             let records: Vec<Record<'_>> =
                 entry.records(self.config.data).filter_map(Result::ok).collect();
             let mut batches = Vec::new();
@@ -308,8 +307,11 @@ impl Source {
                 let no = self.journal.next_no();
                 self.append(batch.close(no, Vec::new()));
             }
+            entry.body.clear();
+            self.open.body = entry.body;
         } else {
-            self.append(entry);
+            self.journal.push_batch(&mut self.open);
+            self.appended();
             // An entry is there when all of it has arrived: it adds a small share of the lag only.
             let share = self.journal.bytes() / BATCHES_WAITING;
             self.batch_bytes = share.clamp(self.config.batch_least_bytes, self.config.batch_bytes);
@@ -317,8 +319,13 @@ impl Source {
     }
 
     fn append(&mut self, entry: Entry) {
-        self.counts.entries += 1;
         self.journal.push(entry);
+        self.appended();
+    }
+
+    #[inline]
+    fn appended(&mut self) {
+        self.counts.entries += 1;
         self.counts.peak_journal_bytes = self.counts.peak_journal_bytes.max(self.journal.bytes());
     }
 

@@ -151,9 +151,30 @@ impl Cdp {
         }
     }
 
+    /// Nothing waits for confirmations: they need no timers, and are taken when the journal is
+    /// looked at next, each with the time at which it came.
+    #[inline]
+    fn is_unhurried(&self) -> bool {
+        self.phase == Phase::Running
+            && self.held.is_empty()
+            && self.waiters.is_empty()
+            && self.source.is_unhurried()
+    }
+
+    /// Takes the confirmations that came before `before_ns` and that nobody waited for.
+    #[inline]
+    fn take_acks(&mut self, before_ns: Ns) {
+        if self.is_unhurried() {
+            while let Some(ack) = self.link.take_ack(before_ns) {
+                self.source.acked(&ack, &[]);
+            }
+        }
+    }
+
     /// Takes in what the link has to say, cuts the point that is due, and sends.
     fn tick(&mut self, cx: &mut Cx<'_>) {
         let now = cx.now();
+        self.take_acks(now);
         self.seen_ns = now;
         if self.phase == Phase::Fresh {
             self.begin(cx, now);
@@ -215,6 +236,9 @@ impl Cdp {
 
     /// Does what the source asks for.
     fn act(&mut self, cx: &mut Cx<'_>) {
+        if self.source.outputs.is_empty() {
+            return;
+        }
         let mut outputs = std::mem::take(&mut self.source.outputs);
         for output in outputs.drain(..) {
             match output {
@@ -265,7 +289,11 @@ impl Cdp {
         };
         // An idle line is no event while there is nothing to send.
         let wants = if self.source.has_more() { self.link.wants_at_ns() } else { None };
-        let link = self.link.next_event_ns();
+        let link = if self.is_unhurried() {
+            self.link.next_news_ns()
+        } else {
+            self.link.next_event_ns()
+        };
         for due in [self.source.next_due_ns(), link, wants, held, waits, closing] {
             next = next.min(due.unwrap_or(Ns::MAX));
         }
@@ -273,6 +301,12 @@ impl Cdp {
             self.armed_ns = next.max(now);
             cx.timer(self.armed_ns, self.armed_ns);
         }
+    }
+
+    /// A write that comes now is held back.
+    fn has_to_wait(&mut self, now: Ns) -> bool {
+        self.take_acks(now + 1);
+        !self.held.is_empty() || self.source.holds_back()
     }
 
     fn record(&mut self, cx: &mut Cx<'_>, io: IoId, now: Ns) -> u64 {
@@ -309,10 +343,8 @@ impl Filter for Cdp {
         if !cx.io(io).op.modifies() {
             return Answer::Pass;
         }
-        if self.settings.config.degrade == Degrade::Backpressure
-            && (!self.held.is_empty() || self.source.holds_back())
-        {
-            let now = cx.now();
+        let now = cx.now();
+        if self.settings.config.degrade == Degrade::Backpressure && self.has_to_wait(now) {
             self.held.push(io, now);
             self.act(cx);
             self.arm(cx, now);
@@ -333,6 +365,7 @@ impl Filter for Cdp {
             return Up::Pass;
         }
         let now = cx.now();
+        self.take_acks(now);
         self.seen_ns = now;
         let no = self.record(cx, io, now);
         self.move_overflow(cx);
@@ -376,6 +409,7 @@ impl Filter for Cdp {
 
     fn close(&mut self, cx: &mut Cx<'_>) {
         let now = cx.now();
+        self.take_acks(now);
         if self.phase == Phase::Fresh {
             self.begin(cx, now);
         }
@@ -441,6 +475,11 @@ impl Filter for Cdp {
         if self.phase != Phase::Fresh && self.link.is_ready() {
             self.tick(cx);
         }
+    }
+
+    fn settle(&mut self, now: Ns) {
+        self.take_acks(now + 1);
+        self.seen_ns = now;
     }
 
     fn gauges(&self, out: &mut Vec<(&'static str, i64)>) {

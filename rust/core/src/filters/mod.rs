@@ -16,6 +16,7 @@ pub mod batch;
 pub mod cache;
 pub mod cdp;
 pub mod crypt;
+mod data_mode;
 pub mod delay;
 pub mod dylib;
 pub mod foreign;
@@ -28,6 +29,7 @@ pub mod snapshot;
 pub(crate) mod testing;
 pub mod throttle;
 
+pub use self::data_mode::{DataMode, SECTOR_BYTES, TOKEN_BYTES};
 pub use self::properties::{Auxiliary, Class, Lifecycle, Properties, Scope};
 pub use self::setting::{ParamError, Setting};
 
@@ -180,6 +182,11 @@ pub trait Filter: Send {
         [0; 4]
     }
 
+    /// The figures of this moment are asked for next.
+    fn settle(&mut self, now: Ns) {
+        let _ = now;
+    }
+
     /// Figures of the moment: `("dirty_bytes", 4096)`. All are kept (`RUN/gauges`); the timeline
     /// has columns for `dirty_bytes`, `backlog_bytes` and `lag_ns`.
     fn gauges(&self, out: &mut Vec<(&'static str, i64)>) {
@@ -208,35 +215,6 @@ pub static FILTERS: &[Kind] =
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Kind> {
     FILTERS.iter().find(|kind| kind.name == name)
-}
-
-/// What an I/O's data is in a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DataMode {
-    /// The bytes themselves.
-    Bytes,
-    /// Eight bytes for each 512-byte sector: its version. For virtual time.
-    Tokens,
-    /// None: nothing in the run looks at data.
-    Nothing,
-}
-
-/// Bytes of a token.
-pub const TOKEN_BYTES: usize = 8;
-/// What a token stands for.
-pub const SECTOR_BYTES: u64 = 512;
-
-impl DataMode {
-    /// Bytes in memory for `length` bytes of disk (of a whole number of sectors for tokens).
-    #[must_use]
-    #[inline]
-    pub const fn size(self, length_bytes: u64) -> usize {
-        match self {
-            Self::Bytes => length_bytes as usize,
-            Self::Tokens => length_bytes.div_ceil(SECTOR_BYTES) as usize * TOKEN_BYTES,
-            Self::Nothing => 0,
-        }
-    }
 }
 
 /// The bytes of a child.

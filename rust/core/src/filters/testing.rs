@@ -273,18 +273,18 @@ impl Rig {
         self.pipeline.take_events()
     }
 
-    pub fn gauge(&self, name: &str) -> i64 {
+    pub fn gauge(&mut self, name: &str) -> i64 {
         self.find_gauge(name).unwrap()
     }
 
     /// As `gauge`, for one that only some filters tell.
-    pub fn gauge_or_zero(&self, name: &str) -> i64 {
+    pub fn gauge_or_zero(&mut self, name: &str) -> i64 {
         self.find_gauge(name).unwrap_or(0)
     }
 
-    fn find_gauge(&self, name: &str) -> Option<i64> {
+    fn find_gauge(&mut self, name: &str) -> Option<i64> {
         let mut gauges = Vec::new();
-        self.pipeline.gauges(0, &mut gauges);
+        self.pipeline.gauges(0, self.pipeline.core.clock.now(), &mut gauges);
         gauges.iter().find(|(_, n, _)| *n == name).map(|(.., v)| *v)
     }
 

@@ -380,6 +380,7 @@ impl Far {
 
     fn tell_gauges(&mut self) {
         let mut gauges = Vec::new();
+        self.filter.settle(self.core.clock.now());
         self.filter.gauges(&mut gauges);
         for (name, value) in gauges {
             self.say_text(name);

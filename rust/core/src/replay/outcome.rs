@@ -8,7 +8,7 @@ use super::run::Output;
 use super::worker::{Phase, REMEMBERED, Remembered, Worker};
 use crate::clock::Ns;
 use crate::error::{Error, Result};
-use crate::io::{OK, Op};
+use crate::io::{OK, Op, row_flags};
 use crate::record::RowTimes;
 use crate::slab::IoId;
 use crate::version_map::Outcome;
@@ -20,12 +20,11 @@ impl Worker {
         self.go_on_after_flushes();
         self.pipeline.take_done(&mut self.done);
         while !self.done.is_empty() {
-            let mut done = std::mem::take(&mut self.done);
-            for id in done.drain(..) {
-                self.complete(id)?;
+            for i in 0..self.done.len() {
+                self.complete(self.done[i])?;
             }
             // Starting what waited may have completed more: a filter that answers at once.
-            self.done = done;
+            self.done.clear();
             self.go_on_after_flushes();
             self.pipeline.take_done(&mut self.done);
         }
@@ -150,6 +149,19 @@ impl Worker {
         let name = &self.shared.disk_names[self.disks[disk] as usize];
         self.totals.note_verified(self.phase, &outcome, name);
         core.slab.io_mut(id).harness_ns += core.clock.now() - before;
+    }
+
+    /// A row for an I/O that is not issued.
+    pub(super) fn drop_io(&mut self, id: IoId) {
+        let now = self.pipeline.core.clock.now();
+        let io = self.pipeline.core.slab.io_mut(id);
+        io.row_flags |= row_flags::DROPPED;
+        (io.submit_ns, io.complete_ns) = (now, now);
+        self.oracles[io.disk as usize].over(io.length_bytes, self.slots[id as usize].version);
+        self.totals.dropped += 1;
+        self.remember(id, now);
+        self.record(id);
+        self.pipeline.core.slab.give_back(id);
     }
 
     #[inline]

@@ -255,7 +255,7 @@ impl Worker {
         let mut told = std::mem::take(&mut self.told);
         for local in 0..self.disks.len() {
             told.clear();
-            self.pipeline.gauges(local, &mut told);
+            self.pipeline.gauges(local, now, &mut told);
             self.gauges.read(now - self.start_ns, local, self.disks[local], &told);
         }
         self.told = told;
@@ -332,6 +332,7 @@ impl Worker {
 
     #[inline]
     fn stage_one(&mut self, planned: &Planned) -> Result<()> {
+        self.pipeline.prefetch(planned.disk, planned.offset_bytes);
         let core = &mut self.pipeline.core;
         let bytes = if planned.op.has_data() { core.data.size(planned.length_bytes) } else { 0 };
         let Some(id) = core.slab.take(planned.op, bytes) else {
@@ -447,19 +448,6 @@ impl Worker {
         } else {
             self.start(id);
         }
-    }
-
-    /// A row for an I/O that is not issued.
-    fn drop_io(&mut self, id: IoId) {
-        let now = self.pipeline.core.clock.now();
-        let io = self.pipeline.core.slab.io_mut(id);
-        io.row_flags |= row_flags::DROPPED;
-        (io.submit_ns, io.complete_ns) = (now, now);
-        self.oracles[io.disk as usize].over(io.length_bytes, self.slots[id as usize].version);
-        self.totals.dropped += 1;
-        self.remember(id, now);
-        self.record(id);
-        self.pipeline.core.slab.give_back(id);
     }
 
     #[inline]

@@ -1,6 +1,8 @@
 //! The source's connection: greeting, sending, confirmations, and coming back after a break.
 
-use super::{Frame, Hello, Link, LinkEvent, Mode, Ns, Output, Source, State, VERSION, Waits};
+use super::{
+    Ack, Durable, Frame, Hello, Link, LinkEvent, Mode, Ns, Output, Source, State, VERSION, Waits,
+};
 
 pub const BACKOFF_MIN_NS: Ns = 100_000_000;
 const BACKOFF_MAX_NS: Ns = 5_000_000_000;
@@ -98,7 +100,7 @@ impl Source {
                 self.state = State::Greeting;
                 link.send(
                     now,
-                    Frame::Hello(Hello {
+                    Frame::Hello(Box::new(Hello {
                         version: VERSION,
                         run: self.config.run.clone(),
                         disks: self.config.disks.clone(),
@@ -112,7 +114,7 @@ impl Source {
                         retention_bytes: self.config.retention_bytes,
                         long_term: self.config.long_term,
                         stream: self.config.stream.clone(),
-                    }),
+                    })),
                 );
             }
             LinkEvent::Down(why) => self.down(now, &why),
@@ -159,9 +161,7 @@ impl Source {
                 }
             }
             Frame::Ack { received_no, durable_no, points } => {
-                self.received_no = self.received_no.max(received_no);
-                self.confirm(durable_no, &points, one_way_ns, now);
-                self.release(received_no, durable_no);
+                self.acked(&Ack { at_ns: now, received_no, durable_no, one_way_ns }, &points);
             }
             Frame::Full => {
                 link.reset(now, "the store is full");
@@ -176,6 +176,28 @@ impl Source {
                 self.fatal(link, now, "the far end speaks as a source does");
             }
         }
+    }
+
+    /// The far end has entries up to these; the points among them that became durable.
+    pub fn acked(&mut self, ack: &Ack, points: &[Durable]) {
+        self.received_no = self.received_no.max(ack.received_no);
+        self.confirm(ack.durable_no, points, ack.one_way_ns, ack.at_ns);
+        self.release(ack.received_no, ack.durable_no);
+    }
+
+    /// Whether a confirmation without points may be taken later than it came: nothing is done
+    /// on it but that the journal forgets what it confirms.
+    #[must_use]
+    pub fn is_unhurried(&self) -> bool {
+        let is_calm = self.mode == Mode::Normal && self.hole.is_none() && !self.is_continuous();
+        let has_window = self.journal.in_flight_bytes() < self.config.window_bytes;
+        is_calm
+            && self.state == State::Up
+            && !self.given_up
+            && self.config.waits == Waits::Async
+            && self.points.is_empty()
+            && !self.has_overflow()
+            && (has_window || !self.has_more())
     }
 
     fn fatal(&mut self, link: &mut dyn Link, now: Ns, message: &str) {

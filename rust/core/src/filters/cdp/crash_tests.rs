@@ -16,7 +16,7 @@ use super::super::{Answer, Cx, DataMode, Filter, Properties, Up};
 use super::{Cdp, settings};
 use crate::cdp::entry::Change;
 use crate::cdp::frame::Frame;
-use crate::cdp::link::{Link, LinkEvent};
+use crate::cdp::link::{Ack, Link, LinkEvent};
 use crate::cdp::model::{Fault, Model};
 use crate::cdp::source::{Config, Initial};
 use crate::cdp::vault::{Memory, State};
@@ -55,6 +55,12 @@ impl Link for Seen {
     }
     fn next_event_ns(&self) -> Option<Ns> {
         self.with(|model| model.next_event_ns())
+    }
+    fn take_ack(&mut self, before_ns: Ns) -> Option<Ack> {
+        self.with(|model| model.take_ack(before_ns))
+    }
+    fn next_news_ns(&self) -> Option<Ns> {
+        self.with(|model| model.next_news_ns())
     }
     fn wants_at_ns(&self) -> Option<Ns> {
         self.with(|model| model.wants_at_ns())

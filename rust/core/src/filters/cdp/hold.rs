@@ -106,6 +106,10 @@ impl Waiters {
         self.0.push_back((no, io, now));
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub fn take_to(&mut self, no: u64) -> Option<IoId> {
         self.0.front().filter(|(of, ..)| *of <= no)?;
         self.0.pop_front().map(|(_, io, _)| io)
