@@ -18,34 +18,12 @@ from typing import Any
 
 import benchlib
 import numpy as np
-import pyarrow as pa
 
 from vaio_bench import _core
-from vaio_bench.trace import SCHEMA, TraceWriter, open_trace
+from vaio_bench.trace import open_trace
 
 COLUMNS = ["time_ns", "disk", "op", "offset_bytes", "length_bytes", "latency_ns", "flags"]
 GAP_NS = 50_000
-
-
-def write_writes(path: Path, ios: int) -> None:
-    """A canonical trace of 4 KiB writes, one every 50 us (82 MB/s)."""
-    offsets = np.random.default_rng(1).integers(0, 1 << 18, ios) * 4096
-    words = [
-        pa.DictionaryArray.from_arrays(pa.array(np.zeros(ios, np.int32)), [name])
-        for name in (benchlib.DISK, "write")
-    ]
-    columns = [
-        pa.array(np.arange(ios, dtype=np.int64) * GAP_NS),
-        *words,
-        pa.array(offsets),
-        pa.array(np.full(ios, 4096)),
-        pa.nulls(ios, pa.int64()),
-        pa.array(np.zeros(ios, np.uint32)),
-        pa.nulls(ios, pa.uint32()),
-    ]
-    with TraceWriter(path, force=True) as writer:
-        writer.write(pa.record_batch(columns, schema=SCHEMA))
-        writer.close({"source_format": "bench"})
 
 
 def rate(path: Path, ios: int, filters: list[dict[str, Any]]) -> float:
@@ -71,7 +49,7 @@ def rate(path: Path, ios: int, filters: list[dict[str, Any]]) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--ios", type=int, default=1_000_000)
+    parser.add_argument("--ios", type=int, default=3_000_000)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     link = {"bandwidth": "1Gbit/s", "rtt": "10ms"}
@@ -82,7 +60,8 @@ def main() -> int:
     rates: dict[str, list[float]] = {name: [] for name in chains}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "writes.parquet"
-        write_writes(path, args.ios)
+        offsets = np.random.default_rng(1).integers(0, 1 << 18, args.ios) * 4096
+        benchlib.write_ios(path, np.arange(args.ios) * GAP_NS, offsets, 4096, "write")
         for _ in range(args.rounds):
             for name, chain in chains.items():
                 rates[name].append(rate(path, args.ios, chain) / 1e6)

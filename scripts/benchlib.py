@@ -40,18 +40,25 @@ class Goal:
 
 def write_reads(path: Path, times_ns: np.ndarray, offsets: np.ndarray, length: int) -> None:
     """A canonical trace of reads of one disk."""
+    write_ios(path, times_ns, offsets, length, "read")
+
+
+def write_ios(
+    path: Path, times_ns: np.ndarray, offsets: np.ndarray, length: int, operation: str
+) -> None:
+    """A canonical trace of I/Os of one operation and length on one disk."""
     with TraceWriter(path, force=True) as writer:
         for at in range(0, len(offsets), _STEP):
             part = offsets[at : at + _STEP]
             rows = len(part)
             word = {
                 name: pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), [name])
-                for name in (DISK, "read")
+                for name in (DISK, operation)
             }
             columns = [
                 pa.array(times_ns[at : at + _STEP].astype(np.int64)),
                 word[DISK],
-                word["read"],
+                word[operation],
                 pa.array(part.astype(np.int64)),
                 pa.array(np.full(rows, length)),
                 pa.nulls(rows, pa.int64()),
@@ -77,6 +84,25 @@ def need_fio(bench: str) -> None:
     if shutil.which("fio") is None:
         print(f"{bench}: skipped: needs fio")
         sys.exit(0)
+
+
+def cdp_peers(bench: str) -> Path:
+    """The program that replication is compared with, built as the engine is."""
+    cargo = shutil.which("cargo")
+    if cargo is None:
+        print(f"{bench}: skipped: needs cargo")
+        sys.exit(0)
+    command = [cargo, "build", "--quiet", "--release", "-p", "vaio-bench-core"]
+    subprocess.run([*command, "--example", "cdp_peers"], cwd=ROOT, check=True)
+    return ROOT / "target" / "release" / "examples" / "cdp_peers"
+
+
+def run_peer(peers: Path, *words: str) -> str:
+    """What it prints."""
+    done = subprocess.run([peers, *words], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{peers.name} failed: {done.stderr.strip()}")
+    return done.stdout
 
 
 def fio(iolog: str | Path, engine: str, depth: int, cwd: Path, *more: str) -> dict[str, Any]:

@@ -70,7 +70,8 @@ impl Store {
             return;
         }
         let from = self.mode.size(offset_bytes % CHUNK);
-        if let Some(byte) = self.chunks.get(&key(disk, offset_bytes / CHUNK)).and_then(|c| c.get(from))
+        if let Some(byte) =
+            self.chunks.get(&key(disk, offset_bytes / CHUNK)).and_then(|c| c.get(from))
         {
             prefetch_line(byte);
         }

@@ -2,8 +2,10 @@
 //!
 //! A frame is a kind, a length and that many bytes: an entry as it is stored, the others as JSON.
 
-use std::io::{ErrorKind, Read, Write};
+use std::collections::VecDeque;
+use std::io::{BufRead, ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
@@ -14,14 +16,45 @@ use super::frame::{Ask, Durable, Frame, Held, Hello};
 use crate::error::{Error, Result};
 
 const PREFIX_BYTES: usize = 8;
+/// Read from the socket at a time, while the peer has not shown that it has the key and after.
+const INBOX_MIN: usize = 8 << 10;
+const INBOX_BYTES: usize = 256 << 10;
+/// Parts of frames, two each, that are encrypted in one go.
+const PARTS: usize = 32;
 /// Frames that are no entries are no longer.
 const WORDS_MAX: usize = 64 << 10;
 /// What was asked, before the digests that answer it; and a digest.
 const ASK_BYTES: usize = 32;
 const SUM_BYTES: usize = 16;
 
-/// A frame as bytes: prefix, then one or two parts.
-pub fn encode(frame: &Frame, out: &mut Vec<u8>) {
+/// A frame as it travels: an entry's body stays where it is.
+pub struct Encoded {
+    head: Vec<u8>,
+    body: Option<Arc<Entry>>,
+}
+
+impl Encoded {
+    #[must_use]
+    pub fn of(frame: Frame) -> Self {
+        let mut head = Vec::new();
+        encode(&frame, &mut head);
+        let body = if let Frame::Entry(entry) = frame { Some(entry) } else { None };
+        Self { head, body }
+    }
+
+    /// Bytes in all.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.head.len() + self.body().len()
+    }
+
+    fn body(&self) -> &[u8] {
+        self.body.as_ref().map_or(&[], |entry| &entry.body)
+    }
+}
+
+/// A frame as bytes: prefix, then one or two parts; all but the body of an entry.
+fn encode(frame: &Frame, out: &mut Vec<u8>) {
     let words = |out: &mut Vec<u8>, kind: u8, value: &serde_json::Value| {
         let text = value.to_string();
         prefix(out, kind, text.len());
@@ -29,9 +62,9 @@ pub fn encode(frame: &Frame, out: &mut Vec<u8>) {
     };
     match frame {
         Frame::Entry(entry) => {
+            out.reserve_exact(PREFIX_BYTES + HEADER_BYTES);
             prefix(out, 1, HEADER_BYTES + entry.body.len());
             out.extend_from_slice(&entry.header());
-            out.extend_from_slice(&entry.body);
         }
         Frame::Hello(hello) => words(out, 0, &serde_json::json!(hello)),
         Frame::Welcome { next_no, points, held } => {
@@ -170,9 +203,14 @@ pub struct Channel {
     socket: TcpStream,
     tls: Connection,
     frames: Frames,
-    /// Bytes of plain text not yet given to TLS.
-    out: Vec<u8>,
+    /// Not yet given to TLS, how much of the first one is, and what is left in bytes.
+    out: VecDeque<Encoded>,
     out_from: usize,
+    out_bytes: usize,
+    /// Read from the socket, not yet by TLS: a call for each of its own reads, of 4 KiB, would
+    /// take most of the time.
+    inbox: Vec<u8>,
+    unread: Range<usize>,
     pub sent_bytes: u64,
 }
 
@@ -187,8 +225,11 @@ impl Channel {
             socket,
             tls,
             frames: Frames::default(),
-            out: Vec::new(),
+            out: VecDeque::new(),
             out_from: 0,
+            out_bytes: 0,
+            inbox: vec![0; INBOX_MIN],
+            unread: 0..0,
             sent_bytes: 0,
         })
     }
@@ -206,20 +247,48 @@ impl Channel {
     /// Bytes that wait for the socket.
     #[must_use]
     pub fn wants_write(&self) -> bool {
-        self.tls.wants_write() || self.out_from < self.out.len()
+        self.tls.wants_write() || self.out_bytes > 0
     }
 
     #[must_use]
     pub fn waiting_bytes(&self) -> usize {
-        self.out.len() - self.out_from
+        self.out_bytes
     }
 
     pub fn send(&mut self, frame: &Frame) {
-        encode(frame, &mut self.out);
+        self.send_encoded(Encoded::of(frame.clone()));
     }
 
-    pub fn send_bytes(&mut self, bytes: &[u8]) {
-        self.out.extend_from_slice(bytes);
+    pub fn send_encoded(&mut self, frame: Encoded) {
+        self.out_bytes += frame.bytes();
+        self.out.push_back(frame);
+    }
+
+    /// Gives TLS as much as it takes; many small frames at a time, for each time is a record.
+    fn encrypt(&mut self) -> Result<()> {
+        while self.out_bytes > 0 {
+            let mut parts: [&[u8]; PARTS] = [&[]; PARTS];
+            for (parts, frame) in parts.chunks_exact_mut(2).zip(&self.out) {
+                (parts[0], parts[1]) = (&frame.head, frame.body());
+            }
+            let in_head = self.out_from.min(parts[0].len());
+            parts[0] = &parts[0][in_head..];
+            parts[1] = &parts[1][self.out_from - in_head..];
+            let parts = parts.map(std::io::IoSlice::new);
+            let some = self.tls.writer().write_vectored(&parts).map_err(broken)?;
+            if some == 0 {
+                break;
+            }
+            self.out_bytes -= some;
+            self.out_from += some;
+            while let Some(first) = self.out.front().map(Encoded::bytes)
+                && self.out_from >= first
+            {
+                self.out_from -= first;
+                self.out.pop_front();
+            }
+        }
+        Ok(())
     }
 
     /// Writes what the socket takes.
@@ -228,13 +297,8 @@ impl Channel {
     /// The connection is broken.
     pub fn write(&mut self) -> Result<()> {
         loop {
-            if self.out_from < self.out.len() && !self.tls.is_handshaking() {
-                let some = self.tls.writer().write(&self.out[self.out_from..]);
-                self.out_from += some.map_err(broken)?;
-                if self.out_from == self.out.len() {
-                    self.out.clear();
-                    self.out_from = 0;
-                }
+            if !self.tls.is_handshaking() {
+                self.encrypt()?;
             }
             if !self.tls.wants_write() {
                 return Ok(());
@@ -256,26 +320,41 @@ impl Channel {
     pub fn read(&mut self, most: usize) -> Result<bool> {
         let mut got = 0;
         while got < most {
-            match self.tls.read_tls(&mut self.socket) {
-                Ok(0) => return Err(Error::failed("the peer has closed the connection")),
-                Ok(_) => {}
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-                Err(e) => return Err(broken(e)),
+            if self.unread.is_empty() {
+                match self.socket.read(&mut self.inbox) {
+                    Ok(0) => return Err(Error::failed("the peer has closed the connection")),
+                    Ok(bytes) => self.unread = 0..bytes,
+                    Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
+                    Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                    Err(e) => return Err(broken(e)),
+                }
             }
+            let mut unread = &self.inbox[self.unread.clone()];
+            self.unread.start += self.tls.read_tls(&mut unread).map_err(broken)?;
             let state = self.tls.process_new_packets().map_err(|e| {
                 // The peer is told why, if it still listens.
                 let _ = self.tls.write_tls(&mut self.socket);
                 Error::failed(format!("TLS: {e}"))
             })?;
-            let bytes = state.plaintext_bytes_to_read();
-            if bytes > 0 {
-                let at = self.frames.buffer.len();
-                self.frames.buffer.resize(at + bytes, 0);
-                let read = self.tls.reader().read(&mut self.frames.buffer[at..]);
-                let read = read.map_err(broken)?;
-                self.frames.buffer.truncate(at + read);
-                got += read;
+            let mut left = state.plaintext_bytes_to_read();
+            while left > 0 {
+                let mut reader = self.tls.reader();
+                let some = reader.fill_buf().map_err(broken)?;
+                let bytes = some.len();
+                if bytes == 0 {
+                    break;
+                }
+                self.frames.buffer.extend_from_slice(some);
+                reader.consume(bytes);
+                got += bytes;
+                left = left.saturating_sub(bytes);
+            }
+            if self.inbox.len() < INBOX_BYTES
+                && !self.tls.is_handshaking()
+                && self.unread.is_empty()
+            {
+                // The peer has the key.
+                self.inbox = vec![0; INBOX_BYTES];
             }
         }
         Ok(true)

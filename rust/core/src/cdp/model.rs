@@ -5,9 +5,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::entry::Entry;
 use super::frame::Frame;
 use super::link::{Ack, Link, LinkEvent};
-use super::entry::Entry;
 use super::replica::{Replica, Synced};
 use super::vault::Vault;
 use crate::clock::Ns;

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::net::{TcpStream, ToSocketAddrs};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
-use super::channel::{Channel, encode, wait};
+use super::channel::{Channel, Encoded, wait};
 use super::entry::{Codec, Entry};
 use super::frame::Frame;
 use super::link::{Link, LinkEvent};
@@ -32,6 +32,11 @@ const COMPRESS_MIN: usize = 256;
 struct Shared {
     frames: Mutex<VecDeque<Frame>>,
     queued_bytes: AtomicU64,
+    /// Queued beyond this, no more is wanted.
+    enough_bytes: u64,
+    /// Frames and commands given so far, and whether the thread sleeps until there are more.
+    posted: AtomicU64,
+    asleep: AtomicBool,
     events: Mutex<VecDeque<(Ns, LinkEvent)>>,
     commands: Mutex<Vec<Command>>,
     up: AtomicBool,
@@ -56,6 +61,15 @@ impl Shared {
         self.wake();
     }
 
+    /// There is more for the thread: ends its sleep, if it sleeps.
+    fn post(&self) {
+        // Either the thread sees the count before it sleeps, or this sees that it does.
+        self.posted.fetch_add(1, SeqCst);
+        if self.asleep.swap(false, SeqCst) {
+            self.bell.wake();
+        }
+    }
+
     /// The worker has something to do here.
     fn wake(&self) {
         self.ready.store(true, Relaxed);
@@ -68,8 +82,6 @@ impl Shared {
 /// The filter's side.
 pub struct TcpLink {
     shared: Arc<Shared>,
-    /// Queued beyond this, no more is wanted.
-    enough_bytes: u64,
     /// Started with the first connection.
     end: Option<End>,
     thread: Option<JoinHandle<()>>,
@@ -82,6 +94,9 @@ impl TcpLink {
         let shared = Arc::new(Shared {
             frames: Mutex::default(),
             queued_bytes: AtomicU64::new(0),
+            enough_bytes: ((line.bytes_per_s * 0.01) as u64).clamp(256 << 10, 8 << 20),
+            posted: AtomicU64::new(0),
+            asleep: AtomicBool::new(false),
             events: Mutex::default(),
             commands: Mutex::default(),
             up: AtomicBool::new(false),
@@ -92,7 +107,6 @@ impl TcpLink {
             busy_ns: AtomicU64::new(0),
             cpu_ns: AtomicU64::new(0),
         });
-        let enough_bytes = ((line.bytes_per_s * 0.01) as u64).clamp(256 << 10, 8 << 20);
         let end = End {
             shared: Arc::clone(&shared),
             site: site.to_owned(),
@@ -107,12 +121,12 @@ impl TcpLink {
             arriving: VecDeque::new(),
             one_way_ns: 0,
         };
-        Ok(Self { shared, enough_bytes, end: Some(end), thread: None })
+        Ok(Self { shared, end: Some(end), thread: None })
     }
 
     fn command(&self, command: Command) {
         self.shared.commands.lock().unwrap_or_else(PoisonError::into_inner).push(command);
-        self.shared.bell.wake();
+        self.shared.post();
     }
 }
 
@@ -139,11 +153,12 @@ impl Link for TcpLink {
     fn send(&mut self, _now: Ns, frame: Frame) {
         self.shared.queued_bytes.fetch_add(frame.wire_bytes(1.0), Relaxed);
         self.shared.frames.lock().unwrap_or_else(PoisonError::into_inner).push_back(frame);
-        self.shared.bell.wake();
+        self.shared.post();
     }
 
     fn wants(&self, _now: Ns) -> bool {
-        self.shared.up.load(Relaxed) && self.shared.queued_bytes.load(Relaxed) < self.enough_bytes
+        self.shared.up.load(Relaxed)
+            && self.shared.queued_bytes.load(Relaxed) < self.shared.enough_bytes
     }
 
     fn is_ready(&self) -> bool {
@@ -203,7 +218,7 @@ struct End {
     /// When the line has sent all that was taken up.
     free_ns: Ns,
     /// Bytes on their way, by when they arrive.
-    leaving: VecDeque<(Ns, Vec<u8>)>,
+    leaving: VecDeque<(Ns, Encoded)>,
     arriving: VecDeque<(Ns, Frame)>,
     /// Half of the shortest round trip that was seen.
     one_way_ns: Ns,
@@ -213,6 +228,7 @@ impl End {
     fn run(&mut self) {
         crate::clock::end_sleeps_in_time();
         loop {
+            let posted = self.shared.posted.load(SeqCst);
             if !self.obey() {
                 break;
             }
@@ -226,12 +242,18 @@ impl End {
             let now = monotonic_ns();
             let timeout = due.saturating_sub(now).min(IDLE_NS);
             let bell = self.shared.bell.fd();
+            self.shared.asleep.store(true, SeqCst);
+            if self.shared.posted.load(SeqCst) != posted {
+                self.shared.asleep.store(false, SeqCst);
+                continue;
+            }
             match &self.channel {
                 Some((channel, _)) => {
                     wait(&[(bell, false), (channel.fd(), channel.wants_write())], timeout);
                 }
                 None => wait(&[(bell, false)], timeout),
             }
+            self.shared.asleep.store(false, SeqCst);
             self.shared.bell.clear();
         }
     }
@@ -369,8 +391,8 @@ impl End {
     fn deliver(&mut self, now: Ns, all: bool) {
         let Some((channel, _)) = &mut self.channel else { return };
         while self.leaving.front().is_some_and(|(at, _)| *at <= now) {
-            let Some((_, bytes)) = self.leaving.pop_front() else { break };
-            channel.send_bytes(&bytes);
+            let Some((_, frame)) = self.leaving.pop_front() else { break };
+            channel.send_encoded(frame);
         }
         let half = if self.shaped { self.line.rtt_ns / 2 } else { 0 };
         while self.arriving.front().is_some_and(|(at, _)| *at <= now || all) {
@@ -392,28 +414,31 @@ impl End {
             let Some(frame) = next else { break };
             let queued = frame.wire_bytes(1.0);
             let data_share = frame.payload_bytes(1.0) as f64 / queued as f64;
-            let mut bytes = Vec::with_capacity(queued as usize + 64);
-            match frame {
+            let frame = Encoded::of(match frame {
                 Frame::Entry(entry)
                     if self.codec != Codec::None && entry.body.len() >= COMPRESS_MIN =>
                 {
-                    encode(&Frame::Entry(Arc::new(packed(&entry, self.codec))), &mut bytes);
+                    Frame::Entry(Arc::new(packed(&entry, self.codec)))
                 }
-                frame => encode(&frame, &mut bytes),
-            }
-            self.shared.queued_bytes.fetch_sub(queued, Relaxed);
-            self.shared.wire_bytes.fetch_add(bytes.len() as u64, Relaxed);
+                frame => frame,
+            });
+            let before = self.shared.queued_bytes.fetch_sub(queued, Relaxed);
+            let bytes = frame.bytes();
+            self.shared.wire_bytes.fetch_add(bytes as u64, Relaxed);
             let took = if self.shaped {
-                (bytes.len() as f64 * data_share / self.line.bytes_per_s * 1e9) as Ns
+                (bytes as f64 * data_share / self.line.bytes_per_s * 1e9) as Ns
             } else {
                 0
             };
             self.free_ns = self.free_ns.max(now) + took;
             self.shared.busy_ns.fetch_add(took, Relaxed);
-            waiting += bytes.len();
-            self.leaving.push_back((self.free_ns + half, bytes));
-            // There is room again: the source may have more.
-            self.shared.wake();
+            waiting += bytes;
+            self.leaving.push_back((self.free_ns + half, frame));
+            let enough = self.shared.enough_bytes;
+            if before >= enough && before.saturating_sub(queued) < enough {
+                // There is room again: the source may have more.
+                self.shared.wake();
+            }
         }
     }
 

@@ -104,6 +104,8 @@ pub struct Cdp {
     /// I/Os of the spill file under way, and how many there were.
     moving: Vec<(u64, Region)>,
     moves: u64,
+    /// Writes were captured since the link was last given any.
+    is_unsent: bool,
 }
 
 impl Cdp {
@@ -127,6 +129,7 @@ impl Cdp {
             synced: None,
             moving: Vec::new(),
             moves: 0,
+            is_unsent: false,
         }
     }
 
@@ -234,48 +237,14 @@ impl Cdp {
         }
     }
 
-    /// Does what the source asks for.
-    fn act(&mut self, cx: &mut Cx<'_>) {
-        if self.source.outputs.is_empty() {
-            return;
+    /// What was captured goes out, if the link wants it.
+    #[inline]
+    fn send_on(&mut self, cx: &mut Cx<'_>, now: Ns) {
+        if self.link.wants(now) || !self.source.outputs.is_empty() {
+            self.source.pump(now, &mut *self.link);
+            self.act(cx);
         }
-        let mut outputs = std::mem::take(&mut self.source.outputs);
-        for output in outputs.drain(..) {
-            match output {
-                Output::Release { no } => {
-                    while let Some(io) = self.waiters.take_to(no) {
-                        cx.finish(io, OK);
-                    }
-                }
-                Output::ReleaseAll => {
-                    while let Some(io) = self.waiters.take_to(u64::MAX) {
-                        cx.finish(io, OK);
-                    }
-                }
-                Output::Fatal { message } => {
-                    cx.event("replication_refused", json!({"reason": message}).to_string());
-                    self.fatal = Some(message);
-                }
-                Output::Synced { to_ns, of_bytes, sent_bytes, equal_bytes } => {
-                    let detail = json!({
-                        "of_bytes": of_bytes, "sent_bytes": sent_bytes,
-                        "equal_bytes": equal_bytes, "took_ns": to_ns - self.began_ns,
-                    });
-                    if self.opened > 1 {
-                        cx.event_for_all("initial_sync", &detail.to_string());
-                    } else {
-                        self.synced = Some(detail);
-                    }
-                }
-                told if self.opened > 1 || self.settings.config.data != cx.data_mode() => {
-                    self.tell(cx, told);
-                }
-                told => self.tell_once_started(cx, told),
-            }
-        }
-        if self.source.outputs.is_empty() {
-            self.source.outputs = outputs;
-        }
+        self.arm(cx, now);
     }
 
     /// Asks to be called when the next thing is due.
@@ -289,11 +258,8 @@ impl Cdp {
         };
         // An idle line is no event while there is nothing to send.
         let wants = if self.source.has_more() { self.link.wants_at_ns() } else { None };
-        let link = if self.is_unhurried() {
-            self.link.next_news_ns()
-        } else {
-            self.link.next_event_ns()
-        };
+        let link =
+            if self.is_unhurried() { self.link.next_news_ns() } else { self.link.next_event_ns() };
         for due in [self.source.next_due_ns(), link, wants, held, waits, closing] {
             next = next.min(due.unwrap_or(Ns::MAX));
         }
@@ -369,11 +335,12 @@ impl Filter for Cdp {
         self.seen_ns = now;
         let no = self.record(cx, io, now);
         self.move_overflow(cx);
-        if self.link.wants(now) || !self.source.outputs.is_empty() {
-            self.source.pump(now, &mut *self.link);
-            self.act(cx);
+        if self.settings.site.is_some() {
+            // The guest does not wait for the link's thread to be woken: `poll` follows.
+            self.is_unsent = true;
+        } else {
+            self.send_on(cx, now);
         }
-        self.arm(cx, now);
         if no == 0 || self.source.waits() == Waits::Async {
             return Up::Pass;
         }
@@ -472,9 +439,19 @@ impl Filter for Cdp {
     }
 
     fn poll(&mut self, cx: &mut Cx<'_>) {
-        if self.phase != Phase::Fresh && self.link.is_ready() {
-            self.tick(cx);
+        if self.phase == Phase::Fresh {
+            return;
         }
+        let is_unsent = std::mem::take(&mut self.is_unsent);
+        if self.link.is_ready() {
+            self.tick(cx);
+        } else if is_unsent {
+            self.send_on(cx, cx.now());
+        }
+    }
+
+    fn may_sleep(&mut self, _now: Ns) -> bool {
+        !self.is_unsent || self.phase == Phase::Fresh
     }
 
     fn settle(&mut self, now: Ns) {

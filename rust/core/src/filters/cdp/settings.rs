@@ -160,6 +160,8 @@ pub struct Settings {
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+/// What a site may have taken and not confirmed yet, without the line running dry.
+const SITE_BYTES: u64 = 16 * MIB;
 const SECOND: Ns = 1_000_000_000;
 
 pub fn read(table: &Value, setting: &Setting) -> Result<Settings, Vec<ParamError>> {
@@ -213,7 +215,8 @@ pub fn read(table: &Value, setting: &Setting) -> Result<Settings, Vec<ParamError
         record_max_bytes: if spill_bytes > 0 { record_max_bytes } else { 0 },
         high_water_bytes: journal_bytes / 10 * 9,
         block_bytes,
-        window_bytes: size(link.window, window(&line, batch_bytes)).min(memory_bytes / 2),
+        window_bytes: size(link.window, window(&line, batch_bytes, site.is_some()))
+            .min(memory_bytes / 2),
         timeout_ns: time(link.timeout, 10 * SECOND),
         sync_timeout_ns: time(params.sync_timeout, SECOND),
         retention_ns: time(params.retention, 0),
@@ -370,8 +373,10 @@ fn long_term(params: &Params, faults: &mut Vec<ParamError>) -> Option<LongTerm> 
 }
 
 /// Twice what is on its way at full speed, and some batches.
-fn window(line: &Line, batch_bytes: u64) -> u64 {
-    (line.bytes_per_s * line.rtt_ns as f64 / 1e9 * 2.0) as u64 + batch_bytes * 8
+fn window(line: &Line, batch_bytes: u64, is_real: bool) -> u64 {
+    // A real site takes in the next bytes while its disk makes the last ones durable.
+    let at_site = if is_real { SITE_BYTES } else { 0 };
+    (line.bytes_per_s * line.rtt_ns as f64 / 1e9 * 2.0) as u64 + batch_bytes * 8 + at_site
 }
 
 /// What the line sends in a millisecond, or a page: below that headers would count.

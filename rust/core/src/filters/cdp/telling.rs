@@ -1,18 +1,62 @@
-//! The events that the source's words become.
+//! What the source asks for, and the events that its words become.
 
 use serde_json::json;
 
-use super::{Cdp, Cx, Output};
+use super::{Cdp, Cx, OK, Output};
 
 impl Cdp {
+    /// Does what the source asks for.
+    pub(super) fn act(&mut self, cx: &mut Cx<'_>) {
+        if self.source.outputs.is_empty() {
+            return;
+        }
+        let mut outputs = std::mem::take(&mut self.source.outputs);
+        for output in outputs.drain(..) {
+            match output {
+                Output::Release { no } => {
+                    while let Some(io) = self.waiters.take_to(no) {
+                        cx.finish(io, OK);
+                    }
+                }
+                Output::ReleaseAll => {
+                    while let Some(io) = self.waiters.take_to(u64::MAX) {
+                        cx.finish(io, OK);
+                    }
+                }
+                Output::Fatal { message } => {
+                    cx.event("replication_refused", json!({"reason": message}).to_string());
+                    self.fatal = Some(message);
+                }
+                Output::Synced { to_ns, of_bytes, sent_bytes, equal_bytes } => {
+                    let detail = json!({
+                        "of_bytes": of_bytes, "sent_bytes": sent_bytes,
+                        "equal_bytes": equal_bytes, "took_ns": to_ns - self.began_ns,
+                    });
+                    if self.opened > 1 {
+                        cx.event_for_all("initial_sync", &detail.to_string());
+                    } else {
+                        self.synced = Some(detail);
+                    }
+                }
+                told if self.opened > 1 || self.settings.config.data != cx.data_mode() => {
+                    self.tell(cx, told);
+                }
+                told => self.tell_once_started(cx, told),
+            }
+        }
+        if self.source.outputs.is_empty() {
+            self.source.outputs = outputs;
+        }
+    }
+
     /// Before the trace starts only trouble is worth telling.
-    pub(super) fn tell_once_started(&self, cx: &mut Cx<'_>, told: Output) {
+    fn tell_once_started(&self, cx: &mut Cx<'_>, told: Output) {
         if matches!(told, Output::Link { .. }) {
             self.tell(cx, told);
         }
     }
 
-    pub(super) fn tell(&self, cx: &mut Cx<'_>, told: Output) {
+    fn tell(&self, cx: &mut Cx<'_>, told: Output) {
         let (kind, detail) = match told {
             Output::Point { id, cut_ns, recoverable_ns, bytes } => {
                 let (cut, at) = (cx.since_start(cut_ns), cx.since_start(recoverable_ns));
