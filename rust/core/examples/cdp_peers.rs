@@ -87,7 +87,7 @@ fn send(address: &str, key: &str, seconds: f64) -> Done {
     let mut tls = ClientConnection::new(config, name)?;
     tls.set_buffer_limit(Some(1 << 20));
     let mut stream = StreamOwned::new(tls, socket);
-    let piece: Vec<u8> = (0..PIECE_BYTES).map(|i| (i * 31 >> 3) as u8).collect();
+    let piece: Vec<u8> = (0..PIECE_BYTES).map(|i| ((i * 31) >> 3) as u8).collect();
     stream.flush()?;
     let (began, lasts) = (Instant::now(), Duration::from_secs_f64(seconds));
     let mut sent = 0u64;

@@ -10,6 +10,7 @@ pub mod align;
 pub mod mem;
 pub mod nbd;
 pub mod null;
+pub mod pieces;
 pub mod psync;
 pub mod sim;
 pub mod store;

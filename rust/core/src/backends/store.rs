@@ -1,6 +1,7 @@
 //! Bytes (or tokens) of a modelled disk, sparse: memory is bounded by what was written.
 
 use super::Request;
+use super::pieces::Pieces;
 use crate::filters::{DataMode, SECTOR_BYTES, TOKEN_BYTES};
 use crate::int_map::IntMap;
 use crate::io::Op;
@@ -9,18 +10,19 @@ use crate::io::Op;
 const CHUNK: u64 = 1 << 20;
 
 /// The contents of the disks of one worker. What was never written reads as zeros.
-#[derive(Clone)]
 pub struct Store {
     mode: DataMode,
-    /// By disk and number of the chunk, see [`key`].
-    chunks: IntMap<Box<[u8]>>,
+    /// Where a chunk is in memory, by disk and number, see [`key`].
+    chunks: IntMap<u32>,
+    memory: Pieces,
     chunk_bytes: usize,
 }
 
 impl Store {
     #[must_use]
     pub fn new(mode: DataMode) -> Self {
-        Self { mode, chunks: IntMap::default(), chunk_bytes: mode.size(CHUNK) }
+        let chunk_bytes = mode.size(CHUNK);
+        Self { mode, chunks: IntMap::default(), memory: Pieces::new(chunk_bytes), chunk_bytes }
     }
 
     /// Carries the request out.
@@ -48,7 +50,10 @@ impl Store {
         for piece in pieces(self.mode, place) {
             let out = &mut out[piece.at..piece.at + piece.bytes];
             match self.chunks.get(&key(place.disk, piece.chunk)) {
-                Some(chunk) => out.copy_from_slice(&chunk[piece.from..piece.from + piece.bytes]),
+                Some(chunk) => {
+                    let chunk = self.memory.at(*chunk);
+                    out.copy_from_slice(&chunk[piece.from..piece.from + piece.bytes]);
+                }
                 None => out.fill(0),
             }
         }
@@ -70,10 +75,8 @@ impl Store {
             return;
         }
         let from = self.mode.size(offset_bytes % CHUNK);
-        if let Some(byte) =
-            self.chunks.get(&key(disk, offset_bytes / CHUNK)).and_then(|c| c.get(from))
-        {
-            prefetch_line(byte);
+        if let Some(chunk) = self.chunks.get(&key(disk, offset_bytes / CHUNK)) {
+            prefetch_line(&self.memory.at(*chunk)[from]);
         }
     }
 
@@ -81,7 +84,9 @@ impl Store {
     pub fn fill(&mut self, place: Place, byte: u8) {
         for piece in pieces(self.mode, place) {
             if byte == 0 && piece.bytes == self.chunk_bytes {
-                self.chunks.remove(&key(place.disk, piece.chunk));
+                if let Some(chunk) = self.chunks.remove(&key(place.disk, piece.chunk)) {
+                    self.memory.give_back(chunk);
+                }
             } else if byte != 0 || self.chunks.contains_key(&key(place.disk, piece.chunk)) {
                 self.chunk(place.disk, piece.chunk)[piece.from..piece.from + piece.bytes]
                     .fill(byte);
@@ -97,9 +102,21 @@ impl Store {
     }
 
     fn chunk(&mut self, disk: u16, chunk: u64) -> &mut [u8] {
-        self.chunks
-            .entry(key(disk, chunk))
-            .or_insert_with(|| vec![0; self.chunk_bytes].into_boxed_slice())
+        let memory = &mut self.memory;
+        let number = *self.chunks.entry(key(disk, chunk)).or_insert_with(|| memory.take());
+        memory.at_mut(number)
+    }
+}
+
+impl Clone for Store {
+    fn clone(&self) -> Self {
+        let mut other = Self::new(self.mode);
+        for (key, chunk) in &self.chunks {
+            let copy = other.memory.take();
+            other.memory.at_mut(copy).copy_from_slice(self.memory.at(*chunk));
+            other.chunks.insert(*key, copy);
+        }
+        other
     }
 }
 

@@ -134,7 +134,9 @@ impl Frame {
     pub fn wire_bytes(&self, compression_ratio: f64) -> u64 {
         match self {
             Self::Entry(entry) => {
-                HEADER_BYTES as u64 + (entry.real_bytes as f64 * compression_ratio) as u64
+                let is_whole = compression_ratio.to_bits() == 1f64.to_bits();
+                let left = entry.real_bytes as f64 * compression_ratio;
+                HEADER_BYTES as u64 + if is_whole { entry.real_bytes } else { left as u64 }
             }
             Self::Hello(_) | Self::Welcome { .. } | Self::Refuse(_) => 256,
             Self::Ack { points, .. } => 64 + 16 * points.len() as u64,
