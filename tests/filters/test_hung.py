@@ -150,6 +150,18 @@ def test_a_library_that_never_answers_costs_its_round(
     assert event["layer"] == use
 
 
+def test_one_of_the_prefill_has_no_number(
+    tmp_path: Path, write_trace: Callable[[Sequence[Io]], Path], policy: Callable[..., Path]
+) -> None:
+    use = f"so:{build('broken', tmp_path, f'-DBREAKS={LOSE}', '-DAT=1')}"
+    told = r"after io_start of an I/O of the prefill \(write of 4096 bytes at offset 8192 of disk\)"
+    trace = write_trace([(0, "read", 8192, 4096)])
+    with pytest.raises(WorkError, match=told):
+        vb.replay(trace, out=tmp_path / "run", policy=policy(use), settings=WALL)
+    [event] = open_run(tmp_path / "run").events().to_dicts()
+    assert json.loads(event["detail"])["io"] is None
+
+
 def test_in_a_process_it_costs_its_disk_alone(tmp_path: Path, policy: Callable[..., Path]) -> None:
     use = f"so:{build('broken', tmp_path, f'-DBREAKS={LOSE}', f'-DAT={AT}')}"
     # Only the first disk has twenty I/Os.

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::chain::place_in_policy;
 use super::options::Options;
-use super::worker::Worker;
+use super::worker::{Phase, Worker};
 use crate::error::{Error, ErrorKind, Result};
 use crate::filters::foreign;
 use crate::hop;
@@ -98,11 +98,16 @@ impl Worker {
     fn words(&self, holding: &Holding, how: &str, names_filter: bool) -> String {
         let layer = holding.layer as usize + usize::from(self.is_hop(holding));
         let disk = &self.shared.disk_names[self.disks[holding.disk as usize] as usize];
-        let Holding { seq, op, offset_bytes, length_bytes, ios, .. } = *holding;
+        let Holding { op, offset_bytes, length_bytes, ios, .. } = *holding;
         let more = if ios > 1 { format!(", and {} more", ios - 1) } else { String::new() };
+        let io = match (self.phase, seq_of(holding)) {
+            (_, Some(seq)) => format!("I/O {seq}"),
+            (Phase::Prefill, None) => "an I/O of the prefill".to_owned(),
+            (_, None) => "an I/O that is not of the trace".to_owned(),
+        };
         let what = format!(
-            "hung ({how}) after {} of I/O {seq} ({} of {length_bytes} bytes at offset \
-             {offset_bytes} of {disk}){more}",
+            "hung ({how}) after {} of {io} ({} of {length_bytes} bytes at offset {offset_bytes} of \
+             {disk}){more}",
             callback(holding),
             op.name(),
         );
@@ -119,6 +124,12 @@ const fn callback(holding: &Holding) -> &'static str {
     if holding.is_up { "io_complete" } else { "io_start" }
 }
 
+/// Its number in the trace: a prefill's has none.
+fn seq_of(holding: &Holding) -> Option<u64> {
+    Some(holding.seq).filter(|seq| *seq != u64::MAX)
+}
+
 fn detail(holding: &Holding, reason: &str) -> String {
-    json!({ "reason": reason, "callback": callback(holding), "io": holding.seq }).to_string()
+    let io = seq_of(holding);
+    json!({ "reason": reason, "callback": callback(holding), "io": io }).to_string()
 }
