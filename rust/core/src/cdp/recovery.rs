@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::entry::Kind;
 use super::store::{
     Damage, Epoch, Images, Owner, SegmentFile, StoredPoint, Term, copy_sparse, lock_for_reading,
-    name_terms, read_owner, scan, segment_files,
+    name_terms, read_owner, segment_files, walk,
 };
 use crate::clock::{Ns, monotonic_ns};
 use crate::error::{Error, Result};
@@ -76,18 +76,13 @@ pub fn offer(dir: &Path) -> Result<Offer> {
     let owner = read_owner(dir)?.ok_or_else(none)?;
     let (mut files, _) = segment_files(dir)?;
     files.retain(|file| file.number >= owner.first_segment);
-    let (mut points, mut journal_bytes, mut damage) = (Vec::new(), 0, None);
-    for file in &files {
-        damage = scan(&file.path, true, |entry, _| {
-            let point = StoredPoint::of(entry, file.number);
-            points.extend(point.filter(|point| point.segment >= owner.first_offered));
-            journal_bytes += entry.body.len() as u64;
-            Ok(true)
-        })?;
-        if damage.is_some() {
-            break;
-        }
-    }
+    let (mut points, mut journal_bytes) = (Vec::new(), 0);
+    let damage = walk(&files, owner.first_segment, true, |file, entry, _| {
+        let point = StoredPoint::of(entry, file.number);
+        points.extend(point.filter(|point| point.segment >= owner.first_offered));
+        journal_bytes += entry.body.len() as u64;
+        Ok(true)
+    })?;
     name_terms(&mut points, owner.long_term, owner.base_ns);
     Ok(Offer { owner, points, journal_bytes, damage, files, _lock: lock })
 }
@@ -104,7 +99,7 @@ pub fn recover(dir: &Path, wanted: Wanted, out: &Path) -> Result<Recovered> {
     let paths = image_paths(&found.owner.disks, out)?;
     let asides: Vec<PathBuf> = paths.iter().map(|path| aside(path)).collect();
     let done = write(dir, &found, &point, until_ns, &asides);
-    let (entries, bytes) = match done {
+    let applied = match done {
         Ok(applied) => applied,
         Err(error) => {
             for path in &asides {
@@ -119,10 +114,10 @@ pub fn recover(dir: &Path, wanted: Wanted, out: &Path) -> Result<Recovered> {
     Ok(Recovered {
         point: point.id,
         kind: point.term,
-        cut_ns: until_ns.unwrap_or(point.cut_ns),
+        cut_ns: until_ns.map_or(point.cut_ns, |_| point.cut_ns.max(applied.end_ns)),
         rto_ns: monotonic_ns() - began_ns,
-        applied_entries: entries,
-        applied_bytes: bytes,
+        applied_entries: applied.entries,
+        applied_bytes: applied.bytes,
         images: paths.iter().map(|path| path.display().to_string()).collect(),
         epoch: found.owner.epoch_of(point.no),
         damage: found.damage.as_ref().map(told),
@@ -191,13 +186,22 @@ fn image_paths(disks: &[String], out: &Path) -> Result<Vec<PathBuf>> {
     Ok(disks.iter().enumerate().map(name).collect())
 }
 
+/// What was taken from the journal.
+#[derive(Default)]
+struct Applied {
+    entries: u64,
+    bytes: u64,
+    /// The time of the state.
+    end_ns: Ns,
+}
+
 fn write(
     dir: &Path,
     found: &Offer,
     point: &StoredPoint,
     until_ns: Option<Ns>,
     asides: &[PathBuf],
-) -> Result<(u64, u64)> {
+) -> Result<Applied> {
     let mut files = Vec::new();
     for (disk, path) in asides.iter().enumerate() {
         let file = copy_sparse(&dir.join("base").join(format!("{disk}.img")), path)?;
@@ -206,30 +210,28 @@ fn write(
         file.set_len(size.max(whole)).map_err(|e| at(path, e))?;
         files.push(file);
     }
-    let mut images = Images::of(files);
-    let (mut entries, mut bytes, mut going) = (0, 0, true);
-    for file in &found.files {
-        if !going {
-            break;
-        }
-        // Damage here lies behind the point: the offer ends before it.
-        scan(&file.path, false, |entry, _| {
-            let within = entry.no <= point.after_no;
-            going = match until_ns {
-                _ if within => true,
-                Some(_) if entry.kind == Kind::ResyncBegin => false,
-                Some(until_ns) => entry.first_ns <= until_ns,
-                None => false,
-            };
-            if going {
-                let until = if within { Ns::MAX } else { until_ns.unwrap_or(Ns::MAX) };
-                going = images.apply_until(entry, until)?;
-                entries += 1;
-                bytes += entry.body.len() as u64;
+    let (mut images, mut done) = (Images::of(files), Applied::default());
+    // It ends before damage, wherever that is: the offer ends there, too.
+    walk(&found.files, found.owner.first_segment, false, |_, entry, _| {
+        let within = entry.no <= point.after_no;
+        let until_ns = match until_ns {
+            _ if within => Ns::MAX,
+            Some(_) if entry.kind == Kind::ResyncBegin => return Ok(false),
+            Some(until_ns) if entry.first_ns > until_ns => {
+                // Nothing happened in between.
+                done.end_ns = until_ns;
+                return Ok(false);
             }
-            Ok(going)
-        })?;
-    }
+            Some(until_ns) => until_ns,
+            None => return Ok(false),
+        };
+        done.entries += 1;
+        done.bytes += entry.body.len() as u64;
+        let whole = images.apply_until(entry, until_ns)?;
+        // Where the time asked for lies within it, the state is that of this time.
+        done.end_ns = if whole { entry.last_ns } else { until_ns };
+        Ok(whole)
+    })?;
     images.sync()?;
-    Ok((entries, bytes))
+    Ok(done)
 }

@@ -43,7 +43,8 @@ use owner::write_owner;
 pub use owner::{Epoch, Owner, adopt, read_owner};
 pub use retention::{Chore, LongTerm, Term, lock_for_reading, name_terms};
 use segment::good_entry_after;
-pub use segment::{Damage, SegmentFile, scan, segment_files, segment_path, unpack};
+use segment::scan;
+pub use segment::{Damage, SegmentFile, segment_files, segment_path, unpack, walk};
 
 /// A segment is closed at this size, at the next point.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
@@ -170,25 +171,28 @@ impl Store {
             std::fs::remove_file(&file.path).map_err(at(&file.path))?;
         }
         retention::forget_partial(&self.dir)?;
-        let newest = files.last().map(|file| file.number);
-        for file in files {
-            let (path, number) = (file.path.clone(), file.number);
-            let mut segment = Segment { file, bytes: 0, last_no: self.received_no };
-            let (points, end_ns) = (&mut self.points, &mut self.end_ns);
-            let damage = scan(&path, true, |entry, end| {
-                segment.bytes = end;
-                segment.last_no = entry.no;
-                *end_ns = (*end_ns).max(entry.last_ns);
-                points.extend(
-                    StoredPoint::of(entry, number).filter(|point| point.segment >= first_offered),
-                );
-                Ok(true)
-            })?;
-            self.received_no = segment.last_no;
-            self.segments.push(segment);
-            if let Some(damage) = damage {
-                self.mend(&path, newest == Some(number), &damage)?;
+        let empty = |file: &SegmentFile| Segment { file: file.clone(), bytes: 0, last_no: 0 };
+        self.segments = files.iter().map(empty).collect();
+        let (segments, points) = (&mut self.segments, &mut self.points);
+        let (end_ns, received_no) = (&mut self.end_ns, &mut self.received_no);
+        let mut at_segment = 0;
+        let damage = walk(&files, first, true, |file, entry, end| {
+            while segments[at_segment].file.number != file.number {
+                at_segment += 1;
+                segments[at_segment].last_no = *received_no;
             }
+            (segments[at_segment].bytes, segments[at_segment].last_no) = (end, entry.no);
+            (*end_ns, *received_no) = ((*end_ns).max(entry.last_ns), entry.no);
+            let point = StoredPoint::of(entry, file.number);
+            points.extend(point.filter(|point| point.segment >= first_offered));
+            Ok(true)
+        })?;
+        for segment in &mut segments[at_segment..] {
+            segment.last_no = segment.last_no.max(*received_no);
+        }
+        if let Some(damage) = damage {
+            let newest = files.last().map(|file| &file.path);
+            self.mend(newest == Some(&damage.segment), &damage)?;
         }
         if let Some(owner) = &self.owner {
             name_terms(&mut self.points, owner.long_term, owner.base_ns);
@@ -206,8 +210,9 @@ impl Store {
     }
 
     /// A torn end is what a crash leaves; damage with good entries after it is not.
-    fn mend(&self, path: &Path, is_last: bool, damage: &Damage) -> Result<()> {
-        if is_last && !good_entry_after(path, damage.byte)? {
+    fn mend(&self, is_last: bool, damage: &Damage) -> Result<()> {
+        let path = &damage.segment;
+        if is_last && !damage.is_gap && !good_entry_after(path, damage.byte)? {
             return Ok(());
         }
         Err(Error::input(format!(

@@ -14,6 +14,8 @@ pub struct Damage {
     pub segment: PathBuf,
     pub byte: u64,
     pub what: String,
+    /// Something is missing here that is no torn end.
+    pub is_gap: bool,
 }
 
 #[must_use]
@@ -84,7 +86,8 @@ pub fn scan(
     let mut reader = std::io::BufReader::with_capacity(1 << 20, file);
     let mut byte = 0;
     let damage = |byte: u64, what: &str| {
-        Ok(Some(Damage { segment: path.to_owned(), byte, what: what.to_owned() }))
+        let (segment, what) = (path.to_owned(), what.to_owned());
+        Ok(Some(Damage { segment, byte, what, is_gap: false }))
     };
     while byte < size {
         let mut head = [0; HEADER_BYTES];
@@ -111,6 +114,50 @@ pub fn scan(
             return Ok(None);
         }
         byte = end;
+    }
+    Ok(None)
+}
+
+/// Reads the entries of a journal's files in their order, each with its file and the byte after it,
+/// up to where they stop making sense: damage, or a gap. `take` says whether to go on.
+///
+/// # Errors
+/// As `scan`.
+pub fn walk(
+    files: &[SegmentFile],
+    first_segment: u64,
+    bare: bool,
+    mut take: impl FnMut(&SegmentFile, &Entry, u64) -> Result<bool>,
+) -> Result<Option<Damage>> {
+    // Segments are numbered from 1.
+    let (mut next_segment, mut last_no) = (first_segment.max(1), None);
+    let gap = |file: &SegmentFile, byte: u64, what: String| {
+        Some(Damage { segment: file.path.clone(), byte, what, is_gap: true })
+    };
+    for file in files {
+        if file.first != next_segment {
+            return Ok(gap(file, 0, format!("the journal's segment {next_segment} is missing")));
+        }
+        next_segment = file.number + 1;
+        let (mut goes_on, mut missing, mut byte) = (true, None, 0);
+        let damage = scan(&file.path, bare, |entry, end| {
+            // What was merged has the number of its point, all of it, and none of the others.
+            let follows = last_no
+                .is_none_or(|last| entry.no == last + 1 || file.is_merged && entry.no >= last);
+            if follows {
+                (last_no, byte) = (Some(entry.no), end);
+                goes_on = take(file, entry, end)?;
+            } else {
+                missing = last_no;
+            }
+            Ok(goes_on && follows)
+        })?;
+        if let Some(last) = missing {
+            return Ok(gap(file, byte, format!("entry {} of the journal is missing", last + 1)));
+        }
+        if damage.is_some() || !goes_on {
+            return Ok(damage);
+        }
     }
     Ok(None)
 }

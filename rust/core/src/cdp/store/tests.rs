@@ -125,6 +125,81 @@ fn a_torn_end_is_cut_off_wherever_it_was_torn() {
 }
 
 #[test]
+fn a_segment_that_is_missing_ends_what_is_offered() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("store");
+    let mut store = Store::open(&dir, 0, 5_000).unwrap();
+    store.claim(&hello(0)).unwrap();
+    let states = fill(&mut store, &mut vec![0; DISK], 1, 30);
+    let files: Vec<_> = store.segments.iter().map(|segment| segment.file.clone()).collect();
+    assert!(files.len() > 3);
+    drop(store);
+    for gone in &files[..files.len() - 1] {
+        let bytes = std::fs::read(&gone.path).unwrap();
+        std::fs::remove_file(&gone.path).unwrap();
+        let offered = offer(&dir).unwrap();
+        assert!(offered.damage.unwrap().what.contains("is missing"));
+        assert!(offered.points.iter().all(|point| point.segment < gone.number));
+        if !offered.points.is_empty() {
+            check(&dir, &states);
+        }
+        let refused = Store::open(&dir, 0, 5_000).err().unwrap().to_string();
+        let missing = format!("the journal's segment {} is missing", gone.number);
+        assert!(refused.contains(&missing), "{refused}");
+        std::fs::write(&gone.path, bytes).unwrap();
+    }
+    assert_eq!(check(&dir, &states), 30);
+}
+
+/// Batches of one write each to the same place, and no point but the first.
+fn fill_continuously(store: &mut Store, writes: u64) {
+    let point = Kind::Point { id: 1, cut_ns: 0, after_no: 0 };
+    store.append(&Arc::new(Entry::mark(1, point, 0)), 0).unwrap();
+    for no in 2..2 + writes {
+        let mut batch = Batch::default();
+        let (time_ns, data) = (no * 1_000, vec![no as u8; 1_000]);
+        batch.push(&Record {
+            change: Change::Write,
+            disk: 0,
+            offset_bytes: 0,
+            length_bytes: data.len() as u64,
+            time_ns,
+            data: &data,
+        });
+        store.append(&Arc::new(batch.close(no, Vec::new())), 0).unwrap();
+        store.sync(0).unwrap();
+    }
+}
+
+#[test]
+fn continuous_recovery_stops_at_damage_and_tells_the_time_it_has_reached() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, out) = (folder.path().join("store"), folder.path().join("out.img"));
+    let mut store = Store::open(&dir, 0, 5_000).unwrap();
+    store.claim(&Hello { continuous: true, ..hello(0) }).unwrap();
+    fill_continuously(&mut store, 40);
+    let path = store.segments[3].file.path.clone();
+    drop(store);
+    let state = |wanted| {
+        let found = recover(&dir, wanted, &out).unwrap();
+        (found.cut_ns, std::fs::read(&out).unwrap()[0], found.damage)
+    };
+    assert_eq!(state(Wanted::Latest), (41_000, 41, None));
+    assert_eq!(state(Wanted::At(30_500)), (30_500, 30, None));
+    let mut bytes = std::fs::read(&path).unwrap();
+    let first = Entry::from_header(bytes.first_chunk().unwrap()).unwrap().0;
+    let place = bytes.len() / 2;
+    bytes[place] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    for wanted in [Wanted::Latest, Wanted::At(40_000)] {
+        let (cut_ns, byte, damage) = state(wanted);
+        assert!(damage.unwrap().contains("checksum"));
+        assert!(cut_ns >= first.last_ns && cut_ns < 30_000, "{cut_ns}");
+        assert_eq!(u64::from(byte) * 1_000, cut_ns);
+    }
+}
+
+#[test]
 fn a_full_store_keeps_what_it_confirmed() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("store");
