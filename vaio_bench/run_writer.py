@@ -214,9 +214,16 @@ class RunWriter:
             os.close(fd)
 
     def forget_rounds(self, numbers: Sequence[int]) -> None:
-        """Removes what there is of some rounds, of every policy: they are to be run again."""
+        """Removes what there is of some rounds, of every policy: they are to be run again.
+
+        Rounds that were lost are forgotten in any case, those of the warm-up too: they are missing.
+        """
+        self.manifest.pop("lost_rounds", None)
         if not numbers:
             return
+        disks = self.manifest.pop("lost_disks", [])
+        if others := [each for each in disks if each["round"] not in numbers]:
+            self.manifest["lost_disks"] = others
         for name in self.manifest["policies"]:
             for number in numbers:
                 for what in ("ios", "gauges", "histograms", "replica"):

@@ -13,7 +13,9 @@ from conftest import Ended
 from replay_kit import round_here, write_trace
 
 from vaio_bench import comparing, round_loop
+from vaio_bench.analyses import fidelity
 from vaio_bench.errors import InputError
+from vaio_bench.round_process import FilterDiedError
 from vaio_bench.run_writer import RunWriter
 from vaio_bench.store import open_run
 
@@ -159,3 +161,40 @@ def test_it_goes_on_from_any_folder(
     assert Path.cwd() == other
     assert not list(other.iterdir())
     assert open_run("../r").exit == "ok"
+
+
+def test_a_lost_round_that_was_run_again_is_lost_no_more(
+    compare: Compare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = {("pass", 1), ("direct", 1), ("direct-again", 1), ("pass", 2)}
+    crash = {"disk": 0, "layer": 0, "kind": "filter_crash", "time_ns": 0,
+             "detail": json.dumps({"reason": "crashed"})}  # fmt: skip
+
+    def lose(job: dict[str, Any], progress: Any) -> Any:
+        which = (job["options"]["policy"], job["options"]["round"])
+        ended = round_here(job, progress)
+        if which in lost:
+            raise FilterDiedError(f"{which} crashed", [crash])
+        return ended
+
+    def codes() -> list[str]:
+        return [each["code"] for each in open_run(path).manifest["warnings"]]
+
+    monkeypatch.setattr(round_loop, "run_round", lose)
+    monkeypatch.setattr(fidelity, "LATE_SHARE_MAX", -1.0)
+    path = tmp_path / "run"
+    given = {"rounds": 3, "settings": {"pace": "recorded", "backend": "mem"}}
+    found = compare(reads(20), **given)
+    assert len(found["lost_rounds"]) == 4
+    lost -= {("direct", 1), ("direct-again", 1), ("pass", 1)}
+    found = comparing.resume(path)
+    assert [each["round"] for each in found["lost_rounds"]] == [2]
+    assert codes().count("rounds-lost") == codes().count("device-too-slow") == 1
+    lost.clear()
+    found = comparing.resume(path)
+    assert (found["lost_rounds"], found["rounds"]) == ([], 3)
+    run = open_run(path)
+    assert run.exit == "ok"
+    assert codes().count("rounds-lost") == 0
+    assert codes().count("device-too-slow") == 1
+    assert run.events().is_empty()
