@@ -103,26 +103,24 @@ class RoundLoop:
 
         totals = self.writer.manifest["totals"]
         baseline = self.writer.manifest["comparison"]["baseline"]
-        # A round that one of them lost to its filter is no pair; more rounds help nobody who
-        # loses them all.
-        shared = set.intersection(*(set(totals.get(name, {})) for name in self.names))
-        if not shared:
-            return True
-        of = {
-            name: [totals[name][number].get("latency_p50_ns") or 0
-                   for number in sorted(shared, key=int)]
-            for name in self.names
-        }  # fmt: skip
         widths = []
         for name in self.names:
-            if name == baseline:
+            # A round that one of the two lost to a filter is no pair.
+            shared = set(totals.get(name, {})) & set(totals.get(baseline, {}))
+            if name == baseline or not shared:
+                # More rounds help no policy that loses them all.
                 continue
-            if min(*of[name], *of[baseline]) <= 0:
-                return False
-            widths.append(paired(of[name], of[baseline]).half_width)
-        found = max((width for width in widths if width is not None), default=None)
+            ours, theirs = (
+                [totals[arm][number].get("latency_p50_ns") or 0
+                 for number in sorted(shared, key=int)]
+                for arm in (name, baseline)
+            )  # fmt: skip
+            known = min(*ours, *theirs) > 0
+            widths.append(paired(ours, theirs).half_width if known else None)
+        known_widths = [width for width in widths if width is not None]
+        found = max(known_widths, default=None)
         self.writer.manifest["comparison"]["half_width"] = found
-        return found is not None and found <= until
+        return len(known_widths) == len(widths) and all(width <= until for width in known_widths)
 
     def _one(self, name: str, number: int, *, warmup: bool = False) -> None:
         what = f"{name}, {'warm-up ' if warmup else ''}round {number + 1}"

@@ -15,6 +15,7 @@ from replay_kit import Io, filters, policy_file, round_here, write_trace
 from vaio_bench import comparing, round_loop
 from vaio_bench.cli.compare import show
 from vaio_bench.errors import InputError
+from vaio_bench.round_process import FilterDiedError
 from vaio_bench.store import open_run
 
 Compare = Callable[..., dict[str, Any]]
@@ -86,6 +87,20 @@ def test_rounds_are_added_until_the_interval_is_narrow(compare: Compare, tmp_pat
     assert run.manifest["rounds"] == 4
     order = [tuple(entry) for entry in run.manifest["order"]]
     assert order == round_loop.shuffled_rounds(list(run.manifest["policies"]), 4, 0)
+
+
+def test_until_goes_on_for_the_others_when_one_loses_every_round(
+    compare: Compare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(job: dict[str, Any], progress: Any) -> Any:
+        if job["options"]["policy"] == "crypt":
+            raise FilterDiedError("crashed", [])
+        return round_here(job, progress)
+
+    monkeypatch.setattr(round_loop, "run_round", lose)
+    given = {"policies": ["pass", "crypt"], "until": 1e-9, "rounds": 2, "rounds_max": 9}
+    found = compare(reads(), **given)
+    assert len(found["lost_rounds"]) == found["rounds"] == 9
 
 
 def test_every_round_starts_from_the_same_state(
