@@ -99,7 +99,7 @@ class RoundLoop:
 
     def _is_narrow(self, until: float) -> bool:
         """Whether the median's interval of every policy, the A/A pair's too, is that narrow."""
-        from vaio_bench.analyses.intervals import paired
+        from vaio_bench.analyses.intervals import UNTIL_ROUNDS_MIN, UNTIL_WIDER, paired
 
         totals = self.writer.manifest["totals"]
         baseline = self.writer.manifest["comparison"]["baseline"]
@@ -115,8 +115,9 @@ class RoundLoop:
                  for number in sorted(shared, key=int)]
                 for arm in (name, baseline)
             )  # fmt: skip
-            known = min(*ours, *theirs) > 0
-            widths.append(paired(ours, theirs).half_width if known else None)
+            known = min(*ours, *theirs) > 0 and len(ours) >= UNTIL_ROUNDS_MIN
+            interval = paired(ours, theirs, wider=UNTIL_WIDER) if known else None
+            widths.append(None if interval is None else interval.half_width)
         known_widths = [width for width in widths if width is not None]
         found = max(known_widths, default=None)
         self.writer.manifest["comparison"]["half_width"] = found

@@ -141,10 +141,19 @@ class Plan:
             raise InputError("--warmup: expected a number of rounds or a time, none negative")
         if self.until is not None and not 0 < self.until < 1:
             raise InputError(f"--until: expected a share such as 1%, got {self.until:g}")
-        if self.until is not None and self.rounds_max < self.rounds:
+        if self.until is None:
+            return
+        from vaio_bench.analyses.intervals import UNTIL_ROUNDS_MIN
+
+        if self.rounds_max < self.rounds:
             raise InputError(
                 f"--max-rounds: expected at least the {self.rounds} of --rounds, got "
                 f"{self.rounds_max}"
+            )
+        if self.rounds_max < UNTIL_ROUNDS_MIN:
+            raise InputError(
+                f"--max-rounds: expected at least {UNTIL_ROUNDS_MIN}, as --until judges no fewer, "
+                f"got {self.rounds_max}"
             )
 
 

@@ -77,6 +77,11 @@ class Run:
         return str((self.manifest.get("comparison") or {}).get("baseline", BASELINE))
 
     @property
+    def until(self) -> float | None:
+        """The width of the median's interval that ended the rounds; None: their number was set."""
+        return (self.manifest.get("comparison") or {}).get("until")
+
+    @property
     def warmup_ns(self) -> int:
         """How long after its start a round's I/Os are warm-up."""
         return int((self.manifest.get("warmup") or {}).get("time_ns", 0))

@@ -46,6 +46,24 @@ def test_the_unpaired_interval_covers_too() -> None:
     assert low - TRIALS // 200 <= covered <= high + TRIALS // 200
 
 
+def test_an_interval_whose_width_ended_the_rounds_covers_too() -> None:
+    """Of `--until`: rounds are added until the interval, from 8 rounds on, is narrow enough."""
+    rng = np.random.default_rng(21)
+    trials, most = 600, 60
+    covered = 0
+    for until in (0.02, 0.025, 0.03, 0.04):
+        for _ in range(trials):
+            logs = rng.normal(0, 0.05, most)
+            for rounds in range(intervals.UNTIL_ROUNDS_MIN, most + 1):
+                value = np.exp(logs[:rounds])
+                found = intervals.paired(value, np.ones(rounds), wider=intervals.UNTIL_WIDER)
+                if found.half_width <= until:
+                    break
+            covered += found.low <= 1 <= found.high
+    # A factor of 1 leaves 93 %.
+    assert covered >= 0.95 * 4 * trials
+
+
 def noise(kind: str, rng: np.random.Generator, rounds: int) -> np.ndarray:
     """What happens to the log of a round's figure on machines of several kinds."""
     if kind == "normal":

@@ -3,12 +3,14 @@ import math
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pytest
 from run_folder import POLICIES, Policy, make_run, write_round
 
 from vaio_bench.analyses.across import overhead_of_runs
-from vaio_bench.analyses.overhead import overhead
+from vaio_bench.analyses.overhead import compare_figures, overhead
+from vaio_bench.analyses.rounds import RATE_SHARE, round_figures
 from vaio_bench.errors import InputError
 from vaio_bench.store import open_run
 
@@ -256,3 +258,31 @@ def test_the_floor_between_runs_is_what_their_baselines_lie_apart(tmp_path: Path
     assert other.verdict == "no difference shown"
     assert any("differs from a in its backend (psync, not uring)" in note for note in found.notes)
     assert found.to_dict()["noise_floor_from"] == "the baselines of the runs"
+
+
+def test_a_figure_of_zero_is_told(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", policies=FEW, rounds=3, ios=50)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["totals"]["crypt"]["1"]["cpu_user_ns"] = 0
+    for of in manifest["totals"]["direct"].values():
+        of["context_switches"] = 0
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    found = overhead(path)
+    assert "cpu_user_ns_per_io" not in found.policies["crypt"]
+    assert "cpu_user_ns_per_io: crypt has 0 in round 1: there is no ratio to tell" in found.notes
+    assert any("context_switches_per_io: direct has 0 in every round" in n for n in found.notes)
+
+
+def test_a_rate_is_known_no_better_than_its_run_time(tmp_path: Path) -> None:
+    figures = round_figures(open_run(make_run(tmp_path / "run", policies=FEW, rounds=4, ios=50)))
+    # 4 rounds of 10 ms by a tool that counts whole ones, and of 11 ms by one that knows.
+    rates = {"direct": 100.0, "direct-again": 100.0, "crypt": 110.0}
+    exact = figures.with_columns(iops=pl.col("policy").replace_strict(rates))
+    told = compare_figures(exact, ["crypt"], "direct", 0.02).policies["crypt"]["iops"]
+    assert told.verdict == "faster"
+    share = pl.when(pl.col("policy") == "crypt").then(0.05)
+    rounded = exact.with_columns(share.alias(RATE_SHARE), iops=pl.col("iops").replace(110, 104))
+    found = compare_figures(rounded, ["crypt"], "direct", 0.02).policies["crypt"]["iops"]
+    assert found.interval.ratio == pytest.approx(1.04)
+    assert found.interval.low < 1
+    assert found.verdict == "no difference shown"

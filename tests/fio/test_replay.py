@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pytest
 from replay_kit import Io, mixed, write_trace
 
 from tests.conftest import Ended, requires
 from vaio_bench import import_trace, open_trace
+from vaio_bench.analyses.rounds import round_figures
+from vaio_bench.fio.crosscheck import _latency
 from vaio_bench.fio.iolog import export
 from vaio_bench.store import open_run
 
@@ -60,6 +63,15 @@ def test_counts_and_bytes_are_equal(
     assert found["left_out"]["write_zeroes"] >= 1
     assert found["latency"]["latency_p50_ns"]["noise_floor"] > 0
     run = open_run("run")
+    # The flushes that fill fio's queue at the end of its log are no I/Os of the trace.
+    assert {run.totals(name, 0)["ios"] for name in run.policies} == {
+        sum(found["counts"]["ours"].values())
+    }
+    fio = run.totals("fio", 0)
+    wall_s = fio["wall_ns"] / 1e9
+    per_round = round_figures(run).filter(pl.col("policy") == "fio")
+    assert per_round["iops"][0] == pytest.approx(fio["ios"] / wall_s)
+    assert found["latency"]["iops"]["rounded_share"] == max(per_round["rate_share"])
     assert run.policies == ["direct", "direct-again", "fio"]
     assert len(run.manifest["order"]) == 6
     assert here("report", "run", "-o", "r.html").exit_status == 0
@@ -73,3 +85,13 @@ def test_one_disk_at_a_time(tmp_path: Path, here: Callable[..., Ended]) -> None:
     ended = here("fio", "replay", "t.parquet", "--target", "t.img", "-o", "run")
     assert ended.exit_status == 2
     assert "--disk" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("ratio", "floor", "within"),
+    # On logarithms a half is as far as a double.
+    [(1.9, 1.0, True), (0.51, 1.0, True), (0.45, 1.0, False), (5.0, 8.6, None), (1.0, None, None)],
+)
+def test_what_is_within_the_noise(ratio: float, floor: float | None, within: bool | None) -> None:
+    of = {"floor": floor, "baseline": 1.0, "value": ratio, "ratio": ratio}
+    assert _latency("iops", of, 0.0)["within"] is within

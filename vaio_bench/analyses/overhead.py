@@ -16,12 +16,13 @@ from typing import Any
 import polars as pl
 
 from vaio_bench.analyses import intervals
-from vaio_bench.analyses.rounds import round_figures
+from vaio_bench.analyses.rounds import RATE_SHARE, round_figures
 from vaio_bench.errors import InputError
 from vaio_bench.store import Run, again_of, open_run
 
 # Metrics of which more is better; of all others less is.
-MORE_IS_BETTER = frozenset({"iops", "bytes_per_s", "rate_achieved"})
+RATES = frozenset({"iops", "bytes_per_s"})
+MORE_IS_BETTER = RATES | {"rate_achieved"}
 DEFAULT_MARGIN = 0.02
 
 
@@ -155,7 +156,17 @@ def overhead(
             f"the first {run.warmup_ns / 1e9:g} s of each round are warm-up and in no latency or "
             "rate; CPU and context switches are of whole rounds"
         )
-    return compare_figures(figures, others, baseline, margin, notes, clock_ns=run.clock_ns)
+    if run.until is None:
+        return compare_figures(figures, others, baseline, margin, notes, clock_ns=run.clock_ns)
+    notes.append(
+        f"rounds were added until the interval was narrow (--until): intervals are "
+        f"{intervals.UNTIL_WIDER:g} times as wide as of a number of rounds set beforehand, and so "
+        "hold at 95 %"
+    )
+    return compare_figures(
+        figures, others, baseline, margin, notes, clock_ns=run.clock_ns,
+        wider=intervals.UNTIL_WIDER,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -237,6 +248,7 @@ def compare_figures(
     paired: bool = True,
     clock_ns: float = 0.0,
     apart: Mapping[str, str | None] | None = None,
+    wider: float = 1.0,
 ) -> Overhead:
     """The comparison from a table of `round_figures`.
 
@@ -250,65 +262,152 @@ def compare_figures(
         clock_ns: the clock's resolution: a difference of times below it is none.
         apart: policies of other runs than the baseline's, each with the baseline's twin in its own
             run (None: there is none), which tells what changed from run to run.
+        wider: factor of the standard errors (`intervals.UNTIL_WIDER`).
     """
-    apart = apart or {}
+    rules = _Rules(baseline, margin, paired, clock_ns, apart or {}, wider)
     again = again_of(baseline) if again_of(baseline) in figures["policy"].to_list() else None
-    metrics = [name for name in figures.columns if name not in ("policy", "round")]
+    metrics = [name for name in figures.columns if name not in ("policy", "round", RATE_SHARE)]
     policies: dict[str, dict[str, Comparison]] = {name: {} for name in others}
     a_a: dict[str, intervals.RatioInterval] = {}
-    found_notes = list(notes)
-    widest: dict[str, list[float]] = {}
+    widths: dict[str, float] = {}
     for metric in metrics:
-        raw = {name: _pair_of(figures, metric, name, baseline, paired) for name in others}
-        pairs = {name: found for name, found in raw.items() if found is not None}
-        resolution = clock_ns if metric.startswith(("latency_", "response_")) else 0.0
-        of = intervals.paired if paired else intervals.unpaired
-        known = {name: of(*pair, resolution=resolution) for name, pair in pairs.items()}
-        p_values = {name: each.p for name, each in known.items() if each.p is not None}
-        adjusted = intervals.holm(p_values)
-        if again and (twice := _pair_of(figures, metric, again, baseline, paired=True)):
-            a_a[metric] = intervals.paired(*twice, resolution=resolution)
-        own_floor = _floor(figures, metric, baseline, a_a.get(metric))
-        beside = {
-            twin: _floor_apart(figures, metric, twin, baseline, resolution)
-            for twin in set(apart.values())
-        }
-        widest[metric] = [floor for floor in beside.values() if floor is not None]
-        for name, interval in known.items():
-            ours, theirs = pairs[name]
-            floor = beside[apart[name]] if name in apart else own_floor
-            word = intervals.verdict(
-                interval,
-                floor=floor,
-                margin=margin,
-                p_adjusted=adjusted.get(name),
-                more_is_better=metric in MORE_IS_BETTER,
-            )
-            policies[name][metric] = Comparison(
-                _geometric_mean(theirs),
-                _geometric_mean(ours),
-                interval,
-                floor,
-                adjusted.get(name),
-                word,
-                intervals.bootstrap(ours, theirs) if paired else None,
-                intervals.outliers(ours, theirs) if paired else 0,
-            )
+        pair = rules.interval(figures, metric, again, paired=True) if again else None
+        if pair is not None:
+            a_a[metric] = pair
+        floors = rules.floors(figures, metric, others, pair)
+        for name, of in rules.compared(figures, metric, others, floors).items():
+            policies[name][metric] = of
+        of_a_a = [None if pair is None else pair.half_width]
+        known = [width for width in (map(floors.get, rules.apart) if apart else of_a_a)
+                 if width is not None]  # fmt: skip
+        if known:
+            widths[metric] = max(known)
+    found_notes = [*notes, *_zeroes(figures, metrics, [baseline, *others])]
     found_notes += _notes(a_a, again, baseline)
     rounds = max(len(shared_rounds(figures, name, baseline)) for name in others)
     if rounds < 2:
         found_notes.append("one round has no interval: take five rounds or more")
-    half_widths = {
-        metric: width for metric, pair in a_a.items() if (width := pair.half_width) is not None
-    }
     floor_from = "a/a pair" if a_a else "scatter of the baseline's rounds"
-    if apart:
-        half_widths = {metric: max(floors) for metric, floors in widest.items() if floors}
-        floor_from = "the baselines of the runs"
     return Overhead(
-        baseline, policies, half_widths, a_a, rounds, margin, paired, found_notes, figures,
-        floor_from,
+        baseline, policies, widths, a_a, rounds, margin, paired, found_notes, figures,
+        "the baselines of the runs" if apart else floor_from,
     )  # fmt: skip
+
+
+_Pair = tuple[list[float], list[float]]
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """How figures are compared; the fields are arguments of `compare_figures`."""
+
+    baseline: str
+    margin: float
+    paired: bool
+    clock_ns: float
+    apart: Mapping[str, str | None]
+    wider: float
+
+    def interval(
+        self, figures: pl.DataFrame, metric: str, name: str, *, paired: bool
+    ) -> intervals.RatioInterval | None:
+        """Of a policy's metric against the baseline's; None where there is no ratio."""
+        pair = _pair_of(figures, metric, name, self.baseline, paired)
+        return None if pair is None else self._of(figures, metric, name, pair, paired=paired)
+
+    def _of(
+        self, figures: pl.DataFrame, metric: str, name: str, pair: _Pair, *, paired: bool
+    ) -> intervals.RatioInterval:
+        of = intervals.paired if paired else intervals.unpaired
+        is_time = metric.startswith(("latency_", "response_"))
+        return of(
+            *pair,
+            resolution=self.clock_ns if is_time else 0.0,
+            rounding=_rounding(figures, name, self.baseline) if metric in RATES else 0.0,
+            wider=self.wider,
+        )
+
+    def floors(
+        self,
+        figures: pl.DataFrame,
+        metric: str,
+        others: Sequence[str],
+        pair: intervals.RatioInterval | None,
+    ) -> dict[str, float | None]:
+        """By policy, the relative difference below which nothing is claimed."""
+        own = _floor(figures, metric, self.baseline, pair)
+        beside: dict[str | None, float | None] = {None: None}
+        for twin in dict.fromkeys(self.apart.values()):
+            if twin is not None:
+                between = self.interval(figures, metric, twin, paired=False)
+                beside[twin] = None if between is None else _reach(between)
+        return {name: beside[self.apart[name]] if name in self.apart else own for name in others}
+
+    def compared(
+        self,
+        figures: pl.DataFrame,
+        metric: str,
+        others: Sequence[str],
+        floors: Mapping[str, float | None],
+    ) -> dict[str, Comparison]:
+        """The comparisons of a metric, p values adjusted for the number of policies."""
+        tried = {name: _pair_of(figures, metric, name, self.baseline, self.paired)
+                 for name in others}  # fmt: skip
+        pairs = {name: pair for name, pair in tried.items() if pair is not None}
+        known = {name: self._of(figures, metric, name, pair, paired=self.paired)
+                 for name, pair in pairs.items()}  # fmt: skip
+        adjusted = intervals.holm({name: of.p for name, of in known.items() if of.p is not None})
+        made = {}
+        for name, interval in known.items():
+            pair = pairs[name]
+            word = intervals.verdict(
+                interval,
+                floor=floors[name],
+                margin=self.margin,
+                p_adjusted=adjusted.get(name),
+                more_is_better=metric in MORE_IS_BETTER,
+            )
+            made[name] = Comparison(
+                _geometric_mean(pair[1]),
+                _geometric_mean(pair[0]),
+                interval,
+                floors[name],
+                adjusted.get(name),
+                word,
+                intervals.bootstrap(*pair) if self.paired else None,
+                intervals.outliers(*pair) if self.paired else 0,
+            )
+        return made
+
+
+def _rounding(figures: pl.DataFrame, *names: str) -> float:
+    """The share of a ratio of rates that lies in how run times are rounded."""
+    if RATE_SHARE not in figures.columns:
+        return 0.0
+    shares = [
+        figures.filter(pl.col("policy") == name)[RATE_SHARE].drop_nulls().to_list()
+        for name in names
+    ]
+    return sum(max(each, default=0.0) for each in shares)
+
+
+def _zeroes(figures: pl.DataFrame, metrics: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Notes on figures of 0, which have no ratio: nothing is left out in silence."""
+    notes = []
+    for metric in metrics:
+        zeroes = figures.filter(pl.col(metric) <= 0)
+        for name in names if zeroes.height else ():
+            zero = zeroes.filter(pl.col("policy") == name)["round"].to_list()
+            if zero:
+                whole = len(zero) == figures.filter(pl.col("policy") == name).height
+                which = "every round" if whole else f"round {_listed(zero)}"
+                notes.append(f"{metric}: {name} has 0 in {which}: there is no ratio to tell")
+    return notes
+
+
+def _listed(rounds: Sequence[int]) -> str:
+    told = ", ".join(str(number) for number in sorted(rounds)[:5])
+    return told if len(rounds) <= 5 else f"{told} and {len(rounds) - 5} more"
 
 
 def shared_rounds(figures: pl.DataFrame, name: str, baseline: str) -> list[int]:
@@ -333,7 +432,7 @@ def _values(
 
 def _pair_of(
     figures: pl.DataFrame, metric: str, name: str, baseline: str, paired: bool
-) -> tuple[list[float], list[float]] | None:
+) -> _Pair | None:
     """The rounds' figures of policy and baseline; None where one lacks or has no logarithm."""
     rounds = shared_rounds(figures, name, baseline) if paired else None
     ours = _values(figures, metric, name, rounds)
@@ -361,14 +460,6 @@ def _floor(
         values = _values(figures, metric, baseline, None)
         return intervals.scatter_floor(values) if values and min(values) > 0 else None
     return _reach(pair)
-
-
-def _floor_apart(
-    figures: pl.DataFrame, metric: str, twin: str | None, baseline: str, resolution: float
-) -> float | None:
-    """How far the baselines of two runs lie apart; None where the other run has none."""
-    pair = None if twin is None else _pair_of(figures, metric, twin, baseline, paired=False)
-    return None if pair is None else _reach(intervals.unpaired(*pair, resolution=resolution))
 
 
 def _reach(pair: intervals.RatioInterval) -> float | None:

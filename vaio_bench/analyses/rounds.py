@@ -13,6 +13,11 @@ import polars as pl
 from vaio_bench.analyses import quantiles
 from vaio_bench.store import Run
 
+RATE_SHARE = "rate_share"
+"""No metric: the share of a round's rate that lies in how its run time is rounded; null: none."""
+# fio tells a run time in whole milliseconds.
+_HALF_OF_FIOS_NS = 500_000
+
 _FAMILIES = {"latency": quantiles.LATENCY_NS, "response": quantiles.RESPONSE_NS}
 _PER_IO = {
     "cpu_user_ns_per_io": "cpu_user_ns",
@@ -57,7 +62,7 @@ def round_figures(run: Run) -> pl.DataFrame:
                 record |= {
                     f"{family}_{name}_ns": value for name, value in zip(names, values, strict=True)
                 }
-            record |= _rates(sums.get(number), recorded=recorded)
+            record |= {**_rates(sums.get(number), recorded=recorded), RATE_SHARE: None}
             records.append(record | _costs(run.totals(policy, number)))
     return pl.DataFrame(records, infer_schema_length=None)
 
@@ -73,8 +78,9 @@ def _of_histogram(run: Run, policy: str, number: int) -> dict[str, Any]:
     record["latency_max_ns"] = totals.get("latency_max_ns") or record["latency_max_ns"]
     record |= {f"response_{name}_ns": None for name in [*quantiles.LADDER, "max"]}
     seconds = totals["wall_ns"] / 1e9
-    rate = {"iops": None, "bytes_per_s": None, "rate_achieved": None}
+    rate = {"iops": None, "bytes_per_s": None, "rate_achieved": None, RATE_SHARE: None}
     if seconds > 0:
+        rate[RATE_SHARE] = _HALF_OF_FIOS_NS / totals["wall_ns"]
         rate |= {"iops": totals["ios"] / seconds, "bytes_per_s": totals["bytes"] / seconds}
     return record | rate | _costs(totals)
 

@@ -203,7 +203,7 @@ def _show_replay(found: dict[str, Any]) -> None:
         print(f"left out of both: {count:,} {op}")
     rows = [("", "ours", "fio", "fio / ours", "noise floor", "")]
     for metric, each in found["latency"].items():
-        within = {True: "within it", False: "beyond it", None: "not known"}[each["within"]]
+        within = {True: "within it", False: "beyond it", None: "nothing to be seen"}[each["within"]]
         rows.append(
             (
                 words.METRICS[metric],
@@ -216,8 +216,9 @@ def _show_replay(found: dict[str, Any]) -> None:
         )
     _print_table(rows)
     print(
-        f"depth {found['depth']}, {found['fio_version']}; a bucket of fio's histograms, "
-        f"±{words.share(found['bucket_share'])}, is added to the floor"
+        f"depth {found['depth']}, {found['fio_version']}; to the floor is added how fio rounds: "
+        f"latencies to ±{words.share(found['bucket_share'])}, the rate to "
+        f"±{words.share(found['latency']['iops']['rounded_share'])}"
     )
     print(f"run folder: {found['run']}")
 

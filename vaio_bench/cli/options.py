@@ -64,7 +64,8 @@ Baseline = Annotated[str, typer.Option(help="The policy that the others are comp
 Rounds = Annotated[int | None, typer.Option(help="Rounds of each policy; 8 by default.")]
 Warmup = Annotated[str, typer.Option(help="Rounds that do not count, or a time in each (10s).")]
 Until = Annotated[
-    str | None, typer.Option(help="Add rounds until the median's interval is as narrow: 1%.")
+    str | None,
+    typer.Option(help="Add rounds, 8 or more, until the median's interval is as narrow: 1%."),
 ]
 MaxRounds = Annotated[int | None, typer.Option(help="Rounds at most with --until; 100 by default.")]
 Resume = Annotated[

@@ -6,6 +6,7 @@ such a log cannot hold is left out of both. Overlapping I/Os are not put in orde
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vaio_bench import spec, target_state
+from vaio_bench.analyses.rounds import RATE_SHARE, round_figures
 from vaio_bench.comparing import DEFAULT_ROUNDS, arms, stored_comparison
 from vaio_bench.errors import InputError, VaioBenchError, WorkError
 from vaio_bench.fio import folder as kept
@@ -182,6 +184,8 @@ class _InTurns(RoundLoop):
             result = program.run(self.fio, self._job(path), folder, inside=os.getcwd())
         except VaioBenchError as error:
             raise type(error)(f"{name}, round {number}: {error}") from None
+        # The log ends with these, which the trace has not: no figure of fio's may count them.
+        result.ios["sync"] -= self.job.settings.depth
         kept.keep_round(self.writer, name, number, result)
         self._done += 1
 
@@ -221,7 +225,7 @@ def _concluded(path: Path, source: str, version: str, log: Exported) -> dict[str
     run = open_run(path)
     compared = stored_comparison(run)
     depth = manifest["pacing"]["depth"]
-    counts = {name: _counts(run, name, depth) for name in run.policies}
+    counts = {name: _counts(run, name) for name in run.policies}
     ours = counts[spec.DIRECT]
     wrong = [
         f"{name}, round {number}: expected {ours[0]}, got {found}"
@@ -230,6 +234,8 @@ def _concluded(path: Path, source: str, version: str, log: Exported) -> dict[str
         if found != ours[0]
     ]
     fios = next(each for each in compared["policies"] if each["name"] == FIO)
+    shares = [share for share in round_figures(run)[RATE_SHARE].to_list() if share is not None]
+    rate_share = max(shares, default=0.0)
     found = {
         "run": str(path),
         "fio_version": version,
@@ -240,7 +246,7 @@ def _concluded(path: Path, source: str, version: str, log: Exported) -> dict[str
         "equal": not wrong,
         "unequal": wrong,
         "left_out": log.left_out,
-        "latency": {name: _latency(of) for name, of in fios["metrics"].items()
+        "latency": {name: _latency(name, of, rate_share) for name, of in fios["metrics"].items()
                     if name in ("latency_p50_ns", "latency_p99_ns", "iops")},
         "bucket_share": BUCKET_SHARE,
         "comparison": compared,
@@ -252,31 +258,32 @@ def _concluded(path: Path, source: str, version: str, log: Exported) -> dict[str
     return found
 
 
-def _latency(of: dict[str, Any]) -> dict[str, Any]:
-    """The figure of fio against ours, and whether they differ by more than noise and a bucket."""
+def _latency(metric: str, of: dict[str, Any], rate_share: float) -> dict[str, Any]:
+    """The figure of fio against ours, and whether they differ by more than noise and rounding.
+
+    Latencies of fio are rounded to buckets, its rates by a run time in whole milliseconds, of
+    which `rate_share` is half a one. A floor above 1 hides a factor of two: nothing is then known.
+    """
     floor = of["floor"]
-    known = None if floor is None else floor + BUCKET_SHARE
-    off = abs(of["ratio"] - 1)
+    rounded = BUCKET_SHARE if metric.startswith("latency") else rate_share
+    known = None if floor is None or floor > 1 else math.log1p(floor) + math.log1p(rounded)
     return {
         "ours": of["baseline"],
         "fio": of["value"],
         "ratio": of["ratio"],
         "noise_floor": floor,
-        "within": None if known is None else off <= known,
+        "rounded_share": rounded,
+        "within": None if known is None else abs(math.log(of["ratio"])) <= known,
     }
 
 
-def _counts(run: Run, policy: str, flushes_after: int) -> list[dict[str, Any]]:
-    """I/Os and bytes of each round by operation, as each of the two counted them.
-
-    The log that fio replays ends with `flushes_after` flushes that the trace has not.
-    """
+def _counts(run: Run, policy: str) -> list[dict[str, Any]]:
+    """I/Os and bytes of each round by operation, as each of the two counted them."""
     found = []
     for number in run.rounds(policy):
         of = run.totals(policy, number)
         if policy == FIO:
             ios = {op: of["ios_by_direction"][word] for op, word in _COUNTED.items()}
-            ios["flush"] -= flushes_after
             moved = {op: of["bytes_by_direction"][op] for op in ("read", "write")}
         else:
             by_op: Sequence[int] = of["ios_by_op"]
