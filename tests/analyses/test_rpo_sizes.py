@@ -17,6 +17,7 @@ from tests.analyses import rpo_oracle as plain
 from tests.analyses.test_rpo import MS, check_mode, store, workloads, writes_of
 from vaio_bench import sizing
 from vaio_bench.analyses.rpo_sheets import write_sheets
+from vaio_bench.errors import InputError
 
 S = 1000 * MS
 KB, MB = 1000, 1_000_000
@@ -208,6 +209,32 @@ def test_journals_by_the_published_rules(tmp_path: Path) -> None:
     busiest = plan(tmp_path, rows, retention="100s", compression=0.5, over_retention=0)["journal"]
     assert busiest["bytes"] == busiest["with_over_retention_bytes"] == 50 * 1_250_000
     assert not busiest["extrapolated"]
+
+
+def test_long_term_points_hold_what_changed_since_the_one_before(tmp_path: Path) -> None:
+    # A hundred blocks in turn, one a second: an interval of 50 s changes 50 of them, of 200 s 100.
+    rows = [(t * S, "d", "write", t % 100 * 4096, 4096) for t in range(400)]
+    rows.append((400 * S, "d", "read", 0, 512))
+    for every, blocks, points in (("50s", 50, 72), ("200s", 100, 18)):
+        kept = plan(tmp_path, rows, long_term=f"{every},1h", growth=0.5)["journal"]["long_term"]
+        assert (kept["points"], kept["extrapolated"]) == (points, False)
+        assert kept["bytes"] == points * blocks * 4096 * 1.5
+    longer = plan(tmp_path, rows, long_term="800s,8000s", compression=0.5)["journal"]["long_term"]
+    assert (longer["points"], longer["extrapolated"]) == (10, True)
+    assert longer["bytes"] == 10 * 200 * 4096 / 2
+    assert plan(tmp_path, rows)["journal"]["long_term"] is None
+    for wrong in ("8h", "0s,1h", "2h,1h"):
+        with pytest.raises(InputError, match="long-term"):
+            plan(tmp_path, rows, long_term=wrong)
+
+
+def test_initial_sync_by_bandwidth(tmp_path: Path) -> None:
+    rows = [(0, "d", "write", 0, 4096), (100 * S, "d", "read", 0, 512)]
+    first = plan(tmp_path, rows, link="8Mbit/s", initial_bytes="30MB")["initial_sync"]
+    found = {at["bandwidth_bps"]: at["seconds"] for at in first["at"]}
+    assert found[8_000_000] == first["seconds"]
+    for bps, seconds in found.items():
+        assert seconds == pytest.approx((30e6 + 4096) * 8 / bps, rel=0.01)
 
 
 @pytest.mark.parametrize("interval", ["0", "2s"])

@@ -51,10 +51,12 @@ would hold it for 100, 99.9, 99, 95 and 90 % of the time. The trace is read once
   the limits of products that a disk or machine is beyond (a group counts as a machine; without
   groups all disks do).
 - *initial_sync*: everything is sent once (`--initial-bytes`; by default up to the last byte that
-  the trace touches on each disk), and what is written meanwhile as changes.
-  *catch_up*: the link is down for `--outage` while most is written; then the log is sent, or the
-  changed blocks. *journal*: room for `--retention` of points. Where the trace is shorter, its mean
-  goes on, and *extrapolated* says so; null where the link never catches up.
+  the trace touches on each disk), and what is written meanwhile as changes. *catch_up*: the link is
+  down for `--outage` while most is written; then the log is sent, or the changed blocks. *journal*:
+  room for `--retention` of points, and for those of `--long-term`, each with the last version of
+  what changed since the one before. `initial_sync.at` has the time over slower and faster links.
+  Where the trace is shorter, its mean goes on, and *extrapolated* says so; null where the link
+  never catches up.
 
 ## Inputs
 
@@ -62,16 +64,17 @@ would hold it for 100, 99.9, 99, 95 and 90 % of the time. The trace is read once
 payload; `--growth 0.3` makes every write 30 % larger (and so written, sent and backlog);
 `--headroom 0.2` adds 20 % to the links in `sizing`; `--fold` sends each block once a point of cdp,
 in its last version, when the point is cut. All are neutral by default and echoed, as are
-`--percentile` (95 %), `--rate-window` (1 min), `--retention` (24 h), `--over-retention` (25 %),
-`--initial-sync-within` (72 h) and `--outage` (1 h). `sizing` has the mean write rate, what it is
-on the wire, a 24 h journal by RecoverPoint's rule, and two links with headroom: for the target
-throughout, and for the percentile of the write rate.
+`--percentile` (95 %), `--long-term` (such as `8h,7d`; none), `--rate-window` (1 min), `--retention`
+(24 h), `--over-retention` (25 %), `--initial-sync-within` (72 h) and `--outage` (1 h). `sizing` has
+the mean write rate, what it is on the wire, a 24 h journal by RecoverPoint's rule, and two links
+with headroom: for the target throughout, and for the percentile of the write rate.
 
 ## What it does not model
 
 Loss and congestion of the link, other traffic, the latency that replication adds to the guest,
-snapshot creation and consolidation, and bounded buffers. Writes that a guest would have delayed
-under load come as recorded.
+snapshot creation and consolidation, headers and bounded buffers. `planned` holds what it says
+against the replication of a run. Writes that a guest would have delayed under load come as
+recorded.
 
 ## Example
 
@@ -166,6 +169,7 @@ def rpo(
     groups: Mapping[str, Sequence[str]] | None = None,
     retention: str = "24h",
     over_retention: str | float = 0.25,
+    long_term: str | None = None,
     initial_bytes: str | int | None = None,
     initial_sync_within: str = "72h",
     outage: str = "1h",
@@ -192,6 +196,7 @@ def rpo(
             that begin so.
         retention: How long the site keeps points.
         over_retention: Share that it may keep beyond that.
+        long_term: Interval and time of the points that are kept for longer: "8h,7d".
         initial_bytes: What is sent at first; None: up to the last byte touched on each disk.
         initial_sync_within: Time for that, for the bandwidth that it needs.
         outage: For how long the link is down in `catch_up`.
@@ -222,6 +227,7 @@ def rpo(
         **{f"{name}_ns": parse_time_ns(time, _option(name)) for name, time in times.items()},
         "fold": fold,
         "groups": [{"name": name, "disks": list(own)} for name, own in (groups or {}).items()],
+        "long_term": _long_term(long_term),
         "initial_bytes": None if size is None else parse_size(size, "--initial-bytes"),
         "series_points": SERIES_POINTS,
     }
@@ -317,6 +323,16 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+def _long_term(given: str | None) -> dict[str, int] | None:
+    if given is None:
+        return None
+    every, comma, keep = given.partition(",")
+    if not comma:
+        raise InputError(f'--long-term: expected EVERY,KEEP such as "8h,7d", got "{given}"')
+    every_ns, keep_ns = parse_time_ns(every, "--long-term"), parse_time_ns(keep, "--long-term")
+    return {"every_ns": every_ns, "keep_ns": keep_ns}
+
+
 def _times(
     link: str,
     target_rpo: str | float,
@@ -344,6 +360,8 @@ def _document(trace: str | Path, options: dict[str, Any], found: dict[str, Any])
         f"{name}_s": options[f"{name}_ns"] / 1e9 for name in _TIMES
     }
     inputs |= {"fold": options["fold"], "groups": options["groups"]}
+    kept = options["long_term"] or {}
+    inputs["long_term"] = {f"{name[:-3]}_s": ns / 1e9 for name, ns in kept.items()} or None
     document = {
         "trace": str(trace),
         "link": {

@@ -2,8 +2,9 @@
 
 One CSV a table: `inputs`, `modes`, `bandwidth` (needed for a share of the time), `frontier` (RPO at
 other bandwidths), `daily` (the worst RPO of each day at these), `violations`, `folding`, `loads`,
-`exceeded` (limits of products), `capacity` (initial sync, catching up, journal) and `lag`. Units
-are in the columns' names; every figure is one of the document of `rpo --json`.
+`exceeded` (limits of products), `capacity` (initial sync, catching up, journal), `initial_sync`
+(its time by bandwidth) and `lag`. Units are in the columns' names; every figure is one of the
+document of `rpo --json`.
 """
 
 from __future__ import annotations
@@ -49,9 +50,11 @@ def sheets(document: dict[str, Any]) -> dict[str, pl.DataFrame]:
         ],
         "capacity": [
             {"what": what, "figure": figure, "value": None if value is None else float(value)}
-            for what in ("initial_sync", "catch_up", "journal")
-            for figure, value in document[what].items()
+            for what, found in _capacity(document)
+            for figure, value in found.items()
+            if not isinstance(value, list | dict)
         ],
+        "initial_sync": document["initial_sync"]["at"],
         "lag": [
             {"mode": mode_name(mode), "time_s": at, "rpo_s": rpo, "exposure_s": exposure}
             for mode in document["modes"]
@@ -88,6 +91,12 @@ def write_sheets(
     except OSError as error:
         raise WorkError(f"{folder}: cannot write the sheets: {error.strerror}") from None
     return list(paths.values())
+
+
+def _capacity(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    kept = document["journal"]["long_term"]
+    found = [(what, document[what]) for what in ("initial_sync", "catch_up", "journal")]
+    return [*found, ("long_term", kept)] if kept else found
 
 
 def _frontiers(document: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:

@@ -33,6 +33,10 @@ Group = Annotated[
 ]
 Retention = Annotated[str, typer.Option(help="How long the site keeps points.")]
 OverRetention = Annotated[str, typer.Option(help="Share that the site may keep beyond that.")]
+LongTerm = Annotated[
+    str | None,
+    typer.Option(help="EVERY,KEEP: points that are kept for longer, such as 8h,7d."),
+]
 InitialBytes = Annotated[
     str | None,
     typer.Option(help="Initial synchronisation; what the trace reaches if none."),

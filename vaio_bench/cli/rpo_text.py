@@ -75,10 +75,16 @@ def _limits(loads: list[dict[str, Any]]) -> Iterator[str]:
 
 def _capacity(document: dict[str, Any]) -> Iterator[str]:
     first, catch_up, journal = (document[n] for n in ("initial_sync", "catch_up", "journal"))
+    others = ", ".join(
+        f"{_time(at['seconds'])} over {format_rate_bps(at['bandwidth_bps'])}"
+        for at in first["at"][2:6]  # the others are in the sheets
+        if at["seconds"] is not None and at["seconds"] != first["seconds"]
+    )
     within = format_time(first["within_s"] * 1e9)
     yield (
         f"Initial sync of {format_size(first['bytes'])}: {_time(first['seconds'])}; "
-        f"{within} would need {format_rate_bps(first['bandwidth_bps'])}."
+        f"{within} would need {format_rate_bps(first['bandwidth_bps'])}"
+        + (f" ({others})." if others else ".")
     )
     yield (
         f"After an outage of {_time(catch_up['outage_s'])}: "
@@ -93,5 +99,16 @@ def _capacity(document: dict[str, Any]) -> Iterator[str]:
         f"{format_size(journal['with_over_retention_bytes'])} with over-retention, "
         f"{format_size(journal['recoverpoint_bytes'])} by RecoverPoint's rule."
     )
-    if journal["extrapolated"] or catch_up["extrapolated"] or first["extrapolated"]:
+    kept = journal["long_term"]
+    if kept:
+        yield (
+            f"{kept['points']} long-term points, one every {_time(kept['every_s'])} for "
+            f"{_time(kept['retention_s'])}: {format_size(kept['bytes'])} more."
+        )
+    if (
+        (kept and kept["extrapolated"])
+        or journal["extrapolated"]
+        or catch_up["extrapolated"]
+        or first["extrapolated"]
+    ):
         yield "Where the trace is shorter than that, its mean rate stands for the rest."

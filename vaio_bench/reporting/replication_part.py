@@ -228,7 +228,49 @@ def capacity_notes(plan: dict[str, Any]) -> list[str]:
         f"A journal for {words.seconds(journal['retention_s'])} takes "
         f"{words.size(journal['bytes'])}, with over-retention "
         f"{words.size(journal['with_over_retention_bytes'])}.",
+        *_long_term(journal.get("long_term")),
     ]
+
+
+def _long_term(kept: dict[str, Any] | None) -> list[str]:
+    if not kept:
+        return []
+    return [
+        f"{words.count(kept['points'])} long-term points, one every "
+        f"{words.seconds(kept['every_s'])} for {words.seconds(kept['retention_s'])}, take "
+        f"{words.size(kept['bytes'])} more."
+    ]
+
+
+def initial_sync(plan: dict[str, Any], palette: Palette) -> Figure | None:
+    """How long the initial synchronisation takes, against the bandwidth."""
+    first = plan.get("initial_sync") or {}
+    at = [each for each in first.get("at") or [] if each["seconds"]]
+    if len(at) < 2:
+        return None
+    x, y = [each["bandwidth_bps"] / 1e6 for each in at], [each["seconds"] / 3600 for each in at]
+    data = [
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": "initial synchronisation",
+            "x": x,
+            "y": y,
+            "line": palette.line("initial synchronisation"),
+            "hovertemplate": "%{y:.4~g} h over %{x:.4~g} Mbit/s",
+        }
+    ]
+    layout = {
+        "xaxis": {"type": "log", "title": {"text": "bandwidth (Mbit/s)"}},
+        "yaxis": {"type": "log", "title": {"text": "time (h)"}},
+        "shapes": [line_at(y=first["within_s"] / 3600)],
+        "hovermode": "closest",
+    }
+    note = f"Of {words.size(first['bytes'])}, and what is written meanwhile; dashed: within "
+    note += (
+        f"{words.seconds(first['within_s'])}. Where there is no point, the link never catches up."
+    )
+    return Figure("Initial synchronisation", note, data, layout, 300, True)
 
 
 def measured_lines(measured: RunRpo) -> list[Line]:

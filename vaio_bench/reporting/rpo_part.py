@@ -90,6 +90,7 @@ def rpo_section(
         replication_part.frontier(plan, palette),
         replication_part.distribution(plan, palette),
         replication_part.folding(plan, palette),
+        replication_part.initial_sync(plan, palette),
         _violations_chart(modes, palette),
         *_series_charts(modes, plan.get("target_s"), palette),
     ):

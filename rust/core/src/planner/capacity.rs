@@ -3,8 +3,9 @@
 
 use serde::Serialize;
 
-use crate::planner::PlanOptions;
+use crate::planner::folding;
 use crate::planner::workload::Workload;
+use crate::planner::{LongTermOptions, PlanOptions};
 
 /// All blocks are sent once, and what is written meanwhile as changes.
 #[derive(Debug, Clone, Serialize)]
@@ -15,9 +16,22 @@ pub struct InitialSync {
     /// What would do it within the time given.
     pub within_s: f64,
     pub bandwidth_bps: u64,
+    /// Over the link, and over slower and faster ones.
+    pub at: Vec<SyncAt>,
     /// The trace is shorter than the sync: its mean rate stands for what follows.
     pub extrapolated: bool,
 }
+
+/// How long the initial synchronisation takes at one bandwidth.
+#[derive(Debug, Clone, Serialize)]
+pub struct SyncAt {
+    pub bandwidth_bps: u64,
+    /// None when the link never catches up.
+    pub seconds: Option<f64>,
+}
+
+/// Of the link's bandwidth, for the initial synchronisation.
+const SYNC_SHARES: [f64; 8] = [0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0];
 
 /// The link is down for the stretch of the trace in which most is written.
 #[derive(Debug, Clone, Serialize)]
@@ -47,21 +61,38 @@ pub struct Journal {
     /// The last version of each block in each point, as cut by the plan.
     pub folded_bytes: Option<u64>,
     pub points: Option<u64>,
+    pub long_term: Option<LongTerm>,
+    pub extrapolated: bool,
+}
+
+/// Points kept beyond the retention: each has the last version of what changed since the one
+/// before.
+#[derive(Debug, Clone, Serialize)]
+pub struct LongTerm {
+    pub every_s: f64,
+    pub retention_s: f64,
+    pub points: u64,
+    pub bytes: u64,
+    /// The trace is shorter than the interval: its changed blocks stand for those of as long.
     pub extrapolated: bool,
 }
 
 /// `bytes`: what there is to send at first.
 #[must_use]
 pub fn initial_sync(workload: &Workload, options: &PlanOptions, bytes: u64) -> InitialSync {
-    let byte_ns = options.byte_ns(options.bandwidth_bps);
     // What is there already does not grow.
     let whole_bits = bytes as f64 * options.wire_bits_per_byte() / (1.0 + options.growth);
-    let first_ns = whole_bits / options.bandwidth_bps as f64 * 1e9;
-    let drained = drain(workload, 0, 0.0, first_ns, byte_ns);
+    let drained_at =
+        |bps: u64| drain(workload, 0, 0.0, whole_bits / bps as f64 * 1e9, options.byte_ns(bps));
+    let drained = drained_at(options.bandwidth_bps);
+    let seconds = |drained: Option<f64>| drained.map(|ns| (ns + options.rtt_ns as f64 / 2.0) / 1e9);
+    let rates = SYNC_SHARES.map(|share| (options.bandwidth_bps as f64 * share).ceil() as u64);
+    let at = |bps: u64| SyncAt { bandwidth_bps: bps, seconds: seconds(drained_at(bps)) };
     let within_ns = options.initial_sync_within_ns as f64;
     InitialSync {
         bytes,
-        seconds: drained.map(|ns| (ns + options.rtt_ns as f64 / 2.0) / 1e9),
+        seconds: seconds(drained),
+        at: rates.map(at).to_vec(),
         within_s: within_ns / 1e9,
         bandwidth_bps: bandwidth_within(workload, options, whole_bits, within_ns),
         extrapolated: drained.is_some_and(|ns| ns > workload.end_ns as f64),
@@ -189,6 +220,27 @@ pub fn journal(workload: &Workload, options: &PlanOptions, folded_bytes: Option<
         folded_bytes: folded_bytes
             .map(|bytes| (bytes as f64 * of_trace * (1.0 - options.compression)).round() as u64),
         points: options.retention_ns.checked_div(options.point_interval_ns),
+        long_term: options.long_term.map(|kept| long_term(workload, options, kept)),
+        extrapolated,
+    }
+}
+
+fn long_term(workload: &Workload, options: &PlanOptions, kept: LongTermOptions) -> LongTerm {
+    let (every, end) = (kept.every_ns as f64, workload.end_ns as f64);
+    let extrapolated = every > end;
+    let blocks = if extrapolated {
+        let whole = workload.changed.distinct(0, workload.writes()) as f64;
+        if end > 0.0 { whole * every / end } else { whole }
+    } else {
+        folding::blocks(workload, kept.every_ns).0 as f64 / (end / every)
+    };
+    let points = kept.keep_ns / kept.every_ns;
+    let bytes = blocks * workload.changed.granularity_bytes() as f64 * points as f64;
+    LongTerm {
+        every_s: every / 1e9,
+        retention_s: kept.keep_ns as f64 / 1e9,
+        points,
+        bytes: options.grown(bytes * (1.0 - options.compression)),
         extrapolated,
     }
 }

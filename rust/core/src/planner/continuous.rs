@@ -230,14 +230,8 @@ mod tests {
             byte_ns in 0.1f64..2000.0,
             half_rtt in 0.0f64..5e7,
         ) {
-            let mut workload = Workload::new(512, false).unwrap();
-            let mut now = 0;
-            for (gap, bytes) in writes {
-                now += gap;
-                workload.times_ns.push(now);
-                workload.sums_bytes.push(workload.written_bytes() + bytes);
-            }
-            let frame = Frame { horizon: now as f64, target: 5e9, half_rtt };
+            let workload = Workload::of(&writes);
+            let frame = Frame { horizon: workload.end_ns as f64, target: 5e9, half_rtt };
             let mode = Continuous::new(&workload, frame);
             let seen = |takes| {
                 let mut seen = Seen { histogram: Histogram::default(), takes, taken: 0 };

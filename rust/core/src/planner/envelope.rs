@@ -89,13 +89,7 @@ mod tests {
             length in 1usize..40,
             byte_ns in 0.0f64..2.0,
         ) {
-            let mut workload = Workload::new(512, false).unwrap();
-            let mut now = 0;
-            for (gap, bytes) in writes {
-                now += gap;
-                workload.times_ns.push(now);
-                workload.sums_bytes.push(workload.written_bytes() + bytes);
-            }
+            let workload = Workload::of(&writes);
             let runs = Runs::new(&workload, |first| (first + length).min(workload.writes()));
             let (mut queue, mut empty) = (Queue::default(), 0.0);
             for (i, run) in runs.runs.iter().enumerate() {

@@ -42,7 +42,8 @@ pub fn curve(workload: &Workload, options: &PlanOptions) -> Vec<Fold> {
     windows_ns.iter().map(|ns| fold(workload, options, *ns)).collect()
 }
 
-fn fold(workload: &Workload, options: &PlanOptions, window_ns: u64) -> Fold {
+/// Distinct blocks changed in windows that follow each other: their sum, and the most in one.
+pub fn blocks(workload: &Workload, window_ns: u64) -> (u64, u64) {
     let times = &workload.times_ns;
     let (mut from, mut sum, mut most) = (0, 0, 0);
     while from < times.len() {
@@ -53,6 +54,11 @@ fn fold(workload: &Workload, options: &PlanOptions, window_ns: u64) -> Fold {
         most = most.max(unique);
         from = to;
     }
+    (sum, most)
+}
+
+fn fold(workload: &Workload, options: &PlanOptions, window_ns: u64) -> Fold {
+    let (sum, most) = blocks(workload, window_ns);
     let block = workload.changed.granularity_bytes();
     let written = workload.written_bytes();
     let wire = options.wire_bits_per_byte();

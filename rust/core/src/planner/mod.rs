@@ -76,12 +76,23 @@ pub struct PlanOptions {
     /// How long the site keeps points, and the share that it may keep beyond that.
     pub retention_ns: u64,
     pub over_retention: f64,
+    /// Points that are kept for longer, where there are any.
+    #[serde(default)]
+    pub long_term: Option<LongTermOptions>,
     /// What is sent at first; None: up to the last byte that the trace touches on each disk.
     pub initial_bytes: Option<u64>,
     pub initial_sync_within_ns: u64,
     pub outage_ns: u64,
     /// Intervals of the lag series.
     pub series_points: usize,
+}
+
+/// One point of every `every_ns` is kept for `keep_ns`.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LongTermOptions {
+    pub every_ns: u64,
+    pub keep_ns: u64,
 }
 
 impl PlanOptions {
@@ -123,6 +134,12 @@ impl PlanOptions {
         ];
         if let Some((name, _)) = times.iter().find(|(_, ns)| *ns == 0) {
             return wrong(name, "a time above zero", &0);
+        }
+        let is_wrong = |kept: &LongTermOptions| kept.every_ns == 0 || kept.keep_ns < kept.every_ns;
+        if let Some(kept) = self.long_term.filter(is_wrong) {
+            let got =
+                format!("{} s for {} s", kept.every_ns as f64 / 1e9, kept.keep_ns as f64 / 1e9);
+            return wrong("long-term", "an interval above zero and at least as long a time", &got);
         }
         if !(self.growth > -1.0 && self.growth.is_finite()) {
             return wrong("growth", "a share above -1", &self.growth);

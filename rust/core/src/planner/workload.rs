@@ -184,6 +184,19 @@ impl Workload {
     }
 }
 
+#[cfg(test)]
+impl Workload {
+    /// Of writes, each so long after the one before, and so many bytes.
+    pub fn of(writes: &[(i64, u64)]) -> Self {
+        let mut workload = Self::empty(0);
+        for (gap_ns, bytes) in writes {
+            workload.end_ns += gap_ns;
+            workload.push(workload.end_ns, *bytes);
+        }
+        workload
+    }
+}
+
 /// The link's queue, first in, first out: when is a write's last byte on the wire?
 ///
 /// Sums from the start of the busy period keep one rounding a write, whatever the length.
