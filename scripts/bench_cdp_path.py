@@ -10,7 +10,9 @@ on two processors the worker has one, its link, the site and the writer of rows 
 `adds` is the difference of the medians of latency (from submit to acknowledgement), round by
 round; `callbacks` is the time inside `cdp`'s callbacks for a write, which no slow device can hide.
 Goal: what one copy of 4 KiB into the journal costs, measured in the same run between the rounds,
-and a microsecond.
+and a microsecond; in memory for both figures, on a file for the callbacks, because there the spread
+of the device's own latency is many times a microsecond. What follows an acknowledgement (handing
+entries to the link, waking its thread) is the worker's time, but no longer the write's.
 """
 
 from __future__ import annotations
@@ -94,7 +96,9 @@ def judge(backend: str, found: Any) -> tuple[list[tuple[str, str]], list[Goal]]:
         rows.append((f"{backend}, {name}, callbacks ns", spread(found[name]["calls_ns"])))
     copied = statistics.median(found["copy_ns"])
     rows.append((f"{backend}, one copy of 4 KiB, ns", spread(found["copy_ns"])))
-    goals = [Goal(f"{backend}, cdp adds to a write", adds, round(copied + 1000), "ns")]
+    goals = []
+    if backend == "mem":
+        goals.append(Goal(f"{backend}, cdp adds to a write", adds, round(copied + 1000), "ns"))
     calls = statistics.median(found["cdp"]["calls_ns"])
     goals.append(Goal(f"{backend}, in cdp's callbacks", calls, round(copied + 1000), "ns"))
     return rows, goals
