@@ -14,6 +14,8 @@ import vaio_bench as vb
 from tests.run_folder import Policy, make_run
 from vaio_bench import schemas
 from vaio_bench.analyses import run_rpo as analysis
+from vaio_bench.reporting.figures import Palette
+from vaio_bench.reporting.replication_part import measured_chart, measured_lines
 
 S = 10**9
 
@@ -75,6 +77,38 @@ def test_figures_by_hand(tmp_path: Path) -> None:
     # Something is always being written here, so exposure is all but RPO.
     assert one["exposure_s"]["max"] == pytest.approx(one["rpo_s"]["max"], abs=0.01)
     assert one["exposure_s"]["max"] < one["rpo_s"]["max"]
+
+
+@pytest.mark.parametrize("interval", ["0s", "100ms"])
+def test_no_target_is_held_before_the_first_point(tmp_path: Path, interval: str) -> None:
+    ms = S // 1000
+    hole = event("hole", 150 * ms, from_ns=0, to_ns=150 * ms, reason="initial sync")
+    events = [hole, point(1, 150 * ms, 200 * ms), point(2, 250 * ms, 260 * ms)]
+    use = {"use": "cdp", "rpo": "10s", "point_interval": interval}
+    run, end = stored(tmp_path / "run", events, dict(use))
+    (one,) = vb.run_rpo(run).to_dict()["modes"]
+    assert (one["first_point_s"], one["points"], one["rpo_s"]["max"]) == (0.2, 2, None)
+    assert (one["violations"][0]["start_s"], one["violations"][0]["end_s"]) == (0, 0.2)
+    assert one["met_time"] == pytest.approx(1 - 0.2 * S / end)
+    # What a point replaces has to be one.
+    assert one["met_sessions"] == (None if interval == "0s" else 1)
+    assert one["series"]["rpo_s"][0] is None
+    assert one["series"]["rpo_s"][-1] <= end / S - 0.25
+    assert "no restore point for the first 200 ms" in measured_lines(vb.run_rpo(run))[0].text
+
+
+def test_without_any_point_nothing_is_held(tmp_path: Path) -> None:
+    hole = event("hole", S, from_ns=0, to_ns=10 * S, reason="initial sync")
+    run, _ = stored(tmp_path / "run", [hole], {"use": "cdp", "rpo": "10s"})
+    found = vb.run_rpo(run)
+    (one,) = found.to_dict()["modes"]
+    assert (one["first_point_s"], one["met_time"], one["met_sessions"]) == (None, 0, None)
+    assert set(one["rpo_s"].values()) == {None}
+    [line] = measured_lines(found)
+    assert "no restore point was made" in line.text
+    assert line.text.endswith("RPO of 10 s held 0 % of the time.")
+    assert measured_chart(found, Palette()) is None
+    json.dumps(found.to_dict(), allow_nan=False)
 
 
 def test_continuous_replication_is_measured_by_exposure(tmp_path: Path) -> None:

@@ -16,6 +16,9 @@ import numpy.typing as npt
 
 Ns = npt.NDArray[np.int64]
 
+_UNBOUNDED_NS = 1 << 60
+"""An age beyond every time of a run: of a point that never was."""
+
 
 @dataclass(frozen=True)
 class Pieces:
@@ -67,6 +70,22 @@ def exposure(cuts: Ns, recoverable: Ns, writes: Ns, end: int) -> Pieces:
     return _kept(np.maximum(since, lacks), until, lacks)
 
 
+def without_point(of: Pieces, until: int) -> Pieces:
+    """The same with no point at all before `until`: the age is unbounded then."""
+    later = _kept(np.maximum(of.start, until), of.end, of.origin)
+    first = _kept(*(np.array([ns], np.int64) for ns in (0, until, -_UNBOUNDED_NS)))
+    start, end, origin = (
+        np.concatenate([getattr(first, name), getattr(later, name)])
+        for name in ("start", "end", "origin")
+    )
+    return Pieces(start, end, origin)
+
+
+def seconds(ns: float) -> float | None:
+    """An age in seconds; None for an unbounded one."""
+    return ns / 1e9 if ns < _UNBOUNDED_NS else None
+
+
 def session_ages(cuts: Ns, recoverable: Ns, end: int) -> Ns:
     """Ages at which points were replaced by a newer one, by the end; ns."""
     cut = np.concatenate([[0], cuts])
@@ -75,16 +94,16 @@ def session_ages(cuts: Ns, recoverable: Ns, end: int) -> Ns:
     return ages
 
 
-def distribution(of: Pieces, total: int) -> dict[str, float]:
-    """p50, p95, p99 and max over `total` ns, in seconds.
+def distribution(of: Pieces, total: int) -> dict[str, float | None]:
+    """p50, p95, p99 and max over `total` ns, in seconds; None where unbounded.
 
     A quantile is the smallest value that is not exceeded for more than its share of the time.
     """
     steps = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
     top = float(of.high.max()) if len(of.high) else 0.0
     values = quantiles(of, total, list(steps.values()))
-    found = {name: value / 1e9 for name, value in zip(steps, values, strict=True)}
-    return {**found, "max": top / 1e9}
+    found = {name: seconds(value) for name, value in zip(steps, values, strict=True)}
+    return {**found, "max": seconds(top)}
 
 
 def quantile(of: Pieces, total: int, share: float) -> float:
@@ -133,8 +152,8 @@ def covered(spans: Iterable[tuple[int, int]]) -> int:
     return total
 
 
-def series(of: Pieces, end: int, intervals: int) -> tuple[list[float], list[float]]:
-    """Starts of equal intervals and the largest value in each, seconds."""
+def series(of: Pieces, end: int, intervals: int) -> tuple[list[float], list[float | None]]:
+    """Starts of equal intervals and the largest value in each, seconds; None where unbounded."""
     if end <= 0:
         return [], []
     edges = np.linspace(0, end, intervals + 1)
@@ -146,4 +165,4 @@ def series(of: Pieces, end: int, intervals: int) -> tuple[list[float], list[floa
         inside = np.searchsorted(of.start, edges[1:], side="left") - 1
         known = (inside >= 0) & (of.end[inside] >= edges[1:])
         largest = np.maximum(largest, np.where(known, edges[1:] - of.origin[inside], 0))
-    return (edges[:-1] / 1e9).tolist(), (largest / 1e9).tolist()
+    return (edges[:-1] / 1e9).tolist(), [seconds(ns) for ns in largest.tolist()]

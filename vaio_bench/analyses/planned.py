@@ -57,7 +57,8 @@ class Planned:
     disks: str
     """The disk, or how many that share points."""
     rtt_s: float
-    run_rpo_s: dict[str, float]
+    run_rpo_s: dict[str, float | None]
+    """None where there was no point yet: the initial synchronisation went on."""
     planner_rpo_s: dict[str, float]
     why: str | None
 
@@ -65,14 +66,20 @@ class Planned:
     def agrees(self) -> bool:
         """Whether every step is within 5 % or a round trip."""
         return all(
-            abs(self.run_rpo_s[step] - said) <= max(_SHARE * said, self.rtt_s)
-            for step, said in self.planner_rpo_s.items()
+            less is not None and abs(less) <= max(_SHARE * self.planner_rpo_s[step], self.rtt_s)
+            for step, less in self._difference_s().items()
         )
+
+    def _difference_s(self) -> dict[str, float | None]:
+        had = self.run_rpo_s
+        return {
+            step: None if (of_run := had[step]) is None else of_run - said
+            for step, said in self.planner_rpo_s.items()
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, with `agrees` and `difference_s`."""
-        less = {step: self.run_rpo_s[step] - said for step, said in self.planner_rpo_s.items()}
-        return asdict(self) | {"agrees": self.agrees, "difference_s": less}
+        return asdict(self) | {"agrees": self.agrees, "difference_s": self._difference_s()}
 
 
 def planned(run: Run | str | Path) -> list[Planned]:
@@ -143,7 +150,9 @@ def _acknowledged(rows: pl.LazyFrame) -> tuple[pa.RecordBatchReader, pa.Table]:
 def _apart(run: Run, each: Replicated, use: dict[str, Any], table: pa.Table) -> str | None:
     """What the run had that the planner knows nothing of."""
     document, reasons = each.document, []
-    if document["holes"]:
+    if document["first_point_s"] != 0:
+        reasons.append("the run began with an initial sync, and had no point before its end")
+    if any(hole["reason"] != "initial sync" for hole in document["holes"]):
         reasons.append("the run's journal has an end, and points paused while it was full")
     if use["link"].get("faults"):
         reasons.append("the line had faults")

@@ -10,7 +10,10 @@ was held, when it was not, and in which stretches no point was being made.
 ## What the figures mean
 
 - *RPO(t)* = t less the cut of the newest point recoverable at t. The round begins in sync at 0
-  (`from_ns` 0 of a hole with reason `initial sync` says otherwise) and ends with its last I/O.
+  and ends with its last I/O. Where its initial synchronisation goes on while the trace runs (a
+  hole of that reason tells), there is no point at all before the first of the round: until then
+  RPO is unbounded, null in figures, and no target is held.
+- *first_point_s*: from when on there was a point: 0 in sync, null where none ever was.
 - *Exposure(t)* = age of the oldest acknowledged write that no recoverable point holds. A write is
   acknowledged at the completion in its row.
 - *continuous* (`point_interval = 0`): every instant whose acknowledged writes have all arrived is
@@ -62,6 +65,8 @@ _REPLICATION = ("cdp", "snapshot")
 _RESYNC = ("resync_bytes", "resync_compared_bytes", "resync_equal_bytes")
 # Of the time, for the distribution.
 _SHARES = [step / 200 for step in range(201)]
+# The reason of a hole that says that the round did not begin in sync.
+_INITIAL = "initial sync"
 
 
 @dataclass(frozen=True)
@@ -214,6 +219,18 @@ class _Told:
     def continuous(self) -> bool:
         return self.use["use"] == "cdp" and _time_of(self.use, "point_interval") == 0
 
+    @property
+    def begins_in_sync(self) -> bool:
+        return all(hole.get("reason") != _INITIAL for hole in self.holes)
+
+    @property
+    def first_point_ns(self) -> int | None:
+        """When the first point was there."""
+        if self.begins_in_sync:
+            return 0
+        first = min(self.recoverable_ns.tolist(), default=self.end_ns)
+        return int(first) if first < self.end_ns else None
+
 
 def _document(told: _Told, writes_ns: np.ndarray, target_ns: int | None) -> dict[str, Any]:
     exposure = pieces.exposure(told.cuts_ns, told.recoverable_ns, writes_ns, told.end_ns)
@@ -222,6 +239,9 @@ def _document(told: _Told, writes_ns: np.ndarray, target_ns: int | None) -> dict
         if told.continuous
         else pieces.between_points(told.cuts_ns, told.recoverable_ns, told.end_ns)
     )
+    first_ns = told.first_point_ns
+    if first_ns != 0:
+        rpo = pieces.without_point(rpo, told.end_ns if first_ns is None else first_ns)
     document: dict[str, Any] = {"mode": told.use["use"]}
     if told.use["use"] == "snapshot":
         every_ns = _time_of(told.use, "every")
@@ -237,9 +257,10 @@ def _document(told: _Told, writes_ns: np.ndarray, target_ns: int | None) -> dict
         "target_s": None if target_ns is None else target_ns / 1e9,
         "duration_s": told.end_ns / 1e9,
         "points": len(told.cuts_ns),
+        "first_point_s": None if first_ns is None else first_ns / 1e9,
         "rpo_s": pieces.distribution(rpo, told.end_ns),
         "exposure_s": pieces.distribution(exposure, told.end_ns),
-        "distribution": {"share": _SHARES, "rpo_s": [ns / 1e9 for ns in spread]},
+        "distribution": {"share": _SHARES, "rpo_s": [*map(pieces.seconds, spread)]},
         **_met(told, rpo, target_ns),
         **_holes(told),
         "sent_bytes": told.sent_bytes,
@@ -255,6 +276,8 @@ def _met(told: _Told, rpo: Pieces, target_ns: int | None) -> dict[str, Any]:
     spans = pieces.beyond(rpo, target_ns)
     missed = sum(end - start for start, end in spans)
     ages = pieces.session_ages(told.cuts_ns, told.recoverable_ns, told.end_ns)
+    # What the first point replaces was none where the round did not begin in sync.
+    ages = ages if told.begins_in_sync else ages[1:]
     sessions = None if told.continuous or not len(ages) else float(np.mean(ages <= target_ns))
     return {
         "met_time": 1 - missed / told.end_ns if told.end_ns else 1.0,

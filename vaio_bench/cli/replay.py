@@ -125,7 +125,11 @@ def _rpo(found: dict[str, Any]) -> str:
     from vaio_bench.units import format_time
 
     names = {"p95": "p95", "p99": "p99", "max": "at worst"}
-    had = [f"{format_time(found['run_rpo_s'][step] * 1e9)} {name}" for step, name in names.items()]
+    ages = {step: found["run_rpo_s"][step] for step in names}
+    had = [
+        f"{'no point' if age is None else format_time(age * 1e9)} {names[step]}"
+        for step, age in ages.items()
+    ]
     said = ", ".join(format_time(found["planner_rpo_s"][step] * 1e9) for step in names)
     text = f"replication of {found['disks']}: RPO {', '.join(had)}; the planner says {said}"
     if found["agrees"]:

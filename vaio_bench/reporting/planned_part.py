@@ -29,7 +29,9 @@ def add_against_planner(section: Section, run: Run) -> None:
 def _row(each: Planned) -> list[Cell | str]:
     row: list[Cell | str] = [each.policy, str(each.round), each.disks]
     for step in STEPS:
-        row += [words.seconds(each.run_rpo_s[step]), words.seconds(each.planner_rpo_s[step])]
+        had = each.run_rpo_s[step]
+        row += ["no point" if had is None else words.seconds(had)]
+        row += [words.seconds(each.planner_rpo_s[step])]
     return row
 
 
@@ -41,5 +43,6 @@ def sentence(each: Planned) -> str:
             "within 5 % or a round trip."
         )
     had, said = each.run_rpo_s["max"], each.planner_rpo_s["max"]
-    text = f"{each.policy} had points up to {words.seconds(had)} old, the planner says "
+    aged = "no point at times" if had is None else f"points up to {words.seconds(had)} old"
+    text = f"{each.policy} had {aged}, the planner says "
     return text + words.seconds(said) + (f": {each.why}." if each.why else ".")

@@ -278,9 +278,7 @@ def measured_lines(measured: RunRpo) -> list[Line]:
     lines = []
     for each in worst(measured.found):
         one = each.document
-        oldest = words.seconds(one["rpo_s"]["max"])
-        where = name_of(each, measured.found)
-        text = f"{where}, as measured: the newest point was {oldest} old at worst"
+        text = f"{name_of(each, measured.found)}, as measured: {_oldest(one)}"
         if one["met_time"] is None:
             why = f"no verdict: {measured.refused}" if measured.refused else "no target was set"
             lines.append(Line("measured", "neutral", f"{text}; {why}."))
@@ -291,6 +289,16 @@ def measured_lines(measured: RunRpo) -> list[Line]:
         badge = "target met" if good else f"{share} of the time"
         lines.append(Line(badge, "good" if good else "bad", f"{text}; {held}."))
     return lines
+
+
+def _oldest(one: dict[str, Any]) -> str:
+    """How old the newest point came to be, or that there was none."""
+    first_s, oldest_s = one["first_point_s"], one["rpo_s"]["max"]
+    if oldest_s is not None:
+        return f"the newest point was {words.seconds(oldest_s)} old at worst"
+    if first_s is None:
+        return "no restore point was made, the initial sync was not done"
+    return f"there was no restore point for the first {words.seconds(first_s)} (initial sync)"
 
 
 def name_of(each: Replicated, among: list[Replicated]) -> str:
@@ -309,7 +317,8 @@ def worst(found: list[Replicated]) -> list[Replicated]:
 
 
 def _max(each: Replicated) -> float:
-    return float(each.document["rpo_s"]["max"])
+    found = each.document["rpo_s"]["max"]
+    return math.inf if found is None else float(found)
 
 
 def measured_table(measured: RunRpo, overhead: Overhead | None) -> Table | None:
@@ -327,7 +336,7 @@ def measured_table(measured: RunRpo, overhead: Overhead | None) -> Table | None:
             [
                 each.policy,
                 each.disk,
-                *[words.seconds(one["rpo_s"][step]) for step in ("p50", "p95", "p99", "max")],
+                *[_age(one["rpo_s"][step]) for step in ("p50", "p95", "p99", "max")],
                 words.seconds(one["exposure_s"]["max"]),
                 words.share(one["met_time"]),
                 words.share(one["met_sessions"]),
@@ -343,6 +352,10 @@ def measured_table(measured: RunRpo, overhead: Overhead | None) -> Table | None:
     return Table(columns, rows, caption=caption)
 
 
+def _age(value: float | None) -> str:
+    return "no point" if value is None else words.seconds(value)
+
+
 def _added(overhead: Overhead | None, policy: str, step: str) -> str:
     metrics = overhead.policies.get(policy, {}) if overhead else {}
     found = metrics.get(f"latency_{step}_ns")
@@ -355,9 +368,10 @@ def measured_chart(measured: RunRpo, palette: Palette) -> Figure | None:
     tables = []
     for each in found:
         stored = each.document["series"]
-        if stored["time_s"]:
+        if any(value is not None for value in stored["rpo_s"]):
             name = name_of(each, found)
-            table = pl.DataFrame({"time_s": stored["time_s"], "rpo_s": stored["rpo_s"]})
+            of_run = {"time_s": stored["time_s"], "rpo_s": stored["rpo_s"]}
+            table = pl.DataFrame(of_run, schema={"time_s": pl.Float64, "rpo_s": pl.Float64})
             tables.append(table.with_columns(pl.lit(name).alias("policy")))
     if not tables:
         return None
