@@ -3,7 +3,15 @@
 import pytest
 
 from vaio_bench import InputError
-from vaio_bench.units import format_size, format_time, parse_rate_bps, parse_size, parse_time_ns
+from vaio_bench.units import (
+    format_given_bps,
+    format_needed_bps,
+    format_size,
+    format_time,
+    parse_rate_bps,
+    parse_size,
+    parse_time_ns,
+)
 
 
 @pytest.mark.parametrize(
@@ -79,3 +87,13 @@ def test_figures_for_people() -> None:
     assert [format_time(time) for time in times] == [
         "0 ns", "999 ns", "1 us", "81 us", "2.5 ms", "59 s", "1.5 min", "1.5 h", "3 d",
     ]  # fmt: skip
+
+
+def test_a_needed_rate_is_rounded_up_and_a_given_one_not() -> None:
+    assert format_needed_bps(267_392_520) == "268 Mbit/s"
+    assert format_needed_bps(267_000_000) == "267 Mbit/s"
+    assert format_needed_bps(999_100_000) == "1 Gbit/s"
+    assert format_needed_bps(0.2) == "1 bit/s"
+    assert format_given_bps(267_400_000) == "267.4 Mbit/s"
+    assert format_given_bps(100_000_000) == "100 Mbit/s"
+    assert format_given_bps(1) == "1 bit/s"

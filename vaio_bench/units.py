@@ -7,6 +7,7 @@ qemu-img and dd. Case matters only where it tells bit from byte in a rate (`b`, 
 
 from __future__ import annotations
 
+import math
 import re
 from fractions import Fraction
 
@@ -123,6 +124,24 @@ def format_rate_bps(rate_bps: float) -> str:
     while abs(amount) >= 0.9995 * 1000 and prefix != "P":
         amount, prefix = amount / 1000, next(prefixes)
     return f"{_three_digits(amount)} {prefix}bit/s"
+
+
+def format_needed_bps(rate_bps: float) -> str:
+    """As `format_rate_bps`, rounded up: the bandwidth that is told is enough."""
+    return format_rate_bps(round_up(rate_bps))
+
+
+def format_given_bps(rate_bps: int) -> str:
+    """Bits per second as they were given, all digits: "267.4 Mbit/s"."""
+    step = min(max(len(str(rate_bps)) - 1, 0) // 3, 4)
+    return f"{rate_bps / 1000**step:.15g} {('', 'k', 'M', 'G', 'T')[step]}bit/s"
+
+
+def round_up(amount: float) -> int:
+    """To three digits, upwards."""
+    whole = math.ceil(amount)
+    unit: int = 10 ** max(0, len(str(whole)) - 3)
+    return -(-whole // unit) * unit
 
 
 def _three_digits(amount: float) -> str:

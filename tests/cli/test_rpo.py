@@ -63,6 +63,18 @@ def test_the_answer_comes_first(cli: Any, trace: Path) -> None:
     assert "Mbit/s would have held it throughout; snapshots every 4 s would have lost" in answer
 
 
+def test_a_bandwidth_that_is_told_is_enough(cli: Any, trace: Path) -> None:
+    link, target = ("--link", "2.1234Mbit/s,20ms"), ("--target-rpo", "5s")
+    needed = cli("rpo", trace, *link, *target, "--json").document["modes"][0]
+    needed_bps = needed["bandwidth_for_target_bps"]["99.9"]
+    assert needed_bps % 10_000, "a figure that loses by rounding"
+    text = cli("rpo", trace, *link, *target).stdout
+    assert " over 2.1234 Mbit/s; " in text
+    [told] = [line.split() for line in text.splitlines() if "99.9 % needs" in line]
+    assert told[7] == "Mbit/s"
+    assert needed_bps <= float(told[6]) * 1e6 < needed_bps * 1.01
+
+
 def test_a_run_folder_keeps_the_document(cli: Any, trace: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()

@@ -69,6 +69,7 @@ def test_changes_sizes_and_rates() -> None:
     assert words.size(4096) == "4 KiB"
     assert words.size(0) == "0 B"
     assert words.rate(163.2e6) == "163 Mbit/s"
+    assert words.rate_needed(163.2e6) == "164 Mbit/s"
 
 
 def test_the_sentence_says_what_was_measured(tmp_path, make_example) -> None:

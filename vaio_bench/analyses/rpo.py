@@ -107,7 +107,8 @@ from vaio_bench.analyses.study import Study
 from vaio_bench.errors import InputError
 from vaio_bench.trace import REQUIRED, open_trace
 from vaio_bench.units import (
-    format_rate_bps,
+    format_given_bps,
+    format_needed_bps,
     format_time,
     parse_rate_bps,
     parse_share,
@@ -405,14 +406,14 @@ def _answer(document: dict[str, Any]) -> str:
     target = format_time(document["target_s"] * 1e9)
     needed = cdp["bandwidth_for_target_bps"]["100"]
     held = "throughout" if cdp["met_time"] == 1 else f"{_share(cdp['met_time'])} of the time"
-    bandwidth = format_rate_bps(document["link"]["bandwidth_bps"])
+    bandwidth = format_given_bps(document["link"]["bandwidth_bps"])
     parts = [f"RPO of {target} held {held} over {bandwidth}"]
     if needed is None:
         parts.append("no bandwidth would have held it throughout")
     elif cdp["met_time"] == 1:
-        parts.append(f"{format_rate_bps(_rounded_up(needed))} would have been enough")
+        parts.append(f"{format_needed_bps(needed)} would have been enough")
     else:
-        parts.append(f"{format_rate_bps(_rounded_up(needed))} would have held it throughout")
+        parts.append(f"{format_needed_bps(needed)} would have held it throughout")
     for mode in snapshots:
         lost = format_time(mode["rpo_s"]["max"] * 1e9)
         parts.append(f"{mode_name(mode)} would have lost up to {lost}")
@@ -422,9 +423,3 @@ def _answer(document: dict[str, Any]) -> str:
 def _share(share: float) -> str:
     """Per cent, never rounded up: what was not held is not claimed."""
     return f"{math.floor(share * 1000) / 10:g} %"
-
-
-def _rounded_up(rate_bps: int) -> int:
-    """To three digits, upwards, so that the bandwidth told is enough."""
-    unit: int = 10 ** max(0, len(str(rate_bps)) - 3)
-    return -(-rate_bps // unit) * unit

@@ -123,7 +123,7 @@ def _table(plan: RpoPlan) -> Table:
     from rich.table import Table
 
     from vaio_bench.analyses.rpo import mode_name
-    from vaio_bench.units import format_rate_bps, format_size, format_time
+    from vaio_bench.units import format_needed_bps, format_size, format_time
 
     table = Table("", *map(mode_name, plan.modes), show_edge=False)
     for key, what in (("rpo_s", "RPO"), ("exposure_s", "exposure")):
@@ -138,7 +138,7 @@ def _table(plan: RpoPlan) -> Table:
     table.add_row("violations", *[f"{mode['violations_count']:,}" for mode in plan.modes])
     for share in plan.modes[0]["bandwidth_for_target_bps"]:
         rates = [mode["bandwidth_for_target_bps"][share] for mode in plan.modes]
-        cells = ["at no bandwidth" if r is None else format_rate_bps(r) for r in rates]
+        cells = ["at no bandwidth" if r is None else format_needed_bps(r) for r in rates]
         table.add_row(f"target for {share} % needs", *cells)
     sizes = {"backlog_bytes_max": "backlog, most", "sent_bytes": "sent", "written_bytes": "written"}
     for key, what in sizes.items():

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from vaio_bench.units import format_rate_bps, format_size, format_time
+from vaio_bench.units import format_needed_bps, format_rate_bps, format_size, format_time
 
 # Disks on the terminal; the sheets and --json have all of them.
 _DISKS_MAX = 12
@@ -36,8 +36,8 @@ def _folding(curve: list[dict[str, Any]]) -> Table:
             _time(at["window_s"]),
             format_size(at["unique_bytes"]),
             f"{100 * at['gain']:.3g} %",
-            format_rate_bps(at["bandwidth_bps"]),
-            format_rate_bps(at["bandwidth_peak_bps"]),
+            format_needed_bps(at["bandwidth_bps"]),
+            format_needed_bps(at["bandwidth_peak_bps"]),
         )
     return table
 
@@ -59,7 +59,7 @@ def _loads(loads: list[dict[str, Any]], inputs: dict[str, Any]) -> Table:
             format_size(load["written_bytes"]),
             *[format_rate_bps(rate[step] * 8) for step in ("mean", "percentile", "peak")],
             f"{load['iops']['peak']:,.0f}",
-            "at no bandwidth" if needed is None else format_rate_bps(needed),
+            "at no bandwidth" if needed is None else format_needed_bps(needed),
         )
     if len(disks) > _DISKS_MAX:
         left = len(disks) - _DISKS_MAX
@@ -83,7 +83,7 @@ def _capacity(document: dict[str, Any]) -> Iterator[str]:
     within = format_time(first["within_s"] * 1e9)
     yield (
         f"Initial sync of {format_size(first['bytes'])}: {_time(first['seconds'])}; "
-        f"{within} would need {format_rate_bps(first['bandwidth_bps'])}"
+        f"{within} would need {format_needed_bps(first['bandwidth_bps'])}"
         + (f" ({others})." if others else ".")
     )
     yield (

@@ -180,7 +180,7 @@ def loads_table(plan: dict[str, Any]) -> Table | None:
                 *[words.rate(rate[step] * 8) for step in ("mean", "percentile", "peak")],
                 words.rate(load["sum_of_peaks_bytes_per_s"] * 8),
                 words.count(load["iops"]["peak"]),
-                "not at any bandwidth" if needed is None else words.rate(needed),
+                "not at any bandwidth" if needed is None else words.rate_needed(needed),
                 reasons or "–",  # noqa: RUF001  an en dash: nothing to tell
             ]
         )
@@ -221,7 +221,7 @@ def capacity_notes(plan: dict[str, Any]) -> list[str]:
     return [
         f"The initial synchronisation of {words.size(first['bytes'])} ends after "
         f"{time(first['seconds'])}; to end within {words.seconds(first['within_s'])} it needs "
-        f"{words.rate(first['bandwidth_bps'])}.",
+        f"{words.rate_needed(first['bandwidth_bps'])}.",
         f"After an outage of {words.seconds(catch_up['outage_s'])} "
         f"{words.size(catch_up['backlog_bytes'])} wait; the link has caught up after "
         f"{time(catch_up['seconds'])} (by changed blocks: {time(catch_up['changed_seconds'])}).",

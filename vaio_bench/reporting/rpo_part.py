@@ -144,7 +144,7 @@ def _bandwidth_table(modes: list[dict[str, Any]]) -> Table:
     for mode in modes:
         needed = mode.get("bandwidth_for_target_bps") or {}
         cells = [
-            "not at any bandwidth" if needed.get(key) is None else words.rate(needed[key])
+            "not at any bandwidth" if needed.get(key) is None else words.rate_needed(needed[key])
             for key in _SHARES
         ]
         rows.append([words.mode_name(mode), *cells])

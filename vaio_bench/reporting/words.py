@@ -10,6 +10,7 @@ from vaio_bench.analyses.intervals import Verdict
 from vaio_bench.analyses.overhead import Comparison, Overhead
 from vaio_bench.analyses.sweep import Swept
 from vaio_bench.store import BASELINE
+from vaio_bench.units import round_up
 
 _NONE = "–"  # noqa: RUF001  an en dash: nothing to tell
 MINUS = "−"  # noqa: RUF001  the typographic minus is as wide as the plus
@@ -58,6 +59,11 @@ def size(count: float | None) -> str:
 def rate(bits_per_s: float | None) -> str:
     """Bits per second: `100 Mbit/s`."""
     return _NONE if bits_per_s is None else _scaled(bits_per_s, _RATES)
+
+
+def rate_needed(bits_per_s: float) -> str:
+    """The same rounded up: the bandwidth that is told is enough."""
+    return rate(round_up(bits_per_s))
 
 
 # From which value on a unit is used, how much one of it is, its name.
@@ -289,4 +295,4 @@ def rpo_sentence(plan: dict[str, Any], mode: dict[str, Any]) -> str:
     needed = (mode.get("bandwidth_for_target_bps") or {}).get("100")
     if needed is None:
         return text + "; no bandwidth would keep it all the time."
-    return text + f"; keeping it all the time would need {rate(needed)}."
+    return text + f"; keeping it all the time would need {rate_needed(needed)}."
