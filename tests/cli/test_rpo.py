@@ -166,6 +166,18 @@ def test_a_trace_that_only_reads_needs_no_bandwidth(cli: Any, tmp_path: Path) ->
     assert cdp["exposure_s"]["max"] == 0
 
 
+def test_only_writes_are_lost_and_only_to_snapshots_that_come(cli: Any, tmp_path: Path) -> None:
+    for op, every, is_told in (
+        ("write", "5s", True),
+        ("read", "5s", False),
+        ("write", "2min", False),
+    ):
+        rows = [(i * 1000 * MS + 1, "d", op, 4096 * i, 4096) for i in range(60)]
+        trace = store(tmp_path / f"{op}.parquet", rows)
+        told = cli("rpo", trace, *LINK, "--snapshot-every", every)
+        assert ("would have lost up to" in told.stdout) == is_told
+
+
 def test_groups_and_sheets(cli: Any, trace: Path, tmp_path: Path) -> None:
     ended = cli("rpo", trace, *LINK, "--group", "vm=d", "--sheets", tmp_path / "plan", "--json")
     assert ended.exit_status == 0

@@ -415,8 +415,10 @@ def _answer(document: dict[str, Any]) -> str:
     else:
         parts.append(f"{format_needed_bps(needed)} would have held it throughout")
     for mode in snapshots:
-        lost = format_time(mode["rpo_s"]["max"] * 1e9)
-        parts.append(f"{mode_name(mode)} would have lost up to {lost}")
+        # Lost are writes: where there are none, or no snapshot yet, the age of a point is no loss.
+        if document["duration_s"] >= mode["every_s"] and mode["exposure_s"]["max"] > 0:
+            lost = format_time(mode["exposure_s"]["max"] * 1e9)
+            parts.append(f"{mode_name(mode)} would have lost up to {lost} of writes")
     return "; ".join(parts)
 
 
