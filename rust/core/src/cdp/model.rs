@@ -419,6 +419,9 @@ impl<V: Vault + Crash> Link for Model<V> {
     }
 
     fn next_event_ns(&self) -> Option<Ns> {
+        if !self.told.is_empty() {
+            return Some(self.looked_ns);
+        }
         let mut next = match self.connection {
             Connection::Opening(at) => at,
             _ => Ns::MAX,

@@ -44,8 +44,8 @@ struct Pending {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Down { retry_ns: Ns },
-    Connecting,
-    Greeting,
+    Connecting { since_ns: Ns },
+    Greeting { since_ns: Ns },
     Up,
 }
 

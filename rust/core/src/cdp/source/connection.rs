@@ -6,8 +6,9 @@ use super::{
 
 pub const BACKOFF_MIN_NS: Ns = 100_000_000;
 const BACKOFF_MAX_NS: Ns = 5_000_000_000;
-/// The timeout is doubled this often at most.
+/// The timeout is doubled this often at most: for confirmations, and for an answer at all.
 const PATIENCE_MAX: u32 = 6;
+const GREETING_PATIENCE_MAX: u32 = 3;
 /// A full store is asked again after this long.
 const FULL_RETRY_NS: Ns = 5_000_000_000;
 
@@ -16,11 +17,15 @@ impl Source {
     pub fn pump(&mut self, now: Ns, link: &mut dyn Link) {
         match self.state {
             State::Down { retry_ns } if now >= retry_ns => {
-                self.state = State::Connecting;
+                self.state = State::Connecting { since_ns: now };
                 link.connect(now);
             }
             State::Up => self.send(now, link),
-            _ => {}
+            // Whoever took the connection may be silent for ever, or not be the site at all.
+            State::Connecting { .. } | State::Greeting { .. } => {
+                self.give_up_late(now, link, "the site did not answer in time");
+            }
+            State::Down { .. } => {}
         }
         if self.mode == Mode::Bitmap && self.state == State::Up && self.journal.is_empty() {
             self.begin_resync(now);
@@ -42,24 +47,34 @@ impl Source {
             link.send(now, Frame::Entry(entry));
         }
         self.ask(now, link);
-        let is_late = now > self.progress_ns + self.patience_ns();
-        if is_late && !self.given_up && self.is_waiting() {
+        self.give_up_late(now, link, "nothing was confirmed in time");
+    }
+
+    fn give_up_late(&mut self, now: Ns, link: &mut dyn Link, why: &str) {
+        if !self.given_up && self.deadline_ns().is_some_and(|at| now > at) {
             self.given_up = true;
             self.fruitless += 1;
-            link.reset(now, "nothing was confirmed in time");
+            link.reset(now, why);
         }
     }
 
-    /// How long the link may confirm nothing. On one so slow that an entry takes longer than the
+    /// How long the link may be silent. On one so slow that an entry takes longer than the
     /// timeout, every connection would be given up for ever: each in a row is given twice as long.
-    const fn patience_ns(&self) -> Ns {
-        let doublings = if self.fruitless < PATIENCE_MAX { self.fruitless } else { PATIENCE_MAX };
-        self.config.timeout_ns << doublings
+    fn patience_ns(&self, doublings_max: u32) -> Ns {
+        self.config.timeout_ns << self.fruitless.min(doublings_max)
     }
 
-    /// The far end owes an answer.
-    fn is_waiting(&self) -> bool {
-        self.journal.in_flight_bytes() > 0 || self.base.is_asking()
+    /// Until when the far end has to answer, if it owes an answer.
+    fn deadline_ns(&self) -> Option<Ns> {
+        match self.state {
+            State::Connecting { since_ns } | State::Greeting { since_ns } => {
+                Some(since_ns + self.patience_ns(GREETING_PATIENCE_MAX))
+            }
+            State::Up if self.journal.in_flight_bytes() > 0 || self.base.is_asking() => {
+                Some(self.progress_ns + self.patience_ns(PATIENCE_MAX))
+            }
+            State::Up | State::Down { .. } => None,
+        }
     }
 
     /// Whether `send` has more to give once the link wants it.
@@ -78,7 +93,7 @@ impl Source {
     /// There is a far end: it may still be looking at what it holds.
     #[must_use]
     pub fn is_reached(&self) -> bool {
-        matches!(self.state, State::Up | State::Greeting)
+        matches!(self.state, State::Up | State::Greeting { .. })
     }
 
     /// When `pump` has to be called at the latest.
@@ -86,10 +101,9 @@ impl Source {
     pub fn next_due_ns(&self) -> Option<Ns> {
         match self.state {
             State::Down { retry_ns } => Some(retry_ns),
-            // Its word that it is down is there to be heard.
-            State::Up if self.given_up => Some(self.progress_ns),
-            State::Up if self.is_waiting() => Some(self.progress_ns + self.patience_ns() + 1),
-            _ => None,
+            // The link says when it is down.
+            _ if self.given_up => None,
+            _ => self.deadline_ns().map(|at| at + 1),
         }
     }
 
@@ -97,7 +111,7 @@ impl Source {
     pub fn link_event(&mut self, now: Ns, event: LinkEvent, link: &mut dyn Link) {
         match event {
             LinkEvent::Up => {
-                self.state = State::Greeting;
+                self.state = State::Greeting { since_ns: now };
                 link.send(
                     now,
                     Frame::Hello(Box::new(Hello {

@@ -2,8 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::super::DataMode;
-use super::super::testing::Rig;
+use super::super::testing::{Rig, setting};
+use super::super::{DataMode, Filter, Properties};
+use super::{Cdp, settings};
+use crate::cdp::frame::Frame;
+use crate::cdp::link::{Link, LinkEvent};
+use crate::cdp::model::Model;
+use crate::cdp::vault::Counts;
+use crate::clock::Ns;
 use crate::io::Op;
 
 const SECOND: u64 = 1_000_000_000;
@@ -131,4 +137,82 @@ fn a_point_is_recoverable_when_its_bytes_have_arrived() {
     assert!((10_000_000..10_200_000).contains(&late), "{late}");
     let bytes = points[0]["bytes"].as_u64().unwrap();
     assert!((409_600..412_000).contains(&bytes), "{bytes}");
+}
+
+/// A link whose second connection never gets anywhere, and whose third reaches a silent site.
+struct Silent {
+    model: Model<Counts>,
+    connects: u32,
+    told: Vec<LinkEvent>,
+}
+
+impl Link for Silent {
+    fn connect(&mut self, now: Ns) {
+        self.connects += 1;
+        if self.connects != 2 {
+            self.model.connect(now);
+        }
+    }
+    fn reset(&mut self, now: Ns, why: &str) {
+        if self.connects == 2 {
+            self.told.push(LinkEvent::Down(why.to_owned()));
+        }
+        self.model.reset(now, why);
+    }
+    fn send(&mut self, now: Ns, frame: Frame) {
+        if self.connects != 3 {
+            self.model.send(now, frame);
+        }
+    }
+    fn wants(&self, now: Ns) -> bool {
+        self.model.wants(now)
+    }
+    fn poll(&mut self, now: Ns, out: &mut Vec<LinkEvent>) {
+        out.append(&mut self.told);
+        self.model.poll(now, out);
+    }
+    fn next_event_ns(&self) -> Option<Ns> {
+        if self.told.is_empty() { self.model.next_event_ns() } else { Some(0) }
+    }
+    fn wants_at_ns(&self) -> Option<Ns> {
+        self.model.wants_at_ns()
+    }
+    fn shape(&mut self, on: bool, now: Ns) {
+        self.model.shape(on, now);
+    }
+}
+
+#[test]
+fn a_connection_that_never_answers_is_given_up() {
+    let params = json!({
+        "rpo": "2s", "link": {
+            "bandwidth": "80Mbit/s", "rtt": "2ms", "timeout": "3s",
+            "faults": [{"kind": "reset", "at": "1s"}],
+        },
+    });
+    let settings = settings::read(&params, &setting(DataMode::Tokens)).unwrap();
+    let model = Model::new(settings.line.clone(), Counts::default());
+    let link = Silent { model, connects: 0, told: Vec::new() };
+    let properties = Properties { child_bytes: 1 << 20, ..Properties::TRANSPARENT };
+    let chain: Vec<(Box<dyn Filter>, _)> =
+        vec![(Box::new(Cdp::new(settings, Box::new(link))), properties)];
+    let mut rig = Rig::of(chain, DataMode::Tokens, 1 << 24);
+    rig.reopen();
+    for i in 0..300 {
+        rig.io(i * SECOND / 10, Op::Write, i * 4096, 4096);
+    }
+    rig.run();
+    rig.close();
+    let events = rig.take_events();
+    let of = |kind: &str| -> Vec<Value> {
+        let of_kind = events.iter().filter(|event| event.kind == kind);
+        of_kind.map(|event| serde_json::from_str(&event.detail).unwrap()).collect()
+    };
+    let last = of("restore_point").pop().unwrap();
+    assert!(last["cut_ns"].as_u64().unwrap() > 29 * SECOND, "{last}");
+    // 3 s for the second connection, twice that for the third, and the pauses before each.
+    let late = of("restore_point").iter().find(|p| p["cut_ns"] == 2 * SECOND).unwrap().clone();
+    let recoverable = late["recoverable_ns"].as_u64().unwrap();
+    assert!((10 * SECOND..11 * SECOND).contains(&recoverable), "{late}");
+    assert!(of("hole").is_empty());
 }
