@@ -17,6 +17,8 @@ mod changes;
 mod page;
 mod settings;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use changes::{Blocks, RedoLog};
 use settings::Settings;
@@ -76,8 +78,10 @@ struct Snapshot {
     sync: Sync,
     merge: Merge,
     points: u64,
-    /// Cut of the newest recoverable point, and since when there has been nothing to do.
+    /// Cut of the newest recoverable point and of the newest sync that failed, and since when
+    /// there has been nothing to do.
     newest_cut_ns: Ns,
+    failed_cut_ns: Ns,
     idle_since_ns: Ns,
     seen_ns: Ns,
 }
@@ -100,6 +104,7 @@ impl Snapshot {
             merge: Merge::default(),
             points: 0,
             newest_cut_ns: 0,
+            failed_cut_ns: 0,
             idle_since_ns: 0,
             seen_ns: 0,
             settings,
@@ -114,7 +119,8 @@ impl Snapshot {
     fn next_slot(&self, cx: &Cx<'_>) -> Ns {
         let start = start_ns(cx);
         let every = self.settings.every_ns;
-        start + (self.newest_cut_ns.saturating_sub(start) / every + 1) * every
+        let cut_ns = self.newest_cut_ns.max(self.failed_cut_ns);
+        start + (cut_ns.saturating_sub(start) / every + 1) * every
     }
 
     /// Snapshots of a disk that has not changed hold what the disk holds: they are points at once.
@@ -247,6 +253,9 @@ impl Snapshot {
         let now = cx.now();
         let sync = std::mem::take(&mut self.sync);
         if sync.failed {
+            // The next point needs what this one would have brought.
+            self.changed.put_back(&sync.left);
+            self.failed_cut_ns = sync.cut_ns;
             let detail = json!({"what": "a changed block could not be read: the sync failed"});
             cx.event("fault", detail.to_string());
         } else {

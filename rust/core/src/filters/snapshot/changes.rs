@@ -35,6 +35,11 @@ impl Blocks {
         new.map(|(from, to)| (from * self.block_bytes, to * self.block_bytes))
     }
 
+    /// Adds all blocks of runs, taken or not.
+    pub fn put_back(&mut self, runs: &Runs) {
+        self.set.extend(runs.blocks.iter().map(|block| (*block, ())));
+    }
+
     /// Empties the set into runs by rising offset.
     pub fn take_runs(&mut self) -> Runs {
         let mut blocks: Vec<u64> = self.set.drain().map(|(block, ())| block).collect();
