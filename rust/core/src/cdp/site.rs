@@ -3,20 +3,23 @@
 //! from the old one, which may not have noticed yet that it is dead.
 //!
 //! A peer without the key gets no further than the handshake; one that sends nothing, or garbage,
-//! is shown the door in seconds. Memory is bounded: so many connections, each with a buffer for
-//! one frame, which is small until the peer has shown its key and said hello.
+//! is shown the door in seconds, and takes no place from those that have the key. Memory is
+//! bounded: so many connections, each with a buffer for one frame, which is small until the peer
+//! has shown its key and said hello.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use rustls::{ServerConfig, ServerConnection};
 
+use self::door::{Door, Stranger};
 use super::channel::{Channel, wait};
 use super::frame::Frame;
 use super::replica::Replica;
@@ -25,10 +28,17 @@ use super::tls::Secret;
 use crate::clock::{Ns, monotonic_ns};
 use crate::error::{Error, Result};
 
+mod door;
+#[cfg(test)]
+mod tests;
+
 /// A peer has this long for handshake and hello.
 const GREETING_NS: Ns = 5_000_000_000;
-/// Connections at one time, greeted or not.
+/// Connections at one time of peers that have the key.
 const CONNECTIONS_MAX: usize = 32;
+const NOTHING_SAID: &str = "it said nothing within 5 s";
+/// Read at most at a time from a peer that has not said hello.
+const HANDSHAKE_BYTES: usize = 1 << 16;
 const LOOK_UP_NS: Ns = 100_000_000;
 /// Looks between two questions of what retention asks for, and after it went wrong.
 const CHORES_TURNS: u64 = 3;
@@ -41,6 +51,7 @@ struct Shared {
     /// The connection that may append; older ones end when they see that it is not theirs.
     session: AtomicU64,
     connections: AtomicUsize,
+    door: Mutex<Door>,
     stop: AtomicBool,
     log: Mutex<Sender<String>>,
     cpu_ns: AtomicU64,
@@ -50,6 +61,17 @@ struct Shared {
 impl Shared {
     fn say(&self, line: String) {
         let _ = self.log.lock().unwrap_or_else(PoisonError::into_inner).send(line);
+    }
+
+    fn tell_refused(&self, now: Ns) {
+        let line = self.door().line(now);
+        if let Some(line) = line {
+            self.say(line);
+        }
+    }
+
+    fn door(&self) -> MutexGuard<'_, Door> {
+        self.door.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -85,6 +107,7 @@ impl Site {
             replica: Mutex::new(Replica::new(store)),
             session: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
+            door: Mutex::default(),
             stop: AtomicBool::new(false),
             log: Mutex::new(say),
             cpu_ns: AtomicU64::new(0),
@@ -177,47 +200,106 @@ fn listen(listener: &TcpListener, shared: &Arc<Shared>, tls: &Arc<ServerConfig>)
     use std::os::fd::AsRawFd;
     let mut threads: Vec<JoinHandle<()>> = Vec::new();
     while !shared.stop.load(Relaxed) {
-        wait(&[(listener.as_raw_fd(), false)], LOOK_UP_NS);
+        let is_open = shared.door().is_open(monotonic_ns());
+        let all = [(listener.as_raw_fd(), false)];
+        let (ends, lasts) =
+            if is_open { (&all[..], LOOK_UP_NS) } else { (&[][..], LOOK_UP_NS / 10) };
+        wait(ends, lasts);
         threads.retain(|thread| !thread.is_finished());
-        let Ok((socket, peer)) = listener.accept() else { continue };
-        if shared.connections.load(Relaxed) >= CONNECTIONS_MAX {
-            shared.say(format!("{peer}: refused: {CONNECTIONS_MAX} connections are open"));
+        shared.tell_refused(monotonic_ns());
+        if !is_open {
             continue;
         }
-        shared.connections.fetch_add(1, Relaxed);
-        let (own, tls) = (Arc::clone(shared), Arc::clone(tls));
-        let thread = std::thread::Builder::new().name("site-source".to_owned()).spawn(move || {
-            match serve(socket, &own, tls) {
-                Ok(()) => own.say(format!("{peer}: done")),
-                Err(error) => own.say(format!("{peer}: {error}")),
+        let (socket, peer) = match listener.accept() {
+            Ok(accepted) => accepted,
+            Err(e) if e.kind() == ErrorKind::WouldBlock => continue,
+            Err(_) => {
+                // No file descriptor is left, say: it waits for one.
+                wait(&[], LOOK_UP_NS / 10);
+                continue;
             }
-            own.connections.fetch_sub(1, Relaxed);
+        };
+        let (own, tls) = (Arc::clone(shared), Arc::clone(tls));
+        let stranger = shared.door().enter(monotonic_ns());
+        let thread = std::thread::Builder::new().name("site-source".to_owned());
+        let serving = Arc::clone(&stranger);
+        let thread = thread.spawn(move || {
+            receive(socket, peer, &own, tls, &serving);
             own.cpu_ns.fetch_add(crate::clock::thread_cpu_ns(), Relaxed);
         });
         match thread {
             Ok(thread) => threads.push(thread),
-            Err(_) => {
-                shared.connections.fetch_sub(1, Relaxed);
-            }
+            Err(_) => shared.door().leave(&stranger),
         }
     }
     for thread in threads {
         let _ = thread.join();
     }
+    shared.tell_refused(Ns::MAX);
 }
 
 /// One connection, from handshake to end.
-fn serve(socket: TcpStream, shared: &Shared, tls: Arc<ServerConfig>) -> Result<()> {
+fn receive(
+    socket: TcpStream,
+    peer: SocketAddr,
+    shared: &Shared,
+    tls: Arc<ServerConfig>,
+    stranger: &Stranger,
+) {
+    let deadline = monotonic_ns() + GREETING_NS;
+    let admitted = admit(socket, shared, tls, stranger, deadline);
+    shared.door().leave(stranger);
+    let mut channel = match admitted {
+        Ok(Some(channel)) => channel,
+        Ok(None) => return,
+        Err(error) => return shared.door().refused(format!("{peer}: refused: {error}")),
+    };
+    let done = if shared.connections.fetch_add(1, Relaxed) < CONNECTIONS_MAX {
+        serve(&mut channel, shared, deadline)
+    } else {
+        Err(Error::failed(format!("refused: {CONNECTIONS_MAX} connections are open")))
+    };
+    shared.connections.fetch_sub(1, Relaxed);
+    match done {
+        Ok(()) => shared.say(format!("{peer}: done")),
+        Err(error) => shared.say(format!("{peer}: {error}")),
+    }
+}
+
+/// The handshake: who is through it has the key. None where the site ends.
+fn admit(
+    socket: TcpStream,
+    shared: &Shared,
+    tls: Arc<ServerConfig>,
+    stranger: &Stranger,
+    deadline: Ns,
+) -> Result<Option<Channel>> {
     let tls = ServerConnection::new(tls).map_err(|e| Error::failed(format!("TLS: {e}")))?;
     let mut channel = Channel::new(socket, tls.into())?;
-    let deadline = monotonic_ns() + GREETING_NS;
-    let hello = loop {
-        let broken = channel.read(1 << 16).err();
+    while channel.is_handshaking() {
+        let broken = channel.read(HANDSHAKE_BYTES).err();
         let done = channel.write();
-        if let Some(error) = broken {
-            return Err(Error::failed(format!("refused: {error}")));
+        broken.map_or(done, Err)?;
+        if shared.stop.load(Relaxed) {
+            return Ok(None);
         }
-        done?;
+        if monotonic_ns() > deadline {
+            return Err(Error::failed(NOTHING_SAID));
+        }
+        if stranger.load(Relaxed) {
+            return Err(Error::failed("others came, and it was not through with the handshake"));
+        }
+        if channel.is_handshaking() {
+            wait(&[(channel.fd(), channel.wants_write())], LOOK_UP_NS);
+        }
+    }
+    Ok(Some(channel))
+}
+
+/// What a peer says that has the key.
+fn serve(channel: &mut Channel, shared: &Shared, deadline: Ns) -> Result<()> {
+    let hello = loop {
+        // What came with the end of the handshake may be all of it.
         match channel.next_frame() {
             Ok(Some(Frame::Hello(hello))) => break hello,
             Ok(Some(_)) => return Err(Error::failed("refused: it did not say hello first")),
@@ -225,12 +307,16 @@ fn serve(socket: TcpStream, shared: &Shared, tls: Arc<ServerConfig>) -> Result<(
             Err(error) => return Err(Error::failed(format!("refused: {error}"))),
         }
         if monotonic_ns() > deadline {
-            return Err(Error::failed("refused: it said nothing within 5 s"));
+            return Err(Error::failed(format!("refused: {NOTHING_SAID}")));
         }
         if shared.stop.load(Relaxed) {
             return Ok(());
         }
         wait(&[(channel.fd(), channel.wants_write())], LOOK_UP_NS);
+        let broken = channel.read(HANDSHAKE_BYTES).err();
+        let done = channel.write();
+        let refused = |error| Error::failed(format!("refused: {error}"));
+        broken.map_or(done, |error| Err(refused(error)))?;
     };
     let session = shared.session.fetch_add(1, Relaxed) + 1;
     let answer = {
@@ -239,11 +325,11 @@ fn serve(socket: TcpStream, shared: &Shared, tls: Arc<ServerConfig>) -> Result<(
     };
     channel.send(&answer);
     if let Frame::Refuse(why) = answer {
-        flush(&mut channel, deadline);
+        flush(channel, deadline);
         return Err(Error::failed(format!("refused: {why}")));
     }
     shared.say(format!("run {}: connected, entry {} is next", hello.run, next_no(&answer)));
-    take_entries(&mut channel, shared, session, hello.early)
+    take_entries(channel, shared, session, hello.early)
 }
 
 const fn next_no(answer: &Frame) -> u64 {
