@@ -57,20 +57,21 @@ impl<V: Vault> Replica<V> {
         for id in self.fresh.drain(..) {
             self.durable.push_back((id, now, self.durable_no));
         }
-        self.told_no = self.durable_no;
+        let last_no = self.durable_no;
+        if hello.acked_no > last_no {
+            return Frame::Refuse(format!(
+                "the store ends at entry {last_no}, the source knows {} to be durable: it is of \
+                 another run, or was put back",
+                hello.acked_no
+            ));
+        }
+        // From here on the store is its own, and does as it says.
         let held = match self.vault.join(hello) {
             Ok(held) => held,
             Err(error) => return Frame::Refuse(error.to_string()),
         };
-        let next_no = self.vault.received_no() + 1;
-        if hello.acked_no >= next_no {
-            return Frame::Refuse(format!(
-                "the store ends at entry {}, the source knows {} to be durable: it is of another \
-                 run, or was put back",
-                next_no - 1,
-                hello.acked_no
-            ));
-        }
+        self.told_no = last_no;
+        let next_no = last_no + 1;
         Frame::Welcome { next_no, points: self.points_after(hello.acked_no, now), held }
     }
 

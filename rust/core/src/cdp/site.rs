@@ -48,7 +48,8 @@ const TURN_BYTES: usize = 4 << 20;
 
 struct Shared {
     replica: Mutex<Replica<Store>>,
-    /// The connection that may append; older ones end when they see that it is not theirs.
+    /// The connection that may append; older ones end when they see that it is not theirs. It
+    /// changes while the replica is locked.
     session: AtomicU64,
     connections: AtomicUsize,
     door: Mutex<Door>,
@@ -318,10 +319,12 @@ fn serve(channel: &mut Channel, shared: &Shared, deadline: Ns) -> Result<()> {
         let refused = |error| Error::failed(format!("refused: {error}"));
         broken.map_or(done, |error| Err(refused(error)))?;
     };
-    let session = shared.session.fetch_add(1, Relaxed) + 1;
-    let answer = {
+    let (answer, session) = {
         let mut replica = shared.replica.lock().unwrap_or_else(PoisonError::into_inner);
-        replica.greet(&hello, monotonic_ns())
+        let answer = replica.greet(&hello, monotonic_ns());
+        // Who is refused takes over from nobody.
+        let taken = u64::from(!matches!(answer, Frame::Refuse(_)));
+        (answer, shared.session.fetch_add(taken, Relaxed) + taken)
     };
     channel.send(&answer);
     if let Frame::Refuse(why) = answer {
@@ -355,12 +358,13 @@ fn take_entries(channel: &mut Channel, shared: &Shared, session: u64, early: boo
         if shared.stop.load(Relaxed) {
             return Ok(());
         }
-        if shared.session.load(Relaxed) != session {
-            return Err(Error::failed("a newer connection of the run has taken over"));
-        }
         let mut took = 0u64;
         {
             let mut replica = shared.replica.lock().unwrap_or_else(PoisonError::into_inner);
+            // Nothing is taken from this one after the other's greeting.
+            if shared.session.load(Relaxed) != session {
+                return Err(Error::failed("a newer connection of the run has taken over"));
+            }
             while let Some(frame) = channel.next_frame()? {
                 let entry = match frame {
                     Frame::Entry(entry) => entry,

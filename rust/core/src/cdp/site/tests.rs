@@ -4,6 +4,7 @@ use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
 
 use super::*;
+use crate::cdp::entry::{Entry, Kind};
 use crate::cdp::frame::{Hello, VERSION};
 
 const KEY: &[u8] = b"an agreed word of some length";
@@ -75,4 +76,42 @@ fn peers_without_the_key_keep_nobody_out_and_fill_no_log() {
     let lines: Vec<String> = std::iter::from_fn(|| site.next_line(0)).collect();
     let refused = lines.iter().filter(|line| line.contains("refused")).count();
     assert!((1..=10).contains(&refused), "{lines:?}");
+}
+
+/// Sends the entry that is next, a point, and waits until it is durable.
+fn send_point(channel: &mut Channel, no: u64) -> Result<()> {
+    let point = Kind::Point { id: no, cut_ns: no, after_no: no - 1 };
+    channel.send(&Frame::Entry(Arc::new(Entry::mark(no, point, no))));
+    loop {
+        match next(channel)? {
+            Frame::Ack { durable_no, .. } if durable_no == no => return Ok(()),
+            Frame::Ack { .. } => {}
+            other => return Err(Error::failed(format!("{other:?}"))),
+        }
+    }
+}
+
+#[test]
+fn a_source_that_is_refused_disturbs_nobody() {
+    let (_folder, site) = site();
+    let (mut source, answer) = greet(&site, hello("a"));
+    assert!(matches!(answer, Ok(Frame::Welcome { .. })), "{answer:?}");
+    send_point(&mut source, 1).unwrap();
+    let (_other, answer) = greet(&site, hello("b"));
+    assert!(matches!(answer, Ok(Frame::Refuse(_))), "{answer:?}");
+    send_point(&mut source, 2).unwrap();
+    // One of the same run takes over.
+    let (mut again, answer) = greet(&site, Hello { first: false, acked_no: 2, ..hello("a") });
+    assert!(matches!(answer, Ok(Frame::Welcome { next_no: 3, .. })), "{answer:?}");
+    send_point(&mut again, 3).unwrap();
+    assert!(send_point(&mut source, 4).is_err());
+}
+
+#[test]
+fn a_store_is_not_that_of_a_source_that_was_refused() {
+    let (_folder, site) = site();
+    let (_, answer) = greet(&site, Hello { acked_no: 5, ..hello("a") });
+    assert!(matches!(answer, Ok(Frame::Refuse(_))), "{answer:?}");
+    let (_, answer) = greet(&site, hello("b"));
+    assert!(matches!(answer, Ok(Frame::Welcome { next_no: 1, .. })), "{answer:?}");
 }
