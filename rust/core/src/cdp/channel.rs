@@ -334,7 +334,7 @@ impl Channel {
             let state = self.tls.process_new_packets().map_err(|e| {
                 // The peer is told why, if it still listens.
                 let _ = self.tls.write_tls(&mut self.socket);
-                Error::failed(format!("TLS: {e}"))
+                super::tls::told(e)
             })?;
             let mut left = state.plaintext_bytes_to_read();
             while left > 0 {

@@ -12,6 +12,8 @@ pub enum LinkEvent {
     Up,
     /// Not connected any more, and why. What was sent may or may not have arrived.
     Down(String),
+    /// As `Down`: whoever answered has another key than this end.
+    Stranger(String),
     /// A frame from the far end, and how long it was on its way.
     Frame { frame: Frame, one_way_ns: Ns },
 }

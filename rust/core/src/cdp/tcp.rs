@@ -20,7 +20,7 @@ use super::link::{Link, LinkEvent};
 use super::model::{Fault, Line};
 use crate::backends::waker::{Bell, Wake, Waker};
 use crate::clock::{Ns, monotonic_ns, thread_cpu_ns};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// How far ahead of the line's pace a frame may be taken up: covers a thread that wakes late.
 const AHEAD_NS: Ns = 3_000_000;
@@ -235,7 +235,7 @@ impl End {
             let now = monotonic_ns();
             self.strike(now);
             if let Err(error) = self.turn(now) {
-                self.disconnect(&error.to_string());
+                self.lose(&error);
             }
             self.shared.cpu_ns.store(thread_cpu_ns(), Relaxed);
             let due = self.next_due_ns();
@@ -312,6 +312,10 @@ impl End {
     }
 
     fn disconnect(&mut self, why: &str) {
+        self.lose(&Error::failed(why));
+    }
+
+    fn lose(&mut self, error: &Error) {
         self.leaving.clear();
         self.arriving.clear();
         self.free_ns = 0;
@@ -319,7 +323,12 @@ impl End {
         self.shared.frames.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.shared.queued_bytes.store(0, Relaxed);
         if self.channel.take().is_some() {
-            self.shared.tell(monotonic_ns(), LinkEvent::Down(why.to_owned()));
+            let event = match error.kind {
+                // The user's mistake, which time does not mend.
+                ErrorKind::Input => LinkEvent::Stranger(error.to_string()),
+                _ => LinkEvent::Down(error.to_string()),
+            };
+            self.shared.tell(monotonic_ns(), event);
         }
     }
 

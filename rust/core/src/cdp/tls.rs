@@ -16,7 +16,8 @@ use rustls::server::AlwaysResolvesServerRawPublicKeys;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName,
+    ServerConfig, SignatureScheme,
 };
 
 use crate::error::{Error, Result};
@@ -108,8 +109,14 @@ impl Secret {
     }
 }
 
-fn told(error: rustls::Error) -> Error {
-    Error::failed(format!("TLS: {error}"))
+/// What is told of a failed handshake: that the peer has another key is somebody's mistake.
+pub fn told(error: rustls::Error) -> Error {
+    use rustls::Error::{AlertReceived, InvalidCertificate};
+    match error {
+        InvalidCertificate(CertificateError::ApplicationVerificationFailure)
+        | AlertReceived(AlertDescription::AccessDenied) => Error::input("it has another key"),
+        error => Error::failed(format!("TLS: {error}")),
+    }
 }
 
 /// Takes one public key and no other.
@@ -124,9 +131,7 @@ impl Pinned {
         if shown.as_ref() == self.peer {
             return Ok(());
         }
-        Err(rustls::Error::InvalidCertificate(
-            rustls::CertificateError::ApplicationVerificationFailure,
-        ))
+        Err(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
     }
 
     fn signed(

@@ -132,6 +132,13 @@ impl Source {
                 );
             }
             LinkEvent::Down(why) => self.down(now, &why),
+            LinkEvent::Stranger(why) => {
+                self.down(now, &why);
+                // Later it may be an impostor, who shall end no run.
+                if !self.joined {
+                    self.outputs.push(Output::Fatal { message: why });
+                }
+            }
             LinkEvent::Frame { frame, one_way_ns } => self.frame(now, frame, one_way_ns, link),
         }
     }
