@@ -37,11 +37,11 @@ A filter for all disks of the run: a point is one moment on all of them.
 - `link`: `bandwidth` (required; what the data get of it is `efficiency`, 1 by default: headers
   take none of the line's time, as with `rpo` and its `--link-efficiency`), `rtt` (`\"0s\"`),
   `site` (address of a replica site) and `key` (`\"file:PATH\"` or `\"env:NAME\"`, shared with it),
-  `timeout` (`\"10s\"`: without a confirmation for so long the connection is given up; twice as
-  long each time it was in vain), `window` (bytes on their way at most; by default twice what
-  the line holds and eight batches, and 16 MiB more to a real site, whose disk works meanwhile),
-  and `faults`, each with a `kind` and a time `at` after the start: `outage` (`for` how long),
-  `reset`, `bandwidth` and `rtt` (with their new value). In virtual time also
+  `timeout` (`\"10s\"`: without an answer or a confirmation for so long the connection is given
+  up; twice as long each time it was in vain), `window` (bytes on their way at most; by default
+  twice what the line holds and eight batches, and 16 MiB more to a real site, whose disk works
+  meanwhile), and `faults`, each with a `kind` and a time `at` after the start: `outage` (`for`
+  how long), `reset`, `bandwidth` and `rtt` (with their new value). In virtual time also
   `compression_ratio` (what compression leaves of a byte, 1 by default), `site_sync` (how long
   the site takes to make data durable), and the fault `restart` of the site (`for` how long).
 - `journal`: `memory` (`\"256MiB\"`) and `spill`, bytes that are captured and not confirmed, and
