@@ -6,9 +6,11 @@ import json
 import os
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from vaio_bench import manifest, replica, servers, target_state
+from vaio_bench.errors import WorkError
 from vaio_bench.round_process import Ended, FilterDiedError, RoundError, run_round
 from vaio_bench.store import open_run, part_folder
 from vaio_bench.warnings import WarningKind
@@ -171,6 +173,10 @@ class RoundLoop:
             self._done += 1
             return
         except RoundError as error:
+            # With the traceback of a filter in Python, if that is why; on a full disk without.
+            with suppress(WorkError):
+                if error.events:
+                    self.writer.add_events(self._named(name, number, error.events))
             raise error.of(f"policy {name}, round {number}") from None
         finally:
             black_box.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,23 +30,32 @@ class Ended:
 class RoundError(Exception):
     """A round that ended with an error, or whose process died."""
 
-    def __init__(self, kind: type[VaioBenchError], message: str) -> None:
+    def __init__(
+        self,
+        kind: type[VaioBenchError],
+        message: str,
+        events: Sequence[dict[str, Any]] = (),
+    ) -> None:
         super().__init__(message)
         self.kind = kind
+        self.events = list(events)
+        """What the filters told until then."""
 
     def of(self, round_: str) -> VaioBenchError:
         """The error for the user. Wrong input is told as it is: it concerns every round."""
-        message = str(self) if self.kind is InputError else f"{round_}: {self}"
-        return self.kind(message)
+        if self.kind is InputError:
+            return InputError(str(self))
+        raised = [json.loads(each["detail"]) for each in self.events if each["kind"] == "error"]
+        why = f" ({raised[0].get('callback')}: {raised[0].get('error')})" if raised else ""
+        return self.kind(f"{round_}: {self}{why}")
 
 
 class FilterDiedError(RoundError):
     """A foreign filter crashed or hung: it costs this round, not the run."""
 
     def __init__(self, message: str, events: list[dict[str, Any]]) -> None:
-        super().__init__(WorkError, message)
-        self.events = events
-        """What the filters told, this last (`filter_crash` or `filter_hang`)."""
+        # The last event is of this (`filter_crash` or `filter_hang`).
+        super().__init__(WorkError, message, events)
 
 
 def run_round(job: dict[str, Any], progress: Callable[[int], None]) -> Ended:
@@ -174,7 +183,7 @@ def _failure(state: dict[str, Any], status: int, told: str) -> RoundError:
     if "error" in state:
         error = state["error"]
         kind = InputError if error["kind"] == InputError.__name__ else WorkError
-        return RoundError(kind, error["message"])
+        return RoundError(kind, error["message"], state["events"])
     last = told.strip().splitlines()[-1] if told.strip() else "it said nothing"
     if status < 0:
         name = signal_name(-status)

@@ -281,9 +281,11 @@ class RunWriter:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no round has left anything: no totals, no reason why it was lost, no row."""
+        """Whether no round has left anything: no totals, no event or row, no reason of a loss."""
         known = self.manifest
         if known["totals"] or known["warmup"]["totals"] or known.get("lost_rounds"):
+            return False
+        if self._events:
             return False
         return not any(self.path.rglob("part-*.parquet"))
 

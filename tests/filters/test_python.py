@@ -15,6 +15,7 @@ from filters.conftest import Io, Replayed
 
 import vaio_bench as vb
 from vaio_bench.errors import WorkError
+from vaio_bench.runner import Settings
 from vaio_bench.spec import PolicyError, load_policy, parse_policy
 
 SOURCE = '''
@@ -53,6 +54,24 @@ SOURCE = '''
             if io.seq == 19:
                 raise RuntimeError("no more")
             return PASS
+
+    class AlwaysRaises(Filter):
+        """Raises at every I/O."""
+
+        def io_start(self, cx, io):
+            raise RuntimeError("no more")
+
+    class Exits(Filter):
+        """Ends the process, it thinks."""
+
+        def io_start(self, cx, io):
+            raise SystemExit(3)
+
+    class NoAnswer(Filter):
+        """Forgets to answer."""
+
+        def io_start(self, cx, io):
+            return None
 
     class Batches(Filter):
         """Tells how many I/Os it was shown at a time."""
@@ -197,6 +216,28 @@ def test_bytes_belong_to_their_callback_and_a_write_s_to_the_layers_above(
     ]
     assert told
     assert all(why in error for error in told)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("AlwaysRaises", "RuntimeError: no more"), ("Exits", "SystemExit: 3"), ("NoAnswer", "None")],
+)
+def test_what_is_raised_in_the_prefill_is_told(
+    write_trace: Callable[[Sequence[Io]], Path],
+    tmp_path: Path,
+    name: str,
+    why: str,
+) -> None:
+    (tmp_path / "p.toml").write_text(f'[[filter]]\nuse = "py:mine:{name}"\n')
+    trace = write_trace([(0, "read", 0, 4096)])
+    settings = Settings(pace="asap", backend="sim", clock="virtual")
+    with pytest.raises(WorkError, match="prefill: write at offset 0") as raised:
+        vb.replay(trace, out=tmp_path / "run", policy=tmp_path / "p.toml", settings=settings)
+    assert why in str(raised.value)
+    run = vb.open_run(tmp_path / "run")
+    assert why in run.exit
+    [detail] = run.events().filter(kind="error")["detail"].head(1)
+    assert why in json.loads(detail)["error"]
 
 
 def test_a_crash_is_named(

@@ -145,7 +145,11 @@ impl Kit {
         let clock_now = |worker: &Worker| worker.pipeline.core.clock.now();
         let began = clock_now(&worker);
         let mut prefill = PrefillSource { runs: prefills.into_iter() };
-        worker.run_phase(Phase::Prefill, &mut prefill, began)?;
+        if let Err(error) = worker.run_phase(Phase::Prefill, &mut prefill, began) {
+            // What filters told until then may be why.
+            worker.send_events();
+            return Err(error);
+        }
         worker.close_filters()?;
         worker.send_base(true);
         sign(&options, &targets, disks, true);
