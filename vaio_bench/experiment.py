@@ -41,10 +41,18 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from vaio_bench.errors import InputError
-from vaio_bench.synthetic.spec import Share, Size
+from vaio_bench.synthetic.spec import SECTOR_BYTES, Share, Size
 from vaio_bench.synthetic.spec_errors import one_line_each
 
 CELLS_MAX = 10_000
@@ -67,6 +75,13 @@ class Head(_Table):
     floor: bool = True
 
 
+def _whole_sectors(block: int) -> int:
+    if block <= 0 or block % SECTOR_BYTES:
+        raise ValueError(f"expected a multiple of {SECTOR_BYTES} bytes, got {block}")
+    return block
+
+
+Block = Annotated[Size, AfterValidator(_whole_sectors)]
 Depth = Annotated[int, Field(ge=1, le=65_536)]
 Disks = Annotated[int, Field(ge=1, le=64)]
 
@@ -76,7 +91,7 @@ class Grid(_Table):
 
     disks: Annotated[list[Disks], Field(min_length=1)] = [1]
     depth: Annotated[list[Depth], Field(min_length=1)] = [1]
-    block: Annotated[list[Size], Field(min_length=1)] = [4096]
+    block: Annotated[list[Block], Field(min_length=1)] = [4096]
     pattern: Annotated[list[Literal["random", "sequential"]], Field(min_length=1)] = ["random"]
     read: Annotated[list[Share], Field(min_length=1)] = [1.0]
 

@@ -174,6 +174,11 @@ def test_verdicts_are_adjusted_for_the_number_of_cells(tmp_path: Path) -> None:
         (('policies = ["held.toml"]', "floor = false"), "experiment.policies: expected at least"),
         (("ios = 40", 'trace = "t.parquet"'), "grid.block: expected no such key beside"),
         (("rounds = 2", "rounds ="), "expected TOML"),
+        (('name = "small"', 'name = "../x"'), "experiment.name: expected a text like "),
+        (
+            ('"4KiB", "16KiB"', '"100", "4KiB"'),
+            r"grid.block\[0\]: expected a multiple of 512 bytes",
+        ),
         (("rounds = 2", 'warmup = "soon"'), "--warmup: expected a number of rounds or a time"),
         (("held.toml", "gone.toml"), "gone.toml: no such file"),
     ],

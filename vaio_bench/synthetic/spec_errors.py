@@ -20,6 +20,7 @@ _EXPECTED = {
     "bool_type": "true or false",
     "bool_parsing": "true or false",
     "string_type": "a text in quotes",
+    "string_pattern_mismatch": "a text like {pattern}",
     "list_type": "a list",
     "model_type": "a table",
     "int_type": "a whole number",
@@ -53,7 +54,9 @@ def _line(found: Any, where: str, one_stream: bool) -> str:
         return prefix + str(found["ctx"]["error"])
     if found["type"] == "extra_forbidden":
         return f"{prefix}expected no such key"
-    expected = _EXPECTED.get(found["type"], found["msg"]).format(**found.get("ctx", {}))
+    # Pydantic's own words may hold braces, of a pattern say.
+    text = _EXPECTED.get(found["type"])
+    expected = found["msg"] if text is None else text.format(**found.get("ctx", {}))
     if found["type"] == "missing":
         return f"{prefix}expected {expected}, got none"
     return f"{prefix}expected {expected}, got {_shown(found['input'])}"
