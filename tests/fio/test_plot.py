@@ -35,6 +35,20 @@ def test_our_results_in_their_shape(tmp_path: Path, here: Callable[..., Ended]) 
     assert job["read"]["iops"] > 0
 
 
+def test_imported_results_are_laid_out(bench_fio: Path, here: Callable[..., Ended]) -> None:
+    here("fio", "import", bench_fio, "-o", "run")
+    ended = here("fio", "plot", "run", "-o", "out", "--no-charts", "--json")
+    assert ended.exit_status == 0, ended.stderr
+    assert sorted(Path(each).name for each in ended.document["data"]) == [
+        "randread-8-1.json",
+        "randread-8-1.json",
+    ]
+    (Path("run") / "fio" / "disk-4k-randread-1-1" / "0" / "output.json").unlink()
+    (Path("run") / "fio" / "disk-4k-randread-8-1" / "0" / "output.json").unlink()
+    ended = here("fio", "plot", "run", "-o", "none", "--no-charts")
+    assert "run: nothing to draw: run: disk-4k-randread-1-1: its document" in ended.stderr
+
+
 @requires("fio")
 @needs_fio_plot
 def test_charts_of_a_grid_and_of_ours(tmp_path: Path, here: Callable[..., Ended]) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from vaio_bench import environment, manifest, schemas
-from vaio_bench.errors import InputError
+from vaio_bench.errors import InputError, WorkError
+from vaio_bench.fio import program
 from vaio_bench.fio.results import DIRECTIONS, OPS, Result
 from vaio_bench.run_writer import GAUGES_ENCODING, PartWriter, RunWriter
 from vaio_bench.store import again_of, open_run, part_folder
@@ -91,6 +92,16 @@ def keep_round(writer: RunWriter, policy: str, number: int, result: Result) -> N
     part.write(batch)
     part.close()
     writer.add_totals(policy, number, result.totals())
+
+
+def keep_document(writer: RunWriter, policy: str, number: int, raw: bytes) -> None:
+    """Keeps what fio wrote of a round: its options are there alone, and `fio plot` reads it."""
+    folder = part_folder(writer.path, policy, number, "fio")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / program.OUTPUT).write_bytes(raw)
+    except OSError as error:
+        raise WorkError(f"{folder}: cannot keep fio's document: {error.strerror}") from None
 
 
 def keep_logs(writer: RunWriter, policy: str, number: int, logs: Sequence[Path]) -> int:

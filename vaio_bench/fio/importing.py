@@ -72,11 +72,12 @@ def import_results(
     writer = RunWriter.create(Path(out), manifest)
     with writer.held():
         for name, of in rounds.items():
-            for number, (path, (_, own)) in enumerate(of):
+            for number, (path, (raw, own)) in enumerate(of):
                 if per_io:
                     kept.keep_logs(writer, name, number, _logs(path, own))
                     kept.warn_of_logs(writer)
                 kept.keep_round(writer, name, number, own)
+                kept.keep_document(writer, name, number, raw)
         errors = sum(result.errors for _, _, (_, result) in found)
         writer.end(f"failed: {errors} I/O errors" if errors else "ok")
         told = document(open_run(writer.path))

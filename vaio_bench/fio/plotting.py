@@ -96,7 +96,8 @@ def plot(
             found.append(_laid_out(out / "data" / escape(name) / escape(policy),
                                    f"{name}: {policy}", document))  # fmt: skip
     if not found:
-        raise InputError(f"{', '.join(map(str, runs))}: nothing to draw: {left or 'no rounds'}")
+        told = "; ".join(left)
+        raise InputError(f"{', '.join(map(str, runs))}: nothing to draw: {told or 'no rounds'}")
     drawn = _draw(found, out) if charts else []
     return {
         "folder": str(out),
