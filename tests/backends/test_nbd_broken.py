@@ -197,6 +197,25 @@ def test_structured_replies_in_any_shape(broken_server: Broken, through: Through
     assert rows_of(found.run, "chain")["status"].to_list() == [0, 28, 22]
 
 
+@pytest.mark.parametrize("op", ["read", "write"])
+def test_every_answer_twice(broken_server: Broken, through: Through, op: str) -> None:
+    """The second of them, cut in the middle or not, ends the round at once."""
+
+    def talk(connection: socket.socket) -> None:
+        shake(connection)
+        while True:
+            command, cookie, _, length = request(connection)
+            once = struct.pack(">II", 0x67446698, 0) + cookie + bytes(length * (command == 0))
+            connection.sendall(once + once[:100])
+            time.sleep(0.001)
+            connection.sendall(once[100:])
+
+    uri = broken_server(talk)
+    ios = [Io(i, op, i * 4096, 4096) for i in range(200)]
+    with pytest.raises(VaioBenchError, match="the server sent garbage"):
+        through(ios, uri, params={"timeout": "2s"}, verify=False, depth=8)
+
+
 @pytest.mark.parametrize(
     ("hello", "told"),
     [

@@ -68,6 +68,8 @@ struct Place {
     generation: u32,
     /// All of it: nobody can answer what has not been asked.
     is_sent: bool,
+    /// In whole; the part is taken only after all that arrived with its answer was.
+    is_answered: bool,
 }
 
 /// The parts that are on their way, by the cookie that the server answers with.
@@ -91,13 +93,20 @@ impl Parts {
         self.headers[at as usize] =
             wire::request(part.flags, part.command, cookie, part.offset_bytes, part.length_bytes);
         place.part = Some(part);
-        place.is_sent = false;
+        (place.is_sent, place.is_answered) = (false, false);
         at
     }
 
     pub fn take(&mut self, at: u32) -> Option<Part> {
+        let part = self.places[at as usize].part.take()?;
         self.free.push(at);
-        self.places[at as usize].part.take()
+        Some(part)
+    }
+
+    /// A part's answer is whole: another one for it is garbage from now on.
+    pub fn end(&mut self, at: u32, ended: &mut Vec<u32>) {
+        self.places[at as usize].is_answered = true;
+        ended.push(at);
     }
 
     /// The part that a cookie means.
@@ -105,7 +114,7 @@ impl Parts {
         let (at, generation) = (cookie as u32, (cookie >> 32) as u32);
         self.places
             .get_mut(at as usize)
-            .filter(|place| place.generation == generation && place.is_sent)
+            .filter(|place| place.generation == generation && place.is_sent && !place.is_answered)
             .and_then(|place| place.part.as_mut())
             .map(|part| (at, part))
             .ok_or_else(|| {
@@ -116,6 +125,15 @@ impl Parts {
     #[must_use]
     pub fn open(&self) -> usize {
         self.places.len() - self.free.len()
+    }
+
+    /// A part whose request counts as sent, and its cookie.
+    #[cfg(test)]
+    pub fn put_sent(&mut self, part: Part) -> (u32, u64) {
+        let at = self.put(part);
+        let place = &mut self.places[at as usize];
+        place.is_sent = true;
+        (at, u64::from(place.generation) << 32 | u64::from(at))
     }
 
     fn is_open(&self, at: u32, generation: u32) -> bool {

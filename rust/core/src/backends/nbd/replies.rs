@@ -81,7 +81,7 @@ impl Replies {
         let direct = got.min(self.direct);
         self.to += got - direct;
         if direct > 0 {
-            self.advance(direct, ended);
+            self.advance(direct, parts, ended);
         }
         loop {
             if let Some(payload) = self.payload {
@@ -93,7 +93,7 @@ impl Replies {
                     std::ptr::copy_nonoverlapping(from, payload.to, ready);
                 }
                 self.from += ready;
-                self.advance(ready, ended);
+                self.advance(ready, parts, ended);
                 if self.payload.is_some() {
                     return Ok(());
                 }
@@ -105,12 +105,12 @@ impl Replies {
     }
 
     /// So many bytes of the payload are in their place.
-    fn advance(&mut self, bytes: usize, ended: &mut Vec<u32>) {
+    fn advance(&mut self, bytes: usize, parts: &mut Parts, ended: &mut Vec<u32>) {
         let Some(payload) = &mut self.payload else { return };
         payload.left -= bytes;
         if payload.left == 0 {
             if payload.last {
-                ended.push(payload.place);
+                parts.end(payload.place, ended);
             }
             self.payload = None;
         } else {
@@ -148,7 +148,7 @@ impl Replies {
             self.payload = Some(Payload { place, to: part.data, left, last: true });
             return Ok(());
         }
-        ended.push(place);
+        parts.end(place, ended);
         Ok(())
     }
 
@@ -204,7 +204,7 @@ impl Replies {
             )));
         }
         if is_last && self.payload.is_none() {
-            ended.push(place);
+            parts.end(place, ended);
         }
         self.from += STRUCTURED_REPLY_BYTES + needed;
         Ok(true)
@@ -231,5 +231,59 @@ fn within(part: &Part, offset: u64, length: u32) -> Result<*mut u8, Broken> {
             "{length} bytes of offset {offset} in answer to a read of {} bytes of offset {}",
             part.length_bytes, part.offset_bytes
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LENGTH: u32 = 64;
+
+    fn simple(cookie: u64, data: usize) -> Vec<u8> {
+        let mut reply = wire::SIMPLE_REPLY_MAGIC.to_be_bytes().to_vec();
+        reply.extend(0u32.to_be_bytes());
+        reply.extend(cookie.to_be_bytes());
+        reply.extend(vec![7; data]);
+        reply
+    }
+
+    /// Puts bytes where `room` has them arrive.
+    fn arrive(
+        replies: &mut Replies,
+        parts: &mut Parts,
+        ended: &mut Vec<u32>,
+        bytes: &[u8],
+    ) -> Result<(), Broken> {
+        let ([own, _], count) = replies.room();
+        assert!(count == 1 && bytes.len() <= own.iov_len);
+        // SAFETY: the vector has room for them.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), own.iov_base.cast(), bytes.len()) };
+        replies.take_in(bytes.len(), parts, ended)
+    }
+
+    #[test]
+    fn an_answer_that_comes_twice_is_garbage() {
+        for (command, data) in [(command::READ, LENGTH as usize), (command::WRITE, 0)] {
+            let once = simple(0, data).len();
+            // The second is cut in its header, in its data, or not at all.
+            for arrived in [once + 16, once + 16 + data / 2, 2 * once] {
+                let (mut replies, mut parts) = (Replies::default(), Parts::default());
+                let mut memory = vec![0u8; LENGTH as usize];
+                let mut part = Part::new(3, command, 0, LENGTH);
+                part.data = memory.as_mut_ptr();
+                let (place, cookie) = parts.put_sent(part);
+                let twice = [simple(cookie, data), simple(cookie, data)].concat();
+                let mut ended = Vec::new();
+                let told = arrive(&mut replies, &mut parts, &mut ended, &twice[..arrived]);
+                assert!(told.is_err_and(|broken| broken.words.contains("which is not open")));
+                assert!(replies.payload.is_none());
+                assert_eq!(ended, [place]);
+                assert!(parts.take(place).is_some() && parts.take(place).is_none());
+                // The place is free once.
+                let others = [1, 2].map(|id| parts.put_sent(Part::new(id, command, 0, LENGTH)).0);
+                assert_ne!(others[0], others[1]);
+            }
+        }
     }
 }
