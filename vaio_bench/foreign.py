@@ -15,12 +15,14 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from vaio_bench import black_box
+from vaio_bench.warnings import RunWarning, WarningKind
 
 ENTRY_POINTS = "vaio_bench.filters"
 INCLUDE_DIR = Path(__file__).resolve().parent / "include"
@@ -151,6 +153,31 @@ def _ask(use: str, params: dict[str, Any]) -> tuple[dict[str, Any] | None, list[
         lines = done.stderr.strip().splitlines() or ["it said nothing"]
         return None, [("use", f"{use} ended its process ({lines[-1]})")]
     return told.get("about"), [(path, message) for path, message in told.get("faults", [])]
+
+
+def faults(events: Iterable[dict[str, Any]]) -> list[RunWarning]:
+    """A warning for each filter that broke its contract or raised.
+
+    Args:
+        events: of a run (keys of `schemas.EVENTS`).
+    """
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for event in events:
+        if event["kind"] in ("misuse", "error"):
+            found.setdefault((event["policy"], event["layer"]), []).append(event)
+    return [
+        WarningKind.FILTER_FAULTS.of(
+            policy=policy, layer=layer, times=len(own), first=_fault_in(own[0]["detail"])
+        )
+        for (policy, layer), own in found.items()
+    ]
+
+
+def _fault_in(detail: str) -> str:
+    told = json.loads(detail)
+    texts = (told[key] for key in ("what", "error", "text") if told.get(key))
+    first = (str(next(texts, detail)).splitlines() or [""])[0]
+    return f"{first} (in {told['callback']})" if "callback" in told else first
 
 
 def _where(box: Path) -> str | None:

@@ -305,6 +305,11 @@ class RunWriter:
         self.manifest.setdefault("totals", {}).setdefault(policy, {})[str(round_)] = totals
         self.save()
 
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """All that are kept (keys of `schemas.EVENTS`)."""
+        return self._events
+
     def add_events(self, events: list[dict[str, Any]]) -> None:
         """Keeps events (keys of `schemas.EVENTS`) and writes events.parquet anew."""
         if not events and (self.path / "events.parquet").exists():

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from vaio_bench import _core, manifest, placement, servers, targets, whereabouts
+from vaio_bench import _core, foreign, manifest, placement, servers, targets, whereabouts
 from vaio_bench.black_box import HANG_S
 from vaio_bench.errors import InputError, VaioBenchError, WorkError
 from vaio_bench.round_loop import Progress, RoundLoop, shuffled_rounds
@@ -458,7 +458,12 @@ def _engine_options(
     }  # fmt: skip
 
 
-_OF_ALL_ROUNDS = (WarningKind.DEVICE_TOO_SLOW, WarningKind.DISKS_LOST, WarningKind.ROUNDS_LOST)
+_OF_ALL_ROUNDS = (
+    WarningKind.DEVICE_TOO_SLOW,
+    WarningKind.DISKS_LOST,
+    WarningKind.ROUNDS_LOST,
+    WarningKind.FILTER_FAULTS,
+)
 
 
 def _conclude(writer: RunWriter, settings: Settings) -> None:
@@ -475,6 +480,7 @@ def _conclude(writer: RunWriter, settings: Settings) -> None:
         p99 = max(r["lateness"]["p99_ns"] for r in rounds if "lateness" in r)
         warning = WarningKind.DEVICE_TOO_SLOW.of(late=late, p99_us=p99 / 1e3)
         warnings.append(manifest.stored(warning))
+    warnings += map(manifest.stored, foreign.faults(writer.events))
     errors = sum(r["errors"] for r in rounds)
     mismatches = sum(r["mismatches"] for r in rounds)
     lost = writer.manifest.get("lost_rounds", [])

@@ -187,6 +187,12 @@ class WarningKind(Enum):
         "their I/Os failed from then on, and figures of the round are of the others",
         "Look at the callback and the I/O that are named, in the run's events too",
     )
+    FILTER_FAULTS = (
+        "policy {policy!r}: filter {layer!r} broke its contract or raised {times} time(s), first: "
+        "{first}",
+        "what it left undone or did twice counts in the figures as if it were its work",
+        "Mend the filter: the run's events of kinds misuse and error have the I/Os",
+    )
     CACHE_RECOVERED = (
         "policy {policy!r}: the cache file held {blocks} blocks ({bytes} bytes) that disk {disk} "
         "lacked: an earlier run ended without a clean stop",
