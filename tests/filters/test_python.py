@@ -14,7 +14,7 @@ import pytest
 from filters.conftest import Io, Replayed
 
 import vaio_bench as vb
-from vaio_bench.errors import WorkError
+from vaio_bench.errors import VaioBenchError, WorkError
 from vaio_bench.runner import Settings
 from vaio_bench.spec import PolicyError, load_policy, parse_policy
 
@@ -96,6 +96,83 @@ SOURCE = '''
             if kept is not None:
                 kept[0]
             return PASS
+
+    class Slices(Filter):
+        """Keeps slices of the bytes of I/Os that are over, looks at them and writes into them."""
+
+        properties = Properties(transparent=True, needs_data=True)
+
+        def __init__(self, parameters, setting):
+            super().__init__(parameters, setting)
+            self.kept = []
+
+        def look(self, cx, data):
+            for view, was in self.kept:
+                if bytes(view) != was:
+                    cx.event("changed")
+            view = data[:16]
+            self.kept.append((view, bytes(view)))
+
+        def io_start(self, cx, io):
+            if io.op == "write":
+                self.look(cx, io.data)
+            return PASS
+
+        def io_complete(self, cx, io):
+            if io.op == "read":
+                self.look(cx, io.data)
+                for at, (view, was) in enumerate(self.kept[:-1]):
+                    if not view.readonly:
+                        view[:] = bytes(16)
+                        self.kept[at] = (view, bytes(16))
+            return PASS
+
+    class BreaksInOpen(Filter):
+        """Cannot begin."""
+
+        def open(self, slots):
+            raise RuntimeError("no journal")
+
+    class Forks(Filter):
+        """Forks a child for each write, and then does something wrong."""
+
+        properties = Properties(transparent=True, may_defer=True, needs_data=True,
+                                children_per_io=2)
+        children = 1
+
+        def io_start(self, cx, io):
+            if io.op != "write":
+                return PASS
+            for _ in range(self.children):
+                cx.child(io.id, "write", io.offset_bytes, io.length_bytes, data=bytes(io.data))
+            return self.answer(cx, io)
+
+        def answer(self, cx, io):
+            return DEFER
+
+    class ForksAndPasses(Forks):
+        def answer(self, cx, io):
+            return PASS
+
+    class FinishesAndPasses(Filter):
+        properties = Properties(transparent=True, may_answer=True, may_defer=True)
+
+        def io_start(self, cx, io):
+            cx.finish(io.id)
+            return PASS
+
+    class BreaksOnChild(Forks):
+        def child_complete(self, cx, child):
+            raise RuntimeError("late")
+
+    class BreaksOnFirstChild(Forks):
+        children = 2
+        seen = 0
+
+        def child_complete(self, cx, child):
+            self.seen += 1
+            if self.seen % 2:
+                raise RuntimeError("late")
 
     class Scribbles(Filter):
         """Changes the bytes of a write from above."""
@@ -238,6 +315,57 @@ def test_what_is_raised_in_the_prefill_is_told(
     assert why in run.exit
     [detail] = run.events().filter(kind="error")["detail"].head(1)
     assert why in json.loads(detail)["error"]
+
+
+def test_a_slice_that_is_kept_shows_what_it_did(
+    write_trace: Callable[[Sequence[Io]], Path],
+    replay: Callable[..., Replayed],
+    mixed_ios: list[Io],
+) -> None:
+    """It neither reads nor changes what became of the slot."""
+    done = replay(write_trace(mixed_ios[:300]), 'use = "py:mine:Slices"', depth=8)
+    assert done.summary["verified"] is True
+    assert events_of(done).is_empty()
+
+
+def test_one_that_breaks_in_open_ends_the_round(
+    write_trace: Callable[[Sequence[Io]], Path],
+    replay: Callable[..., Replayed],
+    writes: list[Io],
+) -> None:
+    with pytest.raises(
+        VaioBenchError, match=r"in open: RuntimeError: no journal \(.*mine.py, line"
+    ):
+        replay(write_trace(writes), 'use = "py:mine:BreaksInOpen"')
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "told"),
+    [
+        ("ForksAndPasses", 0, "an I/O with children under way was not answered DEFER"),
+        ("FinishesAndPasses", 0, "an I/O was resumed or finished, and then not answered DEFER"),
+        ("BreaksOnChild", errno.EIO, "RuntimeError: late (in child_complete)"),
+        ("BreaksOnFirstChild", errno.EIO, "RuntimeError: late (in child_complete)"),
+    ],
+)
+def test_what_is_done_wrong_is_told_and_leaves_no_io_behind(
+    write_trace: Callable[[Sequence[Io]], Path],
+    replay: Callable[..., Replayed],
+    writes: list[Io],
+    name: str,
+    status: int,
+    told: str,
+) -> None:
+    done = replay(write_trace(writes), f'use = "py:mine:{name}"', depth=8, verify=False)
+    assert done.rows["status"].to_list() == [status] * len(writes)
+    kinds = events_of(done)["kind"].to_list()
+    assert kinds == ["error" if status else "misuse"] * len(writes)
+    [warning] = [
+        each
+        for each in vb.open_run(done.summary["run"]).manifest["warnings"]
+        if each["code"] == "filter-faults"
+    ]
+    assert f"{len(writes)} time(s), first: {told}" in warning["seen"]
 
 
 def test_a_crash_is_named(

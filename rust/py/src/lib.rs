@@ -8,6 +8,7 @@ mod errors;
 mod foreign;
 mod import;
 mod laws;
+mod lent;
 mod planner;
 mod profile;
 mod python_filter;

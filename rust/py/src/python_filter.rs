@@ -1,11 +1,9 @@
 //! Filters in Python: the bridge between a batch of the engine and a `vaio_bench.filters.Filter`.
 
-use std::ffi::c_char;
 use std::sync::atomic::AtomicPtr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
-use pyo3::ffi;
 use pyo3::prelude::*;
 use vaio_bench_core::black_box;
 use vaio_bench_core::filters::batch::{Answers, BatchCx, Batched, Target};
@@ -16,6 +14,8 @@ use vaio_bench_core::filters::{
 use vaio_bench_core::io::{Op, Status};
 use vaio_bench_core::slab::{IoId, NONE};
 
+use crate::lent::Lent;
+
 const EIO: Status = 5;
 /// What a filter's callback gives beside a positive errno (`vaio_bench/filters/__init__.py`).
 const PASS: i64 = 0;
@@ -23,21 +23,39 @@ const COMPLETE: i64 = -1;
 const DEFER: i64 = -2;
 
 /// An I/O as a filter sees it; `data` is valid during the callback.
-#[pyclass(frozen, get_all)]
+#[pyclass(frozen)]
 pub struct FilterIo {
+    #[pyo3(get)]
     id: u32,
+    #[pyo3(get)]
     op: &'static str,
+    #[pyo3(get)]
     offset_bytes: u64,
+    #[pyo3(get)]
     length_bytes: u64,
+    #[pyo3(get)]
     flags: u32,
+    #[pyo3(get)]
     seq: u64,
+    #[pyo3(get)]
     tag: u64,
+    #[pyo3(get)]
     status: i32,
+    #[pyo3(get)]
     disk: u16,
     /// The I/O that a child was forked for.
+    #[pyo3(get)]
     parent: Option<u32>,
+    bytes: Lent,
+}
+
+#[pymethods]
+impl FilterIo {
     /// A memoryview; None where the run carries no bytes. Read-only for a write from above.
-    data: Option<Py<PyAny>>,
+    #[getter]
+    fn data(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        self.bytes.view(py)
+    }
 }
 
 /// What a filter may do inside a callback.
@@ -134,6 +152,8 @@ fn held(held: bool, io: u32) -> PyResult<()> {
 /// A filter's instance in Python.
 struct Bridge {
     object: Py<PyAny>,
+    /// What `open` raised: there is no context to tell it to.
+    failure: Option<String>,
 }
 
 impl Bridge {
@@ -174,24 +194,38 @@ fn tell(py: Python<'_>, host: &mut BatchCx<'_, '_>, method: &str, error: &PyErr)
     host.cx.event("error", told.to_string());
 }
 
-fn shown(py: Python<'_>, host: &mut BatchCx<'_, '_>, id: IoId) -> PyResult<FilterIo> {
-    let io = host.cx.io(id).clone();
-    let data = if host.cx.data_mode() == DataMode::Bytes && io.op.has_data() {
-        let writable = io.op != Op::Write || host.cx.is_own_buffer(id);
-        let bytes = host.cx.data(id);
-        let mode = if writable { ffi::PyBUF_WRITE } else { ffi::PyBUF_READ };
-        // SAFETY: the slot's bytes lie in a map that lives as long as the pipeline; the view is
-        // released when the callback has returned.
-        let view = unsafe {
-            let at = bytes.as_ptr().cast_mut().cast::<c_char>();
-            let view = ffi::PyMemoryView_FromMemory(at, bytes.len() as ffi::Py_ssize_t, mode);
-            Bound::from_owned_ptr_or_err(py, view)?
-        };
-        Some(view.unbind())
-    } else {
-        None
+/// Where in the filter's source an error was raised: ` (FILE, line N)`.
+fn raised_at(py: Python<'_>, error: &PyErr) -> String {
+    let Some(mut last) = error.traceback(py).map(Bound::into_any) else { return String::new() };
+    while let Ok(next) = last.getattr("tb_next")
+        && !next.is_none()
+    {
+        last = next;
+    }
+    let place = || -> PyResult<String> {
+        let file: String =
+            last.getattr("tb_frame")?.getattr("f_code")?.getattr("co_filename")?.extract()?;
+        let line: u32 = last.getattr("tb_lineno")?.extract()?;
+        Ok(format!(" ({file}, line {line})"))
     };
-    Ok(FilterIo {
+    place().unwrap_or_default()
+}
+
+fn shown(host: &mut BatchCx<'_, '_>, id: IoId) -> FilterIo {
+    let io = host.cx.io(id).clone();
+    let bytes = if host.cx.data_mode() == DataMode::Bytes && io.op.has_data() {
+        let is_writable = io.op != Op::Write || host.cx.is_own_buffer(id);
+        let length = host.cx.data(id).len();
+        let at = if is_writable {
+            host.cx.data_mut(id).as_mut_ptr()
+        } else {
+            host.cx.data(id).as_ptr().cast_mut()
+        };
+        Lent::new(at, length, is_writable)
+    } else {
+        Lent::nothing()
+    };
+    FilterIo {
         id,
         op: io.op.name(),
         offset_bytes: io.offset_bytes,
@@ -202,8 +236,8 @@ fn shown(py: Python<'_>, host: &mut BatchCx<'_, '_>, id: IoId) -> PyResult<Filte
         status: io.status,
         disk: io.disk,
         parent: (io.parent != NONE).then_some(io.parent),
-        data,
-    })
+        bytes,
+    }
 }
 
 fn all<'py>(
@@ -211,17 +245,13 @@ fn all<'py>(
     context: &Bound<'_, FilterContext>,
     ios: &[IoId],
 ) -> PyResult<Vec<Bound<'py, FilterIo>>> {
-    let one = |id: &IoId| Bound::new(py, context.get().with(|host| shown(py, host, *id))??);
+    let one = |id: &IoId| Bound::new(py, context.get().with(|host| shown(host, *id))?);
     ios.iter().map(one).collect()
 }
 
-/// A view that is kept beyond its callback must not read what became of the slot.
+/// The callback has returned: its I/Os take back what it did to their bytes.
 fn release(py: Python<'_>, ios: &[Bound<'_, FilterIo>]) {
-    for io in ios {
-        if let Some(view) = &io.get().data {
-            let _ = view.call_method0(py, "release");
-        }
-    }
+    ios.iter().for_each(|io| io.get().bytes.take_back(py));
 }
 
 fn down(answer: i64) -> Answer {
@@ -243,8 +273,12 @@ fn up(answer: i64) -> Up {
 
 impl Target for Bridge {
     fn open(&mut self, slots: usize) {
-        // What it raises shows at the first batch, which has events.
-        let _ = Python::attach(|py| self.object.call_method1(py, "open", (slots,)));
+        self.failure = Python::attach(|py| {
+            let error = self.object.call_method1(py, "open", (slots,)).err()?;
+            let (told, place) = (error.to_string(), raised_at(py, &error));
+            let told = told.lines().next().unwrap_or_default();
+            Some(format!("a filter in Python broke in open: {told}{place}"))
+        });
     }
 
     fn batch(&mut self, host: &mut BatchCx<'_, '_>, going: &[IoId], back: &[IoId]) -> Answers {
@@ -264,17 +298,21 @@ impl Target for Bridge {
 
     fn io_abort(&mut self, host: &mut BatchCx<'_, '_>, io: IoId) {
         self.call(host, "io_abort", |py, method, context| {
-            method.call1((context, &all(py, context, &[io])?[0])).map(drop)
+            let ios = all(py, context, &[io])?;
+            let out = method.call1((context, &ios[0])).map(drop);
+            release(py, &ios);
+            out
         });
     }
 
-    fn child_complete(&mut self, host: &mut BatchCx<'_, '_>, child: IoId) {
-        self.call(host, "child_complete", |py, method, context| {
+    fn child_complete(&mut self, host: &mut BatchCx<'_, '_>, child: IoId) -> bool {
+        let told = self.call(host, "child_complete", |py, method, context| {
             let ios = all(py, context, &[child])?;
             let out = method.call1((context, &ios[0])).map(drop);
             release(py, &ios);
             out
         });
+        told.is_some()
     }
 
     fn timer(&mut self, host: &mut BatchCx<'_, '_>, token: u64) {
@@ -317,6 +355,10 @@ impl Target for Bridge {
         });
         out.extend(told.unwrap_or_default().iter().map(|(name, value)| (word(name), *value)));
     }
+
+    fn failure(&self) -> Option<String> {
+        self.failure.clone()
+    }
 }
 
 fn named(event: Lifecycle<'_>) -> (&'static str, Option<String>) {
@@ -356,7 +398,7 @@ fn build(place: &str, params: &serde_json::Value, setting: &Setting) -> Describe
     let about: About = serde_json::from_str(&about)
         .map_err(|e| wrong(format!("py:{place}: what it says of itself: {e}")))?;
     let record = black_box::record(setting.layer, setting.disk_index);
-    Ok((Box::new(Batched::new(Box::new(Bridge { object }), record)), about))
+    Ok((Box::new(Batched::new(Box::new(Bridge { object, failure: None }), record)), about))
 }
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -4,6 +4,7 @@
 //! Every I/O is deferred as it comes, down or up, and all that have gathered are shown when the
 //! worker next looks. What the filter gets wrong is told, not trusted, as in [`super::dylib`].
 
+use super::foreign::misuse;
 use super::{Answer, Child, Cx, Filter, Lifecycle, Up};
 use crate::black_box::{Callback, Record};
 use crate::clock::Ns;
@@ -32,13 +33,16 @@ pub trait Target: Send {
     /// I/Os on their way down, and others on their way up.
     fn batch(&mut self, cx: &mut BatchCx<'_, '_>, down: &[IoId], up: &[IoId]) -> Answers;
     fn io_abort(&mut self, cx: &mut BatchCx<'_, '_>, io: IoId);
-    fn child_complete(&mut self, cx: &mut BatchCx<'_, '_>, child: IoId);
+    /// False where the filter broke on it: then nobody else would end the parent.
+    fn child_complete(&mut self, cx: &mut BatchCx<'_, '_>, child: IoId) -> bool;
     fn timer(&mut self, cx: &mut BatchCx<'_, '_>, token: u64);
     fn close(&mut self, cx: &mut BatchCx<'_, '_>);
     /// # Errors
     /// The errno of a filter that cannot do what was asked.
     fn lifecycle(&mut self, cx: &mut BatchCx<'_, '_>, event: Lifecycle<'_>) -> Result<(), Status>;
     fn gauges(&self, out: &mut Vec<(&'static str, i64)>);
+    /// Why the filter cannot do its work.
+    fn failure(&self) -> Option<String>;
 }
 
 /// A callback's context that knows which I/Os the filter holds.
@@ -94,12 +98,15 @@ pub struct Batched {
     down: Vec<IoId>,
     up: Vec<IoId>,
     held: Vec<Held>,
+    /// By I/O: it is to fail once its children are done, if the filter does not end it.
+    is_broken: Vec<bool>,
 }
 
 impl Batched {
     #[must_use]
     pub fn new(target: Box<dyn Target>, record: &'static Record) -> Self {
-        Self { target, record, down: Vec::new(), up: Vec::new(), held: Vec::new() }
+        let (down, up, held, is_broken) = Default::default();
+        Self { target, record, down, up, held, is_broken }
     }
 
     fn call<T>(
@@ -115,10 +122,19 @@ impl Batched {
         out
     }
 
-    /// Whether the filter has left an I/O of a batch to its answer.
-    fn is_open(&mut self, io: IoId, deferred: bool) -> bool {
+    /// Whether the filter has left an I/O of a batch to its answer, and may.
+    fn is_open(&mut self, cx: &mut Cx<'_>, io: IoId, deferred: bool) -> bool {
         let held = &mut self.held[io as usize];
-        if deferred || *held == Held::No {
+        if deferred {
+            return false;
+        }
+        if *held == Held::No {
+            misuse(cx, "an I/O was resumed or finished, and then not answered DEFER", io);
+            return false;
+        }
+        if cx.io(io).open_children > 0 {
+            misuse(cx, "an I/O with children under way was not answered DEFER", io);
+            self.is_broken[io as usize] = true;
             return false;
         }
         *held = Held::No;
@@ -130,6 +146,8 @@ impl Filter for Batched {
     fn open(&mut self, slots: usize) {
         self.held.clear();
         self.held.resize(slots, Held::No);
+        self.is_broken.clear();
+        self.is_broken.resize(slots, false);
         self.record.enter(Callback::Open, None);
         self.target.open(slots);
         self.record.leave();
@@ -137,12 +155,14 @@ impl Filter for Batched {
 
     fn io_start(&mut self, _cx: &mut Cx<'_>, io: IoId) -> Answer {
         self.held[io as usize] = Held::Down;
+        self.is_broken[io as usize] = false;
         self.down.push(io);
         Answer::Defer
     }
 
     fn io_complete(&mut self, _cx: &mut Cx<'_>, io: IoId) -> Up {
         self.held[io as usize] = Held::Up;
+        self.is_broken[io as usize] = false;
         self.up.push(io);
         Up::Defer
     }
@@ -163,7 +183,7 @@ impl Filter for Batched {
         let failed = Answer::Fail(libc::EIO);
         for (at, io) in down.iter().enumerate() {
             let answer = answers.down.get(at).copied().unwrap_or(failed);
-            if !self.is_open(*io, answer == Answer::Defer) {
+            if !self.is_open(cx, *io, answer == Answer::Defer) {
                 continue;
             }
             match answer {
@@ -174,7 +194,7 @@ impl Filter for Batched {
         }
         for (at, io) in up.iter().enumerate() {
             let answer = answers.up.get(at).copied().unwrap_or(Up::Fail(libc::EIO));
-            if !self.is_open(*io, answer == Up::Defer) {
+            if !self.is_open(cx, *io, answer == Up::Defer) {
                 continue;
             }
             let status = cx.io(*io).status;
@@ -190,12 +210,19 @@ impl Filter for Batched {
 
     fn child_complete(&mut self, cx: &mut Cx<'_>, parent: IoId, child: IoId) {
         let status = cx.io(child).status;
-        self.call(cx, Callback::ChildComplete, Some(child), |target, cx| {
-            target.child_complete(cx, child);
+        let is_taken = self.call(cx, Callback::ChildComplete, Some(child), |target, cx| {
+            target.child_complete(cx, child)
         });
-        // Left alone with a failed child, nobody would end its parent.
-        let orphaned = parent != NONE && status != OK && cx.io(parent).open_children == 0;
-        if orphaned && self.is_open(parent, false) {
+        if parent == NONE {
+            return;
+        }
+        let is_broken = &mut self.is_broken[parent as usize];
+        *is_broken |= !is_taken;
+        // Left alone with a failed child, or when the filter broke, nobody would end its parent.
+        let status = if *is_broken && status == OK { libc::EIO } else { status };
+        let held = &mut self.held[parent as usize];
+        if status != OK && *held != Held::No && cx.io(parent).open_children == 0 {
+            *held = Held::No;
             cx.finish(parent, status);
         }
     }
@@ -216,6 +243,10 @@ impl Filter for Batched {
         self.record.enter(Callback::Gauges, None);
         self.target.gauges(out);
         self.record.leave();
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.target.failure()
     }
 }
 

@@ -248,16 +248,16 @@ impl Dylib {
         }
         let still = std::mem::replace(&mut self.held[io as usize], Held::No);
         if still == Held::No {
-            calls::misuse(cx, "an I/O was resumed or finished, and then not answered DEFER", io);
+            foreign::misuse(cx, "an I/O was resumed or finished, and then not answered DEFER", io);
             return abi::vaio_answer { kind: abi::answer::DEFER, status: OK };
         }
         if cx.io(io).open_children > 0 {
-            calls::misuse(cx, "an I/O with children under way was not answered DEFER", io);
+            foreign::misuse(cx, "an I/O with children under way was not answered DEFER", io);
             self.held[io as usize] = still;
             return abi::vaio_answer { kind: abi::answer::DEFER, status: OK };
         }
         if !(abi::answer::PASS..=abi::answer::FAIL).contains(&answer.kind) {
-            calls::misuse(cx, "an answer that the contract does not have", io);
+            foreign::misuse(cx, "an answer that the contract does not have", io);
             return abi::vaio_answer { kind: abi::answer::FAIL, status: libc::EIO };
         }
         answer

@@ -6,7 +6,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Built, Class, Filter, Kind, ParamError, Properties, Setting, dylib, find};
+use super::{Built, Class, Cx, Filter, Kind, ParamError, Properties, Setting, dylib, find};
+use crate::slab::{IoId, NONE};
 
 /// `use = "so:PATH"`.
 pub const LIBRARY: &str = "so:";
@@ -108,6 +109,12 @@ pub fn detail(text: &str) -> String {
         Ok(Value::Object(_)) => text.to_owned(),
         _ => serde_json::json!({ "text": text }).to_string(),
     }
+}
+
+/// Tells of a call that the contract does not allow.
+pub(super) fn misuse(cx: &mut Cx<'_>, what: &str, io: IoId) {
+    let seq = (io != NONE && cx.has(io)).then(|| cx.io(io).seq);
+    cx.event("misuse", serde_json::json!({ "what": what, "io": seq }).to_string());
 }
 
 #[cfg(test)]

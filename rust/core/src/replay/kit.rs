@@ -141,7 +141,7 @@ impl Kit {
         let disks = self.disks.len().min(targets.len());
         let mut worker = self.into_worker(Arc::clone(&options), Arc::clone(&shared), out)?;
         sign(&options, &targets, disks, false);
-        worker.pipeline.open();
+        worker.open_filters()?;
         let clock_now = |worker: &Worker| worker.pipeline.core.clock.now();
         let began = clock_now(&worker);
         let mut prefill = PrefillSource { runs: prefills.into_iter() };
@@ -155,7 +155,7 @@ impl Kit {
         sign(&options, &targets, disks, true);
         worker.totals.prefill_ns = clock_now(&worker) - began;
         // The figures are of the trace alone: filters forget what the prefill taught them.
-        worker.pipeline.open();
+        worker.open_filters()?;
         let Some(mut start_ns) = late.arrive() else {
             return Err(Error::new(ErrorKind::Interrupted, "another disk's worker failed"));
         };

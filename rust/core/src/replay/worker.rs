@@ -219,6 +219,19 @@ impl Worker {
         }
     }
 
+    /// Opens the filters, as before a run.
+    ///
+    /// # Errors
+    /// When one cannot do its work.
+    pub fn open_filters(&mut self) -> Result<()> {
+        self.pipeline.open();
+        self.check_filters()
+    }
+
+    fn check_filters(&self) -> Result<()> {
+        self.pipeline.failure().map_or(Ok(()), |why| Err(Error::input(why)))
+    }
+
     /// Lets the filters write back what they hold.
     ///
     /// # Errors
@@ -234,7 +247,7 @@ impl Worker {
             }
         }
         self.pipeline.broken().map_or(Ok(()), Err)?;
-        self.pipeline.failure().map_or(Ok(()), |why| Err(Error::input(why)))
+        self.check_filters()
     }
 
     /// Sends the rows that are left.

@@ -9,7 +9,7 @@ use vaio_bench_abi as abi;
 
 use super::{Held, has_open_children};
 use crate::backends::waker::Waker;
-use crate::filters::foreign::{detail, word};
+use crate::filters::foreign::{detail, misuse, word};
 use crate::filters::{Child, ChildData, Cx, DataMode};
 use crate::io::{OK, Op};
 use crate::slab::{Io, IoId, NONE};
@@ -62,12 +62,6 @@ pub(super) fn shown(io: &Io, id: IoId) -> abi::vaio_io {
         op: io.op as u8,
         reserved: [0; 5],
     }
-}
-
-/// Tells of a call that the contract does not allow.
-pub(super) fn misuse(cx: &mut Cx<'_>, what: &str, io: IoId) {
-    let seq = (io != NONE && cx.has(io)).then(|| cx.io(io).seq);
-    cx.event("misuse", serde_json::json!({ "what": what, "io": seq }).to_string());
 }
 
 /// # Safety
