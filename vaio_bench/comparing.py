@@ -148,14 +148,7 @@ def parse_until(text: str) -> float:
     Raises:
         InputError: it is none.
     """
-    plain = text.strip().removeprefix("±").removeprefix("+-").strip()
-    try:
-        share = float(plain.removesuffix("%")) / (100 if plain.endswith("%") else 1)
-    except ValueError:
-        share = 0.0
-    if not 0 < share < 1:
-        raise InputError(f'--until: expected a share such as "1%", got "{text}"')
-    return share
+    return units.parse_reach(text, "--until")
 
 
 def stored_comparison(run: Run, margin: float = DEFAULT_MARGIN) -> dict[str, Any]:

@@ -305,6 +305,8 @@ def _resumed_plan(
     planned = known["rounds"]
     if rounds is not None and rounds < planned:
         raise InputError(f"--rounds: expected at least the {planned} of the run, got {rounds}")
+    if rounds_max is not None and not (until or comparison.get("until")):
+        raise InputError("--max-rounds: expected --until beside it, as the run has none")
     return Plan(
         rounds or planned,
         known["warmup"]["rounds"],

@@ -34,6 +34,22 @@ _TIMES_NS = {
 _INT64_MAX = 2**63 - 1
 
 
+def parse_reach(value: object, where: str = "") -> float:
+    """A share to each side, above 0 and below 1: "2%", "±2%" and 0.02 are one.
+
+    Raises:
+        InputError: `where: expected a share such as "2%", got ...`.
+    """
+    plain = str(value).strip().removeprefix("±").removeprefix("+-").strip()
+    try:
+        share = float(plain.removesuffix("%")) / (100 if plain.endswith("%") else 1)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise _wrong(value, 'a share such as "2%"', where)
+    return share
+
+
 def parse_size(value: object, where: str = "") -> int:
     """Bytes of a size: "512MiB", "4k", "1.5 GB", or a whole number of bytes.
 

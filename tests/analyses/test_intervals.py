@@ -263,3 +263,17 @@ def test_the_words(
         more_is_better=more_is_better,
     )
     assert found == word
+
+
+def test_more_rounds_narrow_an_interval_as_t_does() -> None:
+    ratios = np.exp([0.0, 0.5])
+    width = intervals.paired(ratios, np.ones(2)).half_width
+    assert width is not None
+    assert intervals.rounds_for(width, 2, width) == 2
+    needed = intervals.rounds_for(width, 2, 0.5)
+    assert needed is not None
+    # Rounds with the very scatter of the two: half of them 0, half of them 0.5, and s alike.
+    reaches = [stats.t.ppf(0.975, n - 1) * np.log(ratios).std(ddof=1) / math.sqrt(n)
+               for n in (needed - 1, needed)]  # fmt: skip
+    assert reaches[0] > math.log(1.5) >= reaches[1]
+    assert intervals.rounds_for(50.0, 2, 0.0001) is None

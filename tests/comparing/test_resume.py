@@ -198,3 +198,25 @@ def test_a_lost_round_that_was_run_again_is_lost_no_more(
     assert codes().count("rounds-lost") == 0
     assert codes().count("device-too-slow") == 1
     assert run.events().is_empty()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--resume", "r", "--limit", "5"], "--limit: expected no such option beside --resume r"),
+        (["--resume", "r", "--max-rounds", "9"], "--max-rounds: expected --until beside it"),
+        (["r", "--rounds", "50"], "--rounds: expected no such option beside runs"),
+        (["t.parquet", "-o", "x", "--max-rounds", "9"], "--max-rounds: expected --until beside it"),
+        (["r", "--margin", "many"], '--margin: expected a share such as "2%", got "many"'),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(
+    in_process: None, here: Callable[..., Ended], tmp_path: Path, words: list[str], told: str
+) -> None:
+    write_trace(tmp_path / "t.parquet", reads(20))
+    options = ["--policy", "pass", "--rounds", "2", "--backend", "mem", "--pace", "asap"]
+    assert here("compare", "t.parquet", *options, "-o", "r", "--quiet").exit_status == 0
+    ended = here("compare", *words)
+    assert ended.exit_status == 2
+    assert told in ended.stderr
+    assert here("compare", "r", "--margin", "2%", "--json").document["margin"] == 0.02

@@ -104,8 +104,8 @@ def test_the_command_and_its_report(small: Path, tmp_path: Path, here: Callable)
     ended: Ended = here("sweep", small, "-o", "sweep", "--quiet")
     assert ended.exit_status == 0, ended.stderr
     first, second, *_ = ended.stdout.splitlines()
-    assert first.startswith("pass: the median I/O takes")
-    assert second.startswith("held: the median I/O takes")
+    assert first.startswith("pass: the median I/O changes by")
+    assert second.startswith("held: the median I/O changes by")
     assert "depth" in ended.stdout
     written = vaio_bench.report(tmp_path / "sweep", tmp_path / "r.html")
     html = (tmp_path / "r.html").read_text()

@@ -70,7 +70,11 @@ def overhead_of_runs(
             apart |= dict.fromkeys(own, twin)
     figures = pl.concat(tables, how="diagonal_relaxed")
     if reference not in figures["policy"].to_list():
-        raise InputError(f'{opened[0].path}: expected complete rounds of baseline "{baseline}"')
+        known = ", ".join(opened[0].policies) or "none"
+        raise InputError(
+            f'{opened[0].path}: expected complete rounds of baseline "{baseline}", found: {known} '
+            "(--baseline names another)"
+        )
     clock_ns = max(run.clock_ns for run in opened)
     return compare_figures(
         figures, others, reference, margin, _notes(names, opened, baseline, apart),

@@ -188,6 +188,18 @@ def _quantile(freedom: float) -> float:
     return float(special.stdtrit(freedom, 0.5 + CONFIDENCE / 2))
 
 
+def rounds_for(width: float, rounds: int, wanted: float, most: int = 1_000) -> int | None:
+    """How many rounds would narrow an interval from a relative half-width to another.
+
+    Of the scatter that `rounds` show; None where more than `most` are needed.
+    """
+    scatter = math.log1p(width) * math.sqrt(rounds) / _quantile(rounds - 1)
+    reach = math.log1p(wanted)
+    return next(
+        (n for n in range(2, most + 1) if _quantile(n - 1) * scatter / math.sqrt(n) <= reach), None
+    )
+
+
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Holm's step-down adjustment: p values that hold for all the comparisons together.
 

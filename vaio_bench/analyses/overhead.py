@@ -139,7 +139,10 @@ def overhead(
     others = [name for name in run.policies if name not in (baseline, again)]
     known = ", ".join(run.policies) or "none"
     if baseline not in run.policies:
-        raise InputError(f'{run.path}: expected rows of baseline "{baseline}", found: {known}')
+        raise InputError(
+            f'{run.path}: expected rows of baseline "{baseline}", found: {known} (--baseline '
+            "names another)"
+        )
     if not others:
         raise InputError(f'{run.path}: expected a policy to compare with "{baseline}", found none')
     figures = round_figures(run)

@@ -24,12 +24,17 @@ _SHOWN = (
     "context_switches_per_io",
 )
 
+_SHOWING = frozenset({"margin", "as_json", "quiet"})
+_BESIDE_RESUME = _SHOWING | {"resume", "rounds", "until", "max_rounds"}
+_BESIDE_RUNS = _SHOWING | {"source", "baseline"}
+
 
 def register(app: typer.Typer) -> None:
     """Adds the verb."""
 
     @app.command()
     def compare(
+        context: typer.Context,
         source: Annotated[
             list[Path] | None, typer.Argument(help="A trace (Parquet), or run folders to compare.")
         ] = None,
@@ -91,12 +96,16 @@ def _found(given: dict[str, Any]) -> dict[str, Any]:
     if run is not None:
         if source or given["out"] or given["policy"]:
             raise InputError("--resume: expected no trace, policy or -o beside it")
+        o.refuse_others(given["context"], _BESIDE_RESUME, f"--resume {run}, which has its own")
         return _measured(given, run, comparing.resume, run=run, rounds=given["rounds"])
     if source and source[0].is_dir():
+        o.refuse_others(given["context"], _BESIDE_RUNS, "runs, which are stored")
         named = None if given["baseline"] == "direct" else given["baseline"]
         return comparing.compare_stored(source, baseline=named, margin=given["margin"])
     if given["out"] is None or len(source) != 1:
         raise InputError("compare: expected one trace and -o RUN, run folders, or --resume RUN")
+    if given["max_rounds"] is not None and given["until"] is None:
+        raise InputError("--max-rounds: expected --until beside it")
     return _measured(
         given, given["out"], comparing.compare, trace=source[0], policies=given["policy"] or [],
         rounds=given["rounds"] or comparing.DEFAULT_ROUNDS, settings=o.settings_of(given),
@@ -196,11 +205,19 @@ def _show_ground(found: dict[str, Any]) -> None:
             f"{words.duration(harness['pass_ns_per_io'])} more, a clock reading "
             f"{words.duration(harness['clock_ns'])}"
         )
-    outlying = sum(
-        of["outlier_rounds"] for policy in found["policies"] for of in policy["metrics"].values()
+    outlying = sorted(
+        (
+            (of["outlier_rounds"], f"{words.METRICS[metric]} of {policy['name']}")
+            for policy in found["policies"]
+            for metric, of in policy["metrics"].items()
+            if of["outlier_rounds"]
+        ),
+        key=lambda each: -each[0],
     )
     if outlying:
-        print(f"outliers: {outlying} figures of rounds stand apart; all are kept")
+        told = ", ".join(f"{what} in {rounds}" for rounds, what in outlying[:3])
+        more = f" and {len(outlying) - 3} other figures" if len(outlying) > 3 else ""
+        print(f"outliers: rounds stand apart in {told}{more}; all are kept")
     for each in found.get("layer_sums", ()):
         if not each["adds_up"]:
             print(f"note: {each['policy']}: self times do not add up in {each['beyond']} I/Os")

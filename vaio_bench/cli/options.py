@@ -71,11 +71,29 @@ MaxRounds = Annotated[int | None, typer.Option(help="Rounds at most with --until
 Resume = Annotated[
     Path | None, typer.Option(help="Go on with this run; --rounds and --until may ask for more.")
 ]
-Margin = Annotated[float, typer.Option(help="Difference that is called equivalent, a share.")]
+
+
+def _margin(text: object) -> float:
+    return units.parse_reach(text, "--margin")
+
+
+Margin = Annotated[
+    float,
+    typer.Option(parser=_margin, metavar="SHARE", help="Difference that is called equivalent: 2%."),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Fail when the pace was not kept.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an earlier run in the folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
+
+
+def refuse_others(context: typer.Context, allowed: frozenset[str], beside: str) -> None:
+    """Raises InputError where an option was given that would be ignored."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        given = source is not None and source.name == "COMMANDLINE"
+        if given and parameter.name not in allowed:
+            raise InputError(f"{parameter.opts[0]}: expected no such option beside {beside}")
 
 
 # What `settings_of` takes from a verb's options.

@@ -73,12 +73,15 @@ def show(found: dict[str, Any]) -> None:
     print()
     axes = [axis for axis, values in found["axes"].items() if len(values) > 1]
     head = [*axes, "", *(words.METRICS[metric] for metric in _SHOWN), "median latency is"]
+    head[len(axes) + 1] += " (95 % interval)"
     rows = [head]
     for cell in found["cells"]:
         for policy in cell["policies"]:
             metrics = policy["metrics"]
             row = [shown(axis, cell["at"][axis]) for axis in axes] + [policy["name"]]
             row += [words.change(metrics[m]["ratio"]) if m in metrics else "" for m in _SHOWN]
+            if median := metrics.get(_SHOWN[0]):
+                row[len(axes) + 1] += f" ({words.span(median['ci_low'], median['ci_high'])})"
             rows.append([*row, metrics.get("latency_p50_ns", {}).get("verdict", "")])
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     for row in rows:

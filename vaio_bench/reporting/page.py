@@ -144,7 +144,7 @@ def chapter_of(run: Run, palette: Palette) -> tuple[Chapter, Overhead | None]:
         overhead_part.answer(found, why, inside_ns(run) if found else {}),
         rpo_part.rpo_answer(plan, replicated),
         rpo_part.hits_answer(run, hit, results.get("cache")),
-        run_part.trust_answer(run, timed),
+        run_part.trust_answer(run, timed, found),
     ]
     sections = [
         overhead_part.section(found, why, palette, run.manifest.get("pacing") or {}),

@@ -9,6 +9,8 @@ from typing import Any
 import polars as pl
 
 from vaio_bench.analyses.fidelity import LATE_AFTER_NS, Fidelity
+from vaio_bench.analyses.intervals import rounds_for
+from vaio_bench.analyses.overhead import Overhead
 from vaio_bench.analyses.timeline import INTERVAL_NS, round_timeline
 from vaio_bench.reporting import figures, words
 from vaio_bench.reporting.figures import MAX_POINTS, Palette
@@ -161,7 +163,7 @@ def _fidelity_row(name: str, each: Fidelity) -> list[Cell | str]:
     ]
 
 
-def trust_answer(run: Run, found: list[Fidelity]) -> Answer:
+def trust_answer(run: Run, found: list[Fidelity], compared: Overhead | None = None) -> Answer:
     """Whether the figures stand on firm ground: ended, error-free, on time, verified, warned."""
     given = Answer("Can the figures be trusted?")
     manifest = run.manifest
@@ -174,6 +176,7 @@ def trust_answer(run: Run, found: list[Fidelity]) -> Answer:
     if errors:
         given.lines.append(Line("errors", "problem", f"{words.count(errors)} I/Os failed."))
     given.lines += _verified(manifest)
+    given.lines += _noise(compared)
     if found and manifest.get("pacing", {}).get("mode") == "recorded":
         p99 = max(each.issue_error_p99_ns for each in found)
         late = max(each.late_share for each in found)
@@ -193,6 +196,28 @@ def trust_answer(run: Run, found: list[Fidelity]) -> Answer:
             Line("ok", "good", "The run ended, no I/O failed, nothing was warned of.")
         )
     return given
+
+
+def _noise(compared: Overhead | None) -> list[Line]:
+    """What the rounds can show of the median at all, where that is not fine."""
+    floor = compared and compared.noise_floor.get("latency_p50_ns")
+    if compared is None or not floor or floor <= _FINE or compared.rounds < 2:
+        return []
+    needed = rounds_for(floor, compared.rounds, _FINE)
+    more = (
+        f"about {needed} rounds like these would show {words.share(_FINE)}"
+        if needed
+        else f"no number of rounds like these shows {words.share(_FINE)}: the machine is restless"
+    )
+    text = (
+        f"{compared.rounds} rounds with a noise floor of {words.share(floor)}: no smaller "
+        f"difference of the median can be seen; {more}."
+    )
+    return [Line("coarse", "problem" if floor > _COARSE else "neutral", text)]
+
+
+# Noise floors of the median above these are told, and called a problem.
+_FINE, _COARSE = 0.05, 0.25
 
 
 def _verified(manifest: dict[str, Any]) -> list[Line]:

@@ -257,10 +257,7 @@ def _sweep_sentence(found: Swept, name: str) -> str:
     counts = Counter(of.verdict for _, of in own)
     told = ", ".join(f"{word} in {counts[word]}" for word in _VERDICTS if counts[word])
     low, high = (pick(of.interval.ratio for _, of in own) for pick in (min, max))
-    text = (
-        f"{name}: the median I/O takes {change(low)} to {change(high)} over {len(own)} cells "
-        f"({told})"
-    )
+    text = f"{name}: the median I/O changes by {span(low, high)} over {len(own)} cells ({told})"
     slower = [(cell, of) for cell, of in own if of.verdict == "slower"]
     if slower:
         cell, worst = max(slower, key=lambda each: each[1].interval.ratio)
