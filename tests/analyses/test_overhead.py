@@ -260,6 +260,17 @@ def test_the_floor_between_runs_is_what_their_baselines_lie_apart(tmp_path: Path
     assert found.to_dict()["noise_floor_from"] == "the baselines of the runs"
 
 
+def test_the_cpu_of_a_server_is_said_to_be_in_no_figure(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", policies=FEW, rounds=3, ios=50)
+    assert not any("NBD server" in note for note in overhead(path).notes)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["policies"]["crypt"]["servers"] = [{"uri": "nbd://host"}]
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    told = [note for note in overhead(path).notes if "NBD server" in note]
+    assert len(told) == 1
+    assert "policy crypt is the client's alone" in told[0]
+
+
 def test_a_figure_of_zero_is_told(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", policies=FEW, rounds=3, ios=50)
     manifest = json.loads((path / "manifest.json").read_text())

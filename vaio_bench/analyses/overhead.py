@@ -154,6 +154,12 @@ def overhead(
         for number in sorted(set(run.rounds(name)) - set(run.rounds(name, complete_only=True)))
     ]
     notes += [str(each) for each in failures(run)]
+    notes += [
+        f"CPU per I/O of policy {name} is the client's alone: what its NBD server took is in no "
+        "figure, so that it tells nothing of filters in the server"
+        for name in run.policies
+        if run.manifest["policies"].get(name, {}).get("servers")
+    ]
     if run.warmup_ns:
         notes.append(
             f"the first {run.warmup_ns / 1e9:g} s of each round are warm-up and in no latency or "
