@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::tokens::{ANY, fill, found, holds, sectors, token_of, told};
 use crate::backends::Backend;
 use crate::clock::{Clock, Ns};
 use crate::error::{Error, Result};
@@ -23,9 +24,6 @@ const STEPS_MAX: u64 = 2_000_000;
 /// On the wall clock, an I/O that takes longer is lost.
 const WALL_NS: u64 = 60_000_000_000;
 
-/// What a sector may hold that nobody knows.
-const ANY: u64 = u64::MAX;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
     pub at_ns: Ns,
@@ -40,6 +38,8 @@ pub struct Row {
     pub seq: u64,
     pub op: Op,
     pub status: Status,
+    /// When it left for the chain.
+    pub submit_ns: Ns,
     pub complete_ns: Ns,
 }
 
@@ -75,6 +75,8 @@ pub struct Bed {
     blank: u64,
     /// False where a law is not about data.
     pub verifies: bool,
+    /// True where what is below may fail: elsewhere an I/O that fails is the filter's doing.
+    pub may_fail: bool,
     /// The first thing that was wrong.
     pub wrong: Option<String>,
 }
@@ -122,6 +124,7 @@ impl Bed {
             is_after_crash: false,
             blank: if is_blank { 0 } else { ANY },
             verifies: true,
+            may_fail: false,
             wrong: None,
         })
     }
@@ -292,7 +295,7 @@ impl Bed {
                 versions.push(Version { seq, token, acknowledged: None });
             }
         }
-        let row = Row { seq, op, status: OK, complete_ns: now };
+        let row = Row { seq, op, status: OK, submit_ns: now, complete_ns: now };
         let flying = Flying { row, plan, covers: self.completions };
         self.flight.insert(u64::from(id), flying);
         if self.lock.acquire(id, 0, op, plan.offset_bytes, plan.length_bytes) == 0 {
@@ -328,13 +331,18 @@ impl Bed {
         };
         self.completions += 1;
         let io = self.pipeline.core.slab.io(id);
-        (row.status, row.complete_ns) = (io.status, io.complete_ns);
+        row.status = io.status;
+        (row.submit_ns, row.complete_ns) = (io.submit_ns, io.complete_ns);
         if row.op == Op::Write {
             let mut expected = vec![0; plan.length_bytes as usize];
             fill(&mut expected, row.seq + 1);
             if self.pipeline.core.slab.data(id) != expected {
                 self.complain(|| format!("the bytes of write {} were changed", row.seq));
             }
+        }
+        if row.status != OK && !self.may_fail {
+            let (io, status) = (named(&row, &plan), row.status);
+            self.complain(|| format!("{io} failed with {status} while nothing below it failed"));
         }
         if row.op == Op::Read && row.status == OK && self.verifies {
             self.check_read(id, row.seq, &plan);
@@ -420,44 +428,11 @@ impl Bed {
     }
 }
 
-fn sectors(plan: &Plan) -> std::ops::Range<u64> {
-    plan.offset_bytes / SECTOR_BYTES..(plan.offset_bytes + plan.length_bytes) / SECTOR_BYTES
-}
-
-/// What an operation leaves behind; `None` for one that changes nothing.
-const fn token_of(op: Op, seq: u64) -> Option<u64> {
-    match op {
-        Op::Write => Some(seq + 1),
-        Op::WriteZeroes => Some(0),
-        Op::Discard => Some(ANY),
-        Op::Read | Op::Flush => None,
+/// An I/O in words: which one, and where.
+fn named(row: &Row, plan: &Plan) -> String {
+    let (op, range) = (row.op.name(), sectors(plan));
+    match row.op {
+        Op::Flush => format!("{op} {}", row.seq),
+        _ => format!("{op} {} of sectors {} to {}", row.seq, range.start, range.end - 1),
     }
-}
-
-/// A write's data: its token, over and over, and which word of the sector it is.
-fn fill(data: &mut [u8], token: u64) {
-    for (i, word) in data.chunks_exact_mut(8).enumerate() {
-        let place = if token > 0 { (i as u64 % 64) << 48 } else { 0 };
-        word.copy_from_slice(&(token | place).to_le_bytes());
-    }
-}
-
-fn holds(data: &[u8], token: u64) -> bool {
-    let mut expected = [0; SECTOR_BYTES as usize];
-    fill(&mut expected, token);
-    token == ANY || data == expected
-}
-
-fn told(token: u64) -> String {
-    match token {
-        0 => "zeros".to_owned(),
-        token => format!("write {}", token - 1),
-    }
-}
-
-fn found(data: &[u8]) -> String {
-    let mut first = [0; 8];
-    first.copy_from_slice(&data[..8]);
-    let token = u64::from_le_bytes(first);
-    if token < 1 << 32 && holds(data, token) { told(token) } else { "something else".to_owned() }
 }

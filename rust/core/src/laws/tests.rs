@@ -6,6 +6,8 @@ use super::*;
 use crate::filters::{Answer, Child, ChildData, Cx, Up, find};
 use crate::slab::{IoId, NONE};
 
+mod refusing;
+
 fn broken(findings: &[Finding]) -> Vec<&'static str> {
     findings.iter().filter(|f| f.outcome == Outcome::Broken).map(|f| f.law).collect()
 }

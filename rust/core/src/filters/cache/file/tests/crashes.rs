@@ -20,7 +20,9 @@ use crate::laws::{self, Outcome};
 fn bed(params: &Value, setting: &Setting, model: SimModel, platter: &SharedPlatter) -> Bed {
     let built = (find("cache").unwrap().build)(params, setting).unwrap();
     let device = Box::new(Sim::on(model, Arc::clone(platter)));
-    Bed::new(vec![built], device, Clock::Virtual(0), true).unwrap()
+    let mut bed = Bed::new(vec![built], device, Clock::Virtual(0), true).unwrap();
+    bed.may_fail = true;
+    bed
 }
 
 fn dies_after(ios: u64, seed: u64) -> SimModel {
