@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::filters::{DataMode, Filter, Properties, SECTOR_BYTES};
 use crate::int_map::IntMap;
 use crate::io::{OK, Op, Status, flags};
-use crate::pipeline::{Chains, Pipeline};
+use crate::pipeline::{Chains, Event, Pipeline};
 use crate::rangelock::RangeLock;
 use crate::slab::{IoId, Slab};
 
@@ -77,6 +77,8 @@ pub struct Bed {
     pub verifies: bool,
     /// True where what is below may fail: elsewhere an I/O that fails is the filter's doing.
     pub may_fail: bool,
+    /// Of the filters' events, how many were looked at.
+    heeded: usize,
     /// The first thing that was wrong.
     pub wrong: Option<String>,
 }
@@ -125,6 +127,7 @@ impl Bed {
             blank: if is_blank { 0 } else { ANY },
             verifies: true,
             may_fail: false,
+            heeded: 0,
             wrong: None,
         })
     }
@@ -147,6 +150,7 @@ impl Bed {
                 }
             }
             self.take_done();
+            self.heed_events();
             if self.completions >= until || (plan.is_empty() && self.flight.is_empty()) {
                 return Ok(());
             }
@@ -197,11 +201,13 @@ impl Bed {
     /// When the backend breaks.
     pub fn close(&mut self) -> Result<()> {
         self.pipeline.close();
+        self.heed_events();
         for _ in 0..STEPS_MAX {
             if self.pipeline.is_idle() {
                 return Ok(());
             }
             self.pipeline.poll()?;
+            self.heed_events();
             if self.pipeline.is_idle() {
                 return Ok(());
             }
@@ -245,7 +251,8 @@ impl Bed {
 
     /// What the filters told since the last call.
     #[cfg(test)]
-    pub fn take_events(&mut self) -> Vec<crate::pipeline::Event> {
+    pub fn take_events(&mut self) -> Vec<Event> {
+        self.heeded = 0;
         self.pipeline.take_events()
     }
 
@@ -417,6 +424,41 @@ impl Bed {
                 let is_later = |v: &Version| v.seq != u64::MAX && v.seq > seq;
                 versions.retain(|version| version.token == token || is_later(version));
             }
+        }
+        if let Some(words) = wrong {
+            self.complain(|| words);
+        }
+    }
+
+    /// What reads must return of this image of the disk, and do not.
+    pub fn missing_in(&self, image: &[u8]) -> Option<String> {
+        let on_disk = |sector: u64| {
+            let at = (sector * SECTOR_BYTES) as usize;
+            &image[at..at + SECTOR_BYTES as usize]
+        };
+        let mut sectors: Vec<_> = self.known.iter().map(|(at, token)| (*at, *token)).collect();
+        sectors.sort_unstable();
+        let (sector, token) =
+            sectors.into_iter().find(|(sector, token)| !holds(on_disk(*sector), *token))?;
+        let found = found(on_disk(sector));
+        Some(format!("sector {sector} is to hold {}, below it holds {found}", told(token)))
+    }
+
+    /// A filter that asks for what it may not have, or whose code raises, is told by an event.
+    fn heed_events(&mut self) {
+        let events = &self.pipeline.core.events;
+        let is_wrong = |event: &&Event| match event.kind {
+            "misuse" => true,
+            // One of another make may tell of a device's failure by the word that Python's
+            // exceptions have.
+            "error" => !self.may_fail || event.detail.contains("\"traceback\""),
+            _ => false,
+        };
+        let wrong = events[self.heeded..].iter().find(is_wrong);
+        let mut wrong = wrong.map(|event| format!("{}: {}", event.kind, event.detail));
+        self.heeded = events.len();
+        if !self.may_fail && wrong.is_none() {
+            wrong = self.pipeline.failure();
         }
         if let Some(words) = wrong {
             self.complain(|| words);

@@ -21,6 +21,7 @@ use crate::hop::{self, Placement, Where};
 use crate::io::{OK, Op, flags};
 
 pub(crate) mod bed;
+mod declared;
 mod errors;
 mod probes;
 mod server;
@@ -96,6 +97,18 @@ const LAWS: &[(&str, &str, Test)] = &[
         crash_at_any_point,
     ),
     ("determinism", "the same run gives the same rows and the same bytes", determinism),
+    (
+        "transparent",
+        "where it declares so, a reader below sees what was written above",
+        declared::transparent,
+    ),
+    ("may_answer", "it answers an I/O by itself only where it declares so", declared::may_answer),
+    ("may_defer", "it holds an I/O only where it declares so", declared::may_defer),
+    (
+        "contract",
+        "it asks for nothing that the interface forbids, and raises no exception",
+        declared::contract,
+    ),
 ];
 
 /// Every law by name, with what it says, in the order in which they are tested.
@@ -117,9 +130,16 @@ pub fn certify(
 }
 
 fn certify_by(subject: &Subject<'_>, only: Option<&str>) -> Vec<Finding> {
+    // One that cannot be built is told so by every law.
+    let built = catch_unwind(AssertUnwindSafe(|| (subject.build)()));
+    let properties = built.ok().and_then(Result::ok).map(|(_, properties)| properties);
     LAWS.iter()
         .filter(|(law, ..)| only.is_none_or(|only| only == *law))
         .map(|(law, says, test)| {
+            if let Some(why) = properties.and_then(|declared| declared::untested(law, &declared)) {
+                let (outcome, detail) = (Outcome::NotTested, why.to_owned());
+                return Finding { law, says, outcome, detail };
+            }
             // A filter that panics has broken the law that it was tested for.
             let seen = catch_unwind(AssertUnwindSafe(|| test(subject)));
             let wrong = match seen {

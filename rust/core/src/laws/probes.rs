@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::clock::Ns;
 use crate::filters::{Answer, Cx, Filter, Properties, Up};
+use crate::int_map::IntMap;
 use crate::io::{OK, Op, Status};
 use crate::slab::{IoId, NONE};
 
@@ -123,6 +124,64 @@ impl Filter for Witness {
                 status: io.status,
                 seq: (io.root != NONE).then_some(io.seq),
             });
+        }
+        Up::Pass
+    }
+}
+
+/// What became of an I/O between the place above the filter and the one below it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Trail {
+    pub above_ns: Ns,
+    /// The I/O itself, where it passed: when it came below, and went up from there.
+    pub below_ns: Option<(Ns, Ns)>,
+    /// Another was done for it below.
+    pub is_forked: bool,
+    pub end_ns: Ns,
+    pub status: Status,
+}
+
+/// Trails by I/O.
+pub type Trails = Shared<IntMap<Trail>>;
+
+/// Marks the trails of I/Os that pass, above the filter or below it.
+pub struct Tracer {
+    trails: Trails,
+    is_above: bool,
+}
+
+impl Tracer {
+    #[must_use]
+    pub fn built(trails: &Trails, is_above: bool) -> (Box<dyn Filter>, Properties) {
+        (Box::new(Self { trails: Arc::clone(trails), is_above }), Properties::TRANSPARENT)
+    }
+}
+
+impl Filter for Tracer {
+    fn io_start(&mut self, cx: &mut Cx<'_>, id: IoId) -> Answer {
+        let (now, io) = (cx.now(), cx.io(id));
+        if io.root != NONE {
+            let mut trails = seen(&self.trails);
+            let trail = trails.entry(io.seq).or_default();
+            match (self.is_above, io.root == id) {
+                (true, _) => trail.above_ns = now,
+                (false, true) => trail.below_ns = Some((now, now)),
+                (false, false) => trail.is_forked = true,
+            }
+        }
+        Answer::Pass
+    }
+
+    fn io_complete(&mut self, cx: &mut Cx<'_>, id: IoId) -> Up {
+        let (now, io) = (cx.now(), cx.io(id));
+        if io.root == id {
+            let mut trails = seen(&self.trails);
+            let trail = trails.entry(io.seq).or_default();
+            if self.is_above {
+                (trail.end_ns, trail.status) = (now, io.status);
+            } else if let Some((_, up_ns)) = &mut trail.below_ns {
+                *up_ns = now;
+            }
         }
         Up::Pass
     }

@@ -55,6 +55,9 @@ pub fn certify_server(uri: &str, params: &serde_json::Value, seed: u64) -> Resul
 
 fn why(law: &str) -> String {
     match law {
+        "transparent" | "may_answer" | "may_defer" | "contract" => {
+            "a server declares nothing, and is asked for nothing but I/O"
+        }
         "determinism" => "a server runs on the wall clock",
         "completion_scope" => "the server's own chain is not to be seen from here",
         "short_io" | "errors_pass_up" => {

