@@ -108,16 +108,16 @@ def _uses(subject: str) -> tuple[tuple[spec.FilterUse, ...], float | None]:
         if faults:
             raise InputError(faults[0][1])
         return (spec.FilterUse(subject, None, Placement(), {}),), None
-    if subject in catalogue.filters() and subject not in spec.shipped():
+    if foreign.make_of(subject) is not None:
+        # As a policy of this filter alone would: its faults are told alike.
+        text = f"[[filter]]\nuse = {json.dumps(subject)}\n"
+        policy = spec.parse_policy(text, "certify")
+    elif subject in catalogue.filters() and subject not in spec.shipped():
         faults = catalogue.check_filter(subject, {})
         if faults:
             told = "; ".join(f"{path}: {message}" for path, message in faults)
             raise InputError(f"{subject}: it needs parameters, name a policy file: {told}")
         return (spec.FilterUse(subject, None, Placement(), {}),), None
-    if foreign.make_of(subject) is not None:
-        # As a policy of this filter alone would: its faults are told alike.
-        text = f"[[filter]]\nuse = {json.dumps(subject)}\n"
-        policy = spec.parse_policy(text, "certify")
     else:
         policy = spec.load_policy(subject)
     if not policy.filters:

@@ -192,6 +192,12 @@ def test_a_filter_in_python_is_certified_by_its_own_word(
     assert "rules" in ended.stderr
 
 
+def test_a_filter_of_a_package_is_certified_by_its_name(cli: Callable[..., Ended]) -> None:
+    pytest.importorskip("yara_x", reason="requires yara-x (the extra `yara`)")
+    ended = cli("certify", "yara")
+    assert ended.exit_status == 0, ended.stderr
+
+
 def test_a_library_is_certified_by_its_own_word(tmp_path: Path, cli: Callable[..., Ended]) -> None:
     library = build("broken", tmp_path)
     ended = cli("certify", f"so:{library.name}", cwd=library.parent)

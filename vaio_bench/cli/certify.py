@@ -22,7 +22,8 @@ def register(app: typer.Typer) -> None:
         subject: Annotated[
             str,
             typer.Argument(
-                metavar="FILTER", help="A filter's name, a policy file or an NBD server's URI."
+                metavar="FILTER",
+                help="A filter's name, so:PATH, py:MODULE:CLASS, a policy file or an NBD URI.",
             ),
         ],
         seed: o.Seed = 0,
