@@ -13,7 +13,7 @@ import tomllib
 from dataclasses import dataclass
 from importlib import resources
 
-from vaio_bench import catalogue, placement
+from vaio_bench import catalogue, foreign, placement
 from vaio_bench.errors import InputError
 from vaio_bench.spec import shipped
 from vaio_bench.warnings import WarningKind
@@ -46,6 +46,9 @@ def pages() -> list[Page]:
     engine = [Page(kind.kind, kind.name, kind.summary, kind.page) for kind in catalogue.kinds()]
     warnings = [Page("warning", kind.code, kind.value[1], kind.page) for kind in WarningKind]
     told = [_told_by("synth", "model", "synthetic"), _told_by("fio", "verb", "fio")]
+    of_filters = sum(page.group == "filter" for page in engine)
+    made = [_library(), _told_by("python", "filter", "filters")]
+    engine[of_filters:of_filters] = made
     return [*engine, *_analyses(), *_policies(), _placement(), *told, *warnings]
 
 
@@ -53,11 +56,15 @@ def explain(name: str) -> list[Page]:
     """The pages of a name: as a rule one, several when groups share the name.
 
     Args:
-        name: a kind's name, or `group:name` (`format:csv`).
+        name: a kind's name, or `group:name` (`format:csv`); or a filter of another make
+            (`so:PATH`, `py:MODULE:CLASS`), which brings its own page.
 
     Raises:
-        InputError: nothing has that name; the message has the nearest.
+        InputError: nothing has that name, and the message has the nearest; or the filter cannot be
+            loaded.
     """
+    if name.startswith(("so:", "py:")):
+        return [_own(name)]
     group, _, bare = name.rpartition(":")
     known = pages()
     found = [page for page in known if page.name == bare and group in ("", page.group)]
@@ -67,6 +74,26 @@ def explain(name: str) -> list[Page]:
         hint = f"did you mean {' or '.join(close)}?" if close else "`explain` alone lists them"
         raise InputError(f"explain: expected the name of a kind, got {name!r}: {hint}")
     return found
+
+
+def _library() -> Page:
+    """The page of filters in shared libraries."""
+    text = foreign.LIBRARY_PAGE
+    return Page("filter", "so", catalogue.summary_of(text), text)
+
+
+def _own(use: str) -> Page:
+    """The page that a filter of another make brings along, and what it declares."""
+    found = foreign.own_page(use)
+    text = found.page.rstrip() + "\n"
+    if found.properties:
+        declared = [
+            key if value is True else f"{key} {value}"
+            for key, value in found.properties.items()
+            if value not in (False, 0)
+        ]
+        text += f"\n## Declared\nClass {found.filter_class or 'none'}; {', '.join(declared)}.\n"
+    return Page("filter", use, catalogue.summary_of(text), text)
 
 
 def _analyses() -> list[Page]:
@@ -108,7 +135,7 @@ def _placement() -> Page:
 
 
 def _told_by(name: str, group: str, package: str) -> Page:
-    """The page that a package's docstring is: of the synthetic traces, and of the fio wrapper."""
+    """The page that a package's docstring is: of synthetic traces, fio, and filters in Python."""
     source = resources.files("vaio_bench") / package / "__init__.py"
     text = inspect.cleandoc(ast.get_docstring(ast.parse(source.read_text())) or "")
     return Page(group, name, catalogue.summary_of(text), f"# {name}\n\n{text}\n")

@@ -1,7 +1,7 @@
 """Asks a foreign filter what it is, in a process of its own: `python -m vaio_bench.filter_child`.
 
 Standard input is `{"use", "params", "black_box"}`; the last line of standard output is what
-`_core.describe_filter` gives.
+`_core.describe_filter` gives, or where `params` is null, of a library, `_core.describe_library`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ def main() -> None:
     """Answers the one question on standard input."""
     job = json.load(sys.stdin)
     _core.open_black_box(Path(job["black_box"]))
-    told = _core.describe_filter(job["use"], json.dumps(job["params"]))
+    if job["params"] is None:
+        told = _core.describe_library(job["use"].removeprefix("so:"))
+    else:
+        told = _core.describe_filter(job["use"], json.dumps(job["params"]))
     sys.stdout.write("\n" + told + "\n")
 
 

@@ -15,18 +15,57 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from vaio_bench import black_box
+from vaio_bench.errors import InputError
 from vaio_bench.warnings import RunWarning, WarningKind
 
 ENTRY_POINTS = "vaio_bench.filters"
 INCLUDE_DIR = Path(__file__).resolve().parent / "include"
 """The folder of `vaio_filter.h`."""
+
+LIBRARY_PAGE = """# so
+
+A filter in a shared library, in C or what speaks its ABI: `use = "so:PATH"`.
+
+`vaio_filter.h` is the contract, with what each callback may do; `vaio-bench abi` tells where it is.
+The library exports `vaio_filter_entry`, which gives a table of callbacks. Such a filter runs on
+both clocks and wherever `placement` puts it, as the filters of this tool do.
+
+## Parameters
+The library's own: it gets its table of the policy as JSON in `attach`, and tells of mistakes there.
+`vaio-bench explain so:PATH` shows the page that the library brings along.
+
+## Example
+```sh
+cc -shared -fPIC -O2 -I "$(vaio-bench abi --include-dir)" filter.c -o filter.so
+```
+```toml
+[[filter]]
+use = "so:filter.so"
+```
+
+## Class and properties
+What the table says (`filter_class`, `properties`), which `attach` may change to what follows from
+the parameters. `vaio-bench certify so:PATH`, or of a policy where it needs parameters, tests the
+filter against the laws of all filters and against what it declares.
+
+A call that the contract does not allow is refused and becomes a `misuse` in the run's events. A
+crash ends the round, told with the callback and the I/O; so does a filter that stands still for the
+policy's `hang`.
+
+## Unsuitable for
+Libraries that are not trusted: a filter runs with the rights of whoever runs it.
+
+## Source
+`vaio_filter.h`.
+"""
 
 _ASK_S = 60.0
 
@@ -64,13 +103,16 @@ def described() -> dict[str, Described]:
 
 
 def _described(name: str, place: str) -> Described:
-    module, _, wanted = place.partition(":")
     try:
-        found = importlib.util.find_spec(module)
-        tree = ast.parse(Path((found and found.origin) or "").read_text(encoding="utf-8"))
+        return _read(name, place)
     except (ImportError, OSError, SyntaxError, ValueError) as error:
         page = f"# {name}\n\nA filter in Python whose source cannot be read: {error}.\n"
         return Described(None, page)
+
+
+def _read(name: str, place: str) -> Described:
+    module, _, wanted = place.partition(":")
+    tree = ast.parse(_source_of(module).read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == wanted:
             assigned = (each for each in node.body if isinstance(each, ast.Assign))
@@ -81,10 +123,27 @@ def _described(name: str, place: str) -> Described:
                 and each.targets[0].id == "filter_class"
                 and isinstance(each.value, ast.Constant)
             ]
-            page = ast.get_docstring(node) or ""
+            page = ast.get_docstring(node) or "A filter in Python without a page."
             page = page if page.startswith("# ") else f"# {name}\n\n{page}"
             return Described(str(classes[0]) if classes else None, page + "\n")
-    return Described(None, f"# {name}\n\nA filter in Python, at {place}.\n")
+    raise ValueError(f"{module} has no class {wanted}")
+
+
+def _source_of(module: str) -> Path:
+    """Where a module's source is; as for a run, the folder of the command counts as well."""
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        found = None
+    path: Sequence[str] | None = [str(Path.cwd())]
+    names = module.split(".")
+    for count in range(1, len(names) + 1) if found is None else ():
+        name = ".".join(names[:count])
+        found = PathFinder.find_spec(name, path)
+        path = found.submodule_search_locations if found else []
+    if found is None or not found.origin:
+        raise ModuleNotFoundError(f"there is no module {module}")
+    return Path(found.origin)
 
 
 def make_of(use: str) -> str | None:
@@ -126,7 +185,50 @@ def _wrong_form(engine_use: str) -> str | None:
     return None
 
 
-def _ask(use: str, params: dict[str, Any]) -> tuple[dict[str, Any] | None, list[tuple[str, str]]]:
+@dataclass(frozen=True)
+class OwnPage:
+    """What a foreign filter says of itself, whatever its parameters."""
+
+    filter_class: str | None
+    page: str
+    """Markdown; where it has none, what is known of it."""
+    properties: dict[str, Any]
+    """Empty where they are not known before it runs."""
+
+
+def own_page(use: str) -> OwnPage:
+    """The page that a foreign filter brings along: a library's `page`, a class's docstring.
+
+    A library is asked in a process of its own, and no instance is made; a class is read from its
+    source, and nothing of it is run.
+
+    Args:
+        use: `so:PATH` or `py:MODULE:CLASS`.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    fault = _wrong_form(use)
+    if fault:
+        raise InputError(f"{use}: {fault}")
+    if use.startswith("py:"):
+        place = use.removeprefix("py:")
+        try:
+            read = _read(place.rpartition(":")[2], place)
+        except (ImportError, OSError, SyntaxError, ValueError) as error:
+            raise InputError(f"{use}: its source cannot be read: {error}") from error
+        return OwnPage(read.filter_class, read.page, {})
+    told, faults = _ask(use, None)
+    if told is None:
+        raise InputError("; ".join(message for _, message in faults))
+    page = str(told["page"]).strip() or f"# {told['name']}\n\nA filter without a page."
+    return OwnPage(told["class"], page, told["properties"])
+
+
+def _ask(
+    use: str, params: dict[str, Any] | None
+) -> tuple[dict[str, Any] | None, list[tuple[str, str]]]:
+    """Without `params`: what a library says whatever they are."""
     with tempfile.TemporaryDirectory(prefix="vaio-bench-") as folder:
         box = Path(folder) / "black-box"
         job = {"use": use, "params": params, "black_box": str(box)}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from filters.vendor import build
 
 from vaio_bench import catalogue
 from vaio_bench.errors import InputError
@@ -54,3 +56,33 @@ def test_every_page_begins_with_words() -> None:
     for page in pages():
         assert page.summary, page.name
         assert len(page.text) > len(page.summary), page.name
+
+
+def test_filters_of_other_makes_have_a_page(cli: Callable[..., Any]) -> None:
+    assert "vaio_filter_entry" in cli("explain", "so").stdout
+    assert "py:MODULE:CLASS" in cli("explain", "python").stdout
+
+
+def test_a_library_brings_its_own_page(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    # It cannot be used without a key, and says what it is all the same.
+    library = build("scramble", tmp_path)
+    (page,) = cli("explain", f"so:{library.name}", "--json", cwd=library.parent).document
+    assert page["group"] == "filter"
+    assert page["text"].startswith("# ")
+    assert "may_defer" in page["text"]
+    ended = cli("explain", f"so:{tmp_path}/none.so")
+    assert ended.exit_status == 2
+    assert "no such file" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_a_class_brings_its_docstring(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    source = 'raise SystemExit("it was run")\nclass Odd:\n    """Fails every second write."""\n'
+    (tmp_path / "odd_filter.py").write_text(source)
+    ended = cli("explain", "py:odd_filter:Odd", cwd=tmp_path)
+    assert ended.exit_status == 0, ended.stderr
+    assert ended.stdout.strip() == "# Odd\n\nFails every second write."
+    for wrong in ("py:odd_filter:Even", "py:no_filter:Odd", "py:odd_filter"):
+        ended = cli("explain", wrong, cwd=tmp_path)
+        assert ended.exit_status == 2
+        assert len(ended.stderr.splitlines()) == 1

@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
     def explain(
         name: Annotated[
             str | None,
-            typer.Argument(help="A kind, as `crypt` or `format:csv`; none lists them all."),
+            typer.Argument(help="A kind, as `crypt`, `format:csv` or `so:PATH`; none lists all."),
         ] = None,
         as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
     ) -> None:

@@ -1,9 +1,9 @@
 """Filters in Python: `use = "py:MODULE:CLASS"`, or by a name that a package offers.
 
 A package offers one by an entry point of the group `vaio_bench.filters`; the class's docstring is
-its page. The engine shows a filter its I/Os in batches, all that have gathered since the last one,
-and enters the interpreter once for each: what a filter costs is still mostly Python, and a run with
-one is labelled so.
+its page (`vaio-bench explain py:MODULE:CLASS`). The engine shows a filter its I/Os in batches, all
+that have gathered since the last one, and enters the interpreter once for each: what a filter costs
+is still mostly Python, and a run with one is labelled so.
 
     class Odd(Filter):
         '''Fails every second write.'''
@@ -12,6 +12,12 @@ one is labelled so.
 
         def io_start(self, cx, io):
             return fail(errno.EIO) if io.op == "write" and io.seq % 2 else PASS
+
+An answer is `PASS`, `COMPLETE`, `DEFER` or `fail(errno)`. `io.data` is a memoryview that is valid
+during the callback. What a callback raises fails its I/O, and the traceback is in the run's events.
+The keys of its table in a policy are the fields of its `Parameters`, a pydantic model.
+`vaio-bench certify py:MODULE:CLASS` tests it against the laws of all filters and against what its
+`properties` declare.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use vaio_bench_core::filters::foreign::About;
+use vaio_bench_core::filters::{ParamError, dylib};
 use vaio_bench_core::io::Op;
 use vaio_bench_core::{black_box, catalogue};
 
@@ -15,14 +17,24 @@ use crate::errors::to_py;
 pub fn describe_filter(r#use: &str, params_json: &str) -> PyResult<String> {
     let params =
         serde_json::from_str(params_json).map_err(|e| PyValueError::new_err(e.to_string()))?;
-    let told = match catalogue::describe_filter(r#use, &params) {
+    Ok(told(catalogue::describe_filter(r#use, &params)))
+}
+
+/// As `describe_filter`: what a library says of its filter, whatever its parameters.
+#[pyfunction]
+pub fn describe_library(path: &str) -> String {
+    told(dylib::about(path))
+}
+
+fn told(about: Result<About, Vec<ParamError>>) -> String {
+    let told = match about {
         Ok(about) => serde_json::json!({ "about": about }),
         Err(faults) => {
             let faults: Vec<_> = faults.into_iter().map(|f| (f.path, f.message)).collect();
             serde_json::json!({ "faults": faults })
         }
     };
-    Ok(told.to_string())
+    told.to_string()
 }
 
 /// From now on, what foreign filters of this process are doing is told in `file`.
@@ -54,6 +66,7 @@ pub fn black_box_words() -> (Vec<&'static str>, Vec<&'static str>) {
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(describe_filter, module)?)?;
+    module.add_function(wrap_pyfunction!(describe_library, module)?)?;
     module.add_function(wrap_pyfunction!(open_black_box, module)?)?;
     module.add_function(wrap_pyfunction!(black_box_words, module)?)
 }

@@ -42,11 +42,28 @@ pub fn build(path: &str, params: &Value, setting: &Setting) -> Described {
     let record = black_box::record(setting.layer, setting.disk_index);
     let mut properties = table.properties;
     let instance = attach(path, &table, params, setting, record, &mut properties)?;
+    let filter = Dylib { table, instance, record, held: Vec::new(), waker: None };
+    Ok((Box::new(filter), said(path, &table, &properties)?))
+}
+
+/// What the library says of its filter, whatever its parameters: no instance is made.
+///
+/// # Errors
+/// The fault of `use`, as [`build`].
+pub fn about(path: &str) -> Result<About, Vec<ParamError>> {
+    let table = load(path).map_err(|message| vec![ParamError::new("use", message)])?;
+    said(path, &table, &table.properties)
+}
+
+fn said(
+    path: &str,
+    table: &abi::vaio_filter,
+    properties: &abi::vaio_properties,
+) -> Result<About, Vec<ParamError>> {
     let text = |at: *const c_char| {
         // SAFETY: NULL or a string of the library's, by its contract.
         (!at.is_null()).then(|| unsafe { CStr::from_ptr(at) }.to_string_lossy().into_owned())
     };
-    let filter = Dylib { table, instance, record, held: Vec::new(), waker: None };
     let class = match text(table.filter_class) {
         Some(name) => Some(foreign::class_named(&name).ok_or_else(|| {
             let message = format!("so:{path}: unknown filter_class \"{name}\"");
@@ -56,8 +73,7 @@ pub fn build(path: &str, params: &Value, setting: &Setting) -> Described {
     };
     let name = text(table.name).unwrap_or_else(|| path.to_owned());
     let page = text(table.page).unwrap_or_default();
-    let about = About { name, class, page, properties: declared(&properties) };
-    Ok((Box::new(filter), about))
+    Ok(About { name, class, page, properties: declared(properties) })
 }
 
 fn load(path: &str) -> Result<abi::vaio_filter, String> {
