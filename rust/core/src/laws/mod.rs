@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::filters::{DataMode, Filter, Properties, Setting};
 use crate::hop::{self, Placement, Where};
-use crate::io::{OK, Op, flags};
+use crate::io::{Op, flags};
 
 pub(crate) mod bed;
 mod declared;

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::filters::{Answer, Child, ChildData, Cx, Up, find};
+use crate::io::OK;
 use crate::slab::{IoId, NONE};
 
 mod refusing;
