@@ -26,11 +26,14 @@ use crate::error::{Error, ErrorKind, Result};
 const AHEAD_NS: Ns = 3_000_000;
 const CONNECT_NS: Ns = 5_000_000_000;
 const IDLE_NS: Ns = 200_000_000;
+/// A thread that is later than this leaves the line idle.
+const LATE_NS: Ns = 10_000_000;
 /// Fewer bytes than this are never compressed: it would gain nothing.
 const COMPRESS_MIN: usize = 256;
 
 struct Shared {
-    frames: Mutex<VecDeque<Frame>>,
+    /// Each with the time at which it was sent.
+    frames: Mutex<VecDeque<(Ns, Frame)>>,
     queued_bytes: AtomicU64,
     /// Queued beyond this, no more is wanted.
     enough_bytes: u64,
@@ -152,7 +155,11 @@ impl Link for TcpLink {
 
     fn send(&mut self, _now: Ns, frame: Frame) {
         self.shared.queued_bytes.fetch_add(frame.wire_bytes(1.0), Relaxed);
-        self.shared.frames.lock().unwrap_or_else(PoisonError::into_inner).push_back(frame);
+        self.shared
+            .frames
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push_back((monotonic_ns(), frame));
         self.shared.post();
     }
 
@@ -420,7 +427,7 @@ impl End {
         while self.free_ns <= now + AHEAD_NS && waiting < (8 << 20) {
             let next =
                 self.shared.frames.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            let Some(frame) = next else { break };
+            let Some((sent_ns, frame)) = next else { break };
             let queued = frame.wire_bytes(1.0);
             let data_share = frame.payload_bytes(1.0) as f64 / queued as f64;
             let frame = Encoded::of(match frame {
@@ -439,7 +446,8 @@ impl End {
             } else {
                 0
             };
-            self.free_ns = self.free_ns.max(now) + took;
+            // The line was at work while this thread was a little late for it.
+            self.free_ns = self.free_ns.max(sent_ns.max(now.saturating_sub(LATE_NS))) + took;
             self.shared.busy_ns.fetch_add(took, Relaxed);
             waiting += bytes;
             self.leaving.push_back((self.free_ns + half, frame));
