@@ -72,7 +72,7 @@ pub trait Link: Send {
         None
     }
 
-    /// Not shaped while the disks are seeded before the run.
+    /// Not shaped while the disks are seeded before the run; counted is from then on.
     fn shape(&mut self, on: bool, now: Ns) {
         let _ = (on, now);
     }

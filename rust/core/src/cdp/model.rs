@@ -451,6 +451,7 @@ impl<V: Vault + Crash> Link for Model<V> {
         self.advance(now);
         if on && !self.shaped {
             self.start_faults(now);
+            (self.sent_bytes, self.busy_ns) = (0, 0);
         }
         self.shaped = on;
     }

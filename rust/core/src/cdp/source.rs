@@ -271,9 +271,7 @@ impl Source {
         let before = self.open.real_bytes;
         let time_ns = self.since_start(record.time_ns);
         self.open.push(&Record { time_ns, ..*record });
-        let grown = self.open.real_bytes - before;
-        self.since_point_bytes += grown;
-        self.counts.captured_bytes += grown;
+        self.counts.captured_bytes += self.open.real_bytes - before;
         if self.open.real_bytes >= self.batch_bytes && !self.folds() {
             self.close_batch();
         }
@@ -305,11 +303,13 @@ impl Source {
             fold(&records, self.config.data, self.config.batch_bytes, |batch| batches.push(batch));
             for mut batch in batches {
                 let no = self.journal.next_no();
+                self.since_point_bytes += batch.real_bytes;
                 self.append(batch.close(no, Vec::new()));
             }
             entry.body.clear();
             self.open.body = entry.body;
         } else {
+            self.since_point_bytes += self.open.real_bytes;
             self.journal.push_batch(&mut self.open);
             self.appended();
             // An entry is there when all of it has arrived: it adds a small share of the lag only.

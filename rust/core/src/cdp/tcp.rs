@@ -88,6 +88,8 @@ pub struct TcpLink {
     /// Started with the first connection.
     end: Option<End>,
     thread: Option<JoinHandle<()>>,
+    /// What was counted before the line was shaped: bytes, and time busy and of the processor.
+    before: [u64; 3],
 }
 
 impl TcpLink {
@@ -124,7 +126,13 @@ impl TcpLink {
             arriving: VecDeque::new(),
             one_way_ns: 0,
         };
-        Ok(Self { shared, end: Some(end), thread: None })
+        Ok(Self { shared, end: Some(end), thread: None, before: [0; 3] })
+    }
+
+    /// Bytes on the wire, time busy and time of the processor, ns.
+    fn counted(&self) -> [u64; 3] {
+        [&self.shared.wire_bytes, &self.shared.busy_ns, &self.shared.cpu_ns]
+            .map(|n| n.load(Relaxed))
     }
 
     fn command(&self, command: Command) {
@@ -186,6 +194,8 @@ impl Link for TcpLink {
     }
 
     fn shape(&mut self, on: bool, _now: Ns) {
+        // What was sent before has been confirmed: all of it is counted.
+        self.before = self.counted();
         self.command(Command::Shape(on, monotonic_ns()));
     }
 
@@ -198,11 +208,9 @@ impl Link for TcpLink {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        serde_json::json!({
-            "sent_bytes": self.shared.wire_bytes.load(Relaxed),
-            "busy_ns": self.shared.busy_ns.load(Relaxed),
-            "cpu_ns": self.shared.cpu_ns.load(Relaxed),
-        })
+        let [now, before] = [self.counted(), self.before];
+        let since = |i: usize| now[i] - before[i];
+        serde_json::json!({"sent_bytes": since(0), "busy_ns": since(1), "cpu_ns": since(2)})
     }
 }
 

@@ -216,3 +216,36 @@ fn a_connection_that_never_answers_is_given_up() {
     assert!((10 * SECOND..11 * SECOND).contains(&recoverable), "{late}");
     assert!(of("hole").is_empty());
 }
+
+#[test]
+fn what_is_told_as_sent_was_sent() {
+    for folding in [false, true] {
+        let params = json!({
+            "rpo": "2s", "link": {"bandwidth": "8MB/s"}, "folding": folding,
+            "initial_sync": "before",
+        });
+        let mut rig = Rig::new(&[("cdp", params)], DataMode::Bytes, 1 << 20);
+        // What the disk held before goes out before the trace starts.
+        rig.io(0, Op::Write, 1 << 19, 1 << 18);
+        rig.run();
+        rig.close();
+        rig.reopen();
+        for i in 0..1000 {
+            rig.io(SECOND + i * 4_000_000, Op::Write, i % 8 * 4096, 4096);
+        }
+        rig.run();
+        rig.close();
+        let events = rig.take_events();
+        let of = |kind: &str| -> Vec<Value> {
+            let some = events.iter().filter(|event| event.kind == kind);
+            some.map(|event| serde_json::from_str(&event.detail).unwrap()).collect()
+        };
+        let points: u64 =
+            of("restore_point").iter().map(|point| point["bytes"].as_u64().unwrap()).sum();
+        let written = if folding { 8 * of("restore_point").len() as u64 } else { 1000 } * 4096;
+        assert!((written * 9 / 10..written * 21 / 20).contains(&points), "{points} of {written}");
+        let totals = of("replication_totals").pop().unwrap();
+        let sent = totals["link"]["sent_bytes"].as_u64().unwrap();
+        assert!((points..points * 21 / 20).contains(&sent), "{sent} for {points}");
+    }
+}
