@@ -137,6 +137,20 @@ def test_the_first_overwrite_of_a_block_pays_for_its_copy(
     assert copying[151:200].median() < 1.2 * plain[151:200].median()
 
 
+@pytest.mark.parametrize(("redo", "waits"), [("none", False), ("copy-on-write", True)])
+def test_only_copies_make_writes_to_one_block_wait(
+    write_trace: Callable[..., Path], replay: Callable[..., Any], redo: str, waits: bool
+) -> None:
+    # Pairs in one block that do not overlap; the last cut has none under way.
+    ios = [(i // 2 * 10 * MS, "write", i % 2 * 2048, 2048) for i in range(300)]
+    policy = f'{QUICK}every = "1s"\nredo = "{redo}"'
+    found = replay(write_trace(ios), policy, pace="recorded", depth=8)
+    waited = found.rows["flags"].cast(pl.Int64).to_numpy() & 32
+    assert waited.any() == waits
+    assert events(found, "stun") == [], "nobody was held"
+    assert len(events(found, "restore_point")) > 0
+
+
 @pytest.mark.parametrize(
     ("written_per_s", "forced"),
     # Shares of the merge rate of 100 blocks a second.

@@ -33,9 +33,11 @@ fn schema() -> Value {
 
 fn build(table: &Value, setting: &Setting) -> Built {
     let settings = settings::read(table, setting)?;
+    // A block is copied as a whole before any write to it goes on; without copies none waits.
+    let unit_bytes = settings.redo.as_ref().map_or(1, |_| settings.granularity_bytes);
     let properties = Properties {
         may_defer: true,
-        unit_bytes: settings.granularity_bytes,
+        unit_bytes,
         children_per_io: 2,
         background_ios: settings.depth as u32 + 3,
         child_bytes: settings.read_bytes,
@@ -185,9 +187,11 @@ impl Snapshot {
         let Phase::Stunned(then) = self.phase else { return };
         let now = cx.now();
         let why = if then == Then::Cut { "create" } else { "consolidate" };
-        let duration_ns = now - self.held_since_ns;
-        let detail = json!({"duration_ns": duration_ns, "why": why, "held_ios": self.held.len()});
-        cx.event("stun", detail.to_string());
+        let (duration_ns, held_ios) = (now - self.held_since_ns, self.held.len());
+        if duration_ns > 0 {
+            let detail = json!({"duration_ns": duration_ns, "why": why, "held_ios": held_ios});
+            cx.event("stun", detail.to_string());
+        }
         self.phase = if then == Then::Cut { Phase::Sync } else { Phase::Idle };
         if then != Then::Cut {
             self.redone = None;
