@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from vaio_bench.errors import InputError, WorkError
-from vaio_bench.units import parse_time_ns
+from vaio_bench.units import format_size, parse_time_ns
 from vaio_bench.warnings import RunWarning, WarningKind
 
 _START_S = 20.0
 _COMMAND = "from vaio_bench.cli import main; main()"
 LISTENING = "listening on "
+_NEVER_UP = "it had not come up yet"
 
 
 def needs_site(use: dict[str, Any]) -> bool:
@@ -53,6 +54,21 @@ def target_warnings(policy: str, filters: list[dict[str, Any]]) -> list[RunWarni
         if is_below:
             warning = WarningKind.RPO_BELOW_ROUND_TRIP
             found.append(warning.of(policy=policy, rpo=str(rpo), rtt=str(rtt)))
+    return found
+
+
+def warnings_after(policy: str, totals: dict[str, Any]) -> list[RunWarning]:
+    """What did not get to the replica by the end of a round, by its `replication_totals`."""
+    left, found = totals["left"], []
+    if left["down"] is not None:
+        found.append(WarningKind.REPLICATION_DOWN.of(policy=policy, why=left["down"] or _NEVER_UP))
+    size = format_size(left["bytes"])
+    if left["hole"] is not None:
+        warning = WarningKind.REPLICATION_HOLE
+        found.append(warning.of(policy=policy, reason=left["hole"], left=size))
+    elif left["points"]:
+        warning = WarningKind.REPLICATION_LEFT
+        found.append(warning.of(policy=policy, points=left["points"], left=size))
     return found
 
 

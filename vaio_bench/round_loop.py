@@ -238,11 +238,14 @@ class RoundLoop:
         """Events that a reader of the figures has to know of."""
         warnings = self.writer.manifest["warnings"]
         for event in events:
-            kind = _TO_WARN_OF.get(event["kind"])
+            found, kind = [], _TO_WARN_OF.get(event["kind"])
             if kind is not None:
                 seen = json.loads(event["detail"])
                 disk = self.job.disks[event["disk"]]
-                warning = manifest.stored(kind.of(policy=name, disk=disk, **seen))
+                found = [kind.of(policy=name, disk=disk, **seen)]
+            elif event["kind"] == "replication_totals":
+                found = replica.warnings_after(name, json.loads(event["detail"]))
+            for warning in map(manifest.stored, found):
                 if warning not in warnings:
                     warnings.append(warning)
 

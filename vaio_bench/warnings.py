@@ -143,6 +143,23 @@ class WarningKind(Enum):
         "no source can know in time that a point has arrived, whatever the bandwidth",
         "Ask for a target of several round trips, or use a nearer site",
     )
+    REPLICATION_HOLE = (
+        "policy {policy!r}: no restore point was being made when the round ended ({reason}), and "
+        "{left} were not at the replica",
+        "the newest state that can be recovered is from before that, if there is any at all",
+        "Give a link that keeps up (`vaio-bench rpo` tells which), or look at why it did not",
+    )
+    REPLICATION_LEFT = (
+        "policy {policy!r}: {points} restore point(s) and {left} were not confirmed by the replica "
+        "when the round ended",
+        "the run does not wait for them, and they cannot be recovered",
+        "Give a longer `drain`, or a link that keeps up (`vaio-bench rpo` tells which)",
+    )
+    REPLICATION_DOWN = (
+        "policy {policy!r}: the link to the replica site was down when the round ended: {why}",
+        "nothing was replicated from then on, and the site may not hold what was sent before",
+        "Look at the site and at the line; the run's events of kind `link` tell when it broke",
+    )
     DEBUG_BUILD = (
         "the compiled module is a debug build",
         "it is many times slower, and results of it are not stored",

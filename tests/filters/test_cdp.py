@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.replay_kit import Io, Raw, filters, policy_file, write_trace
 from vaio_bench import replaying
@@ -65,6 +68,29 @@ def test_a_target_below_the_round_trip_is_warned_about(tmp_path: Path) -> None:
     run(tmp_path, writes(1, 1 << 20), link=link)
     found = {w["code"] for w in open_run(tmp_path / "run").manifest["warnings"]}
     assert "rpo-below-round-trip" in found
+
+
+@pytest.mark.parametrize(
+    ("link", "keys", "code", "seen"),
+    [
+        ("", {}, None, ""),
+        (', bandwidth = "4Mbit/s"', {"drain": "1s"}, "left", r"[34] restore point\(s\) and 1"),
+        (', bandwidth = "4Mbit/s"', {"initial_sync": "during", "drain": "1s"}, "hole",
+         r"\(initial sync\), and .* were not at the replica"),
+        (', faults = [{ kind = "restart", at = "2s", for = "60s" }]', {"drain": "1s"}, "down",
+         "down when the round ended: the site is gone"),
+    ],
+)  # fmt: skip
+def test_what_is_not_at_the_replica_in_the_end_is_warned_about(
+    tmp_path: Path, link: str, keys: dict[str, Any], code: str | None, seen: str
+) -> None:
+    rate = "" if "bandwidth" in link else ', bandwidth = "80Mbit/s"'
+    run(tmp_path, writes(5, 1 << 20), link=Raw(f'{{ rtt = "20ms"{rate}{link} }}'), **keys)
+    found = {w["code"]: w["seen"] for w in open_run(tmp_path / "run").manifest["warnings"]}
+    told = {name.removeprefix("replication-"): text for name, text in found.items()
+            if name.startswith("replication-")}  # fmt: skip
+    assert (code in told) == (code is not None), told
+    assert re.search(seen, told.get(str(code), "")), told
 
 
 def test_lag_grows_and_shrinks_without_a_hole(tmp_path: Path) -> None:

@@ -199,6 +199,12 @@ impl Source {
         self.journal.bytes() + self.open.real_bytes + unread
     }
 
+    /// Restore points that were cut and are not confirmed.
+    #[must_use]
+    pub fn unconfirmed_points(&self) -> usize {
+        self.points.len()
+    }
+
     /// Age of the oldest write that is not confirmed.
     #[must_use]
     pub fn lag_ns(&self, now: Ns) -> Ns {

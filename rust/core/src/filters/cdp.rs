@@ -419,7 +419,7 @@ impl Filter for Cdp {
         self.source.tell_untold();
         self.source.tell_open_hole(now);
         self.act(cx);
-        let totals = json!({"source": self.source.counts(), "link": self.link.close(now)});
+        let totals = self.totals(now);
         cx.event("replication_totals", totals.to_string());
     }
 

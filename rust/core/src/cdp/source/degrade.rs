@@ -140,6 +140,12 @@ impl Source {
         self.end_initial(now);
     }
 
+    /// Since when no restore point is made, and why.
+    #[must_use]
+    pub fn open_hole(&self) -> Option<(Ns, &'static str)> {
+        self.hole.map(|hole| (hole.from_ns, hole.reason))
+    }
+
     /// The run ends inside a hole: it is told as far as it reaches.
     pub fn tell_open_hole(&mut self, now: Ns) {
         if let Some(hole) = self.hole {

@@ -1,8 +1,8 @@
 //! What the source asks for, and the events that its words become.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Cdp, Cx, OK, Output};
+use super::{Cdp, Cx, Ns, OK, Output};
 
 impl Cdp {
     /// Does what the source asks for.
@@ -47,6 +47,18 @@ impl Cdp {
         if self.source.outputs.is_empty() {
             self.source.outputs = outputs;
         }
+    }
+
+    /// What was counted, and what of it no replica has confirmed at the end of the run.
+    pub(super) fn totals(&mut self, now: Ns) -> Value {
+        let source = &self.source;
+        let left = json!({
+            "points": source.unconfirmed_points(),
+            "bytes": source.backlog_bytes(),
+            "hole": source.open_hole().map(|(_, reason)| reason),
+            "down": (!source.is_up()).then_some(&source.last_trouble),
+        });
+        json!({"source": source.counts(), "left": left, "link": self.link.close(now)})
     }
 
     /// Before the trace starts only trouble is worth telling.
