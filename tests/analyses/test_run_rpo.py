@@ -79,6 +79,20 @@ def test_figures_by_hand(tmp_path: Path) -> None:
     assert one["exposure_s"]["max"] < one["rpo_s"]["max"]
 
 
+def test_sessions_complete_within_the_target_though_points_come_once_a_target(
+    tmp_path: Path,
+) -> None:
+    ms = S // 1000
+    arrivals = {100: 150, 200: 250, 300: 420, 400: 430}
+    events = [point(cut, cut * ms, at * ms) for cut, at in arrivals.items()]
+    # Cut so late that it cannot be told.
+    events.append(point(9, 580 * ms, 10 * S))
+    use = {"use": "cdp", "rpo": "100ms", "point_interval": "100ms"}
+    run, _ = stored(tmp_path / "run", events, use)
+    (one,) = vb.run_rpo(run).to_dict()["modes"]
+    assert (one["met_sessions"], one["completed_sessions"]) == (0, 0.75)
+
+
 @pytest.mark.parametrize("interval", ["0s", "100ms"])
 def test_no_target_is_held_before_the_first_point(tmp_path: Path, interval: str) -> None:
     ms = S // 1000

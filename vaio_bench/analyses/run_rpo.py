@@ -22,6 +22,11 @@ was held, when it was not, and in which stretches no point was being made.
   pieces, not from samples.
 - *met_sessions*: share of points replaced while their age was within the target; null for
   continuous replication, and when no point was replaced.
+- *completed_sessions*: share of points that were recoverable within the target of their cut: what
+  Veeam reports as SLA of CDP (sync sessions completed within the RPO). It says how the transfers
+  kept up. RPO(t) reaches a period more, so that with points once an RPO, as that product has them,
+  all sessions may complete in time and *met_sessions* still be 0. Null for continuous
+  replication; points that were cut too late to tell are left out.
 - *no_restore_point_time*: share of the time inside a hole: dirty blocks were tracked, and there
   is no state between the points around it that could be recovered.
 - *guest latency added* is not in here: it takes the direct path for comparison. Reports show it
@@ -195,6 +200,8 @@ class _Told:
     sent_bytes: int
     holes: list[dict[str, Any]]
     stuns_ns: list[int]
+    sessions_ns: np.ndarray
+    """Cut and arrival of every point."""
 
     @classmethod
     def of(cls, events: pl.DataFrame, use: dict[str, Any], end_ns: int) -> _Told:
@@ -213,7 +220,16 @@ class _Told:
             sum(int(p.get("bytes", 0)) for p in details["restore_point"]),
             sorted(details["hole"], key=lambda hole: int(hole["from_ns"])),
             [int(stun["duration_ns"]) for stun in details["stun"]],
+            pairs[:, ::-1],
         )
+
+    def completed_within(self, target_ns: int) -> float | None:
+        """Share of the points that arrived within the target of their cut."""
+        cuts, arrivals = self.sessions_ns.T
+        # By the end it is known of those that have arrived or are late.
+        known = (arrivals <= self.end_ns) | (cuts + target_ns < self.end_ns)
+        within = (arrivals - cuts <= target_ns)[known]
+        return float(np.mean(within)) if len(within) else None
 
     @property
     def continuous(self) -> bool:
@@ -272,7 +288,8 @@ def _document(told: _Told, writes_ns: np.ndarray, target_ns: int | None) -> dict
 
 def _met(told: _Told, rpo: Pieces, target_ns: int | None) -> dict[str, Any]:
     if target_ns is None:
-        return {"met_time": None, "met_sessions": None, "violations": [], "violations_count": None}
+        none = dict.fromkeys(("met_time", "met_sessions", "completed_sessions"))
+        return {**none, "violations": [], "violations_count": None}
     spans = pieces.beyond(rpo, target_ns)
     missed = sum(end - start for start, end in spans)
     ages = pieces.session_ages(told.cuts_ns, told.recoverable_ns, told.end_ns)
@@ -282,6 +299,7 @@ def _met(told: _Told, rpo: Pieces, target_ns: int | None) -> dict[str, Any]:
     return {
         "met_time": 1 - missed / told.end_ns if told.end_ns else 1.0,
         "met_sessions": sessions,
+        "completed_sessions": None if told.continuous else told.completed_within(target_ns),
         "violations": [{"start_s": a / 1e9, "end_s": b / 1e9} for a, b in spans],
         "violations_count": len(spans),
     }

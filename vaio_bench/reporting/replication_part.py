@@ -326,8 +326,8 @@ def measured_table(measured: RunRpo, overhead: Overhead | None) -> Table | None:
     if not measured.found:
         return None
     columns = ["policy", "disk", "RPO median", "p95", "p99", "worst", "worst exposure"]
-    columns += ["time in target", "points in target", "time without points", "points", "sent"]
-    columns += ["again after holes", "stuns, longest", "added to the median I/O"]
+    columns += ["time in target", "points in target", "sessions in time", "time without points"]
+    columns += ["points", "sent", "again after holes", "stuns, longest", "added to the median I/O"]
     columns += ["to the response at p99"]
     rows: list[list[Cell | str]] = []
     for each in worst(measured.found):
@@ -341,6 +341,7 @@ def measured_table(measured: RunRpo, overhead: Overhead | None) -> Table | None:
                 words.seconds(one["exposure_s"]["max"]),
                 words.share(one["met_time"]),
                 words.share(one["met_sessions"]),
+                words.share(one["completed_sessions"]),
                 words.share(one["no_restore_point_time"]),
                 words.count(one["points"]),
                 words.size(one["sent_bytes"]),
