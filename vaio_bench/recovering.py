@@ -106,8 +106,8 @@ def recover(
 
     Returns:
         `point`, `kind`, `cut_ns`, `rto_ns`, `images`, `damage`, and `checked`: `verified_bytes` and
-        `unverified_bytes`, or None and the reason in `unchecked_why`: without a run, or below
-        filters that change data.
+        `unverified_bytes`, or None and the reason in `unchecked_why`: without a run, below filters
+        that change data, or with data that follow the contents that the trace names.
 
     Raises:
         InputError: no such point, or it lies behind a damaged record.
@@ -122,10 +122,20 @@ def recover(
     told = _round_of(Path(store)) if run is None else _round_in(Path(run), epoch["run"], store)
     found["checked"], found["unchecked_why"] = None, "name the source's run with --run"
     if told is not None:
-        found["unchecked_why"] = _changed_above(told[0], told[1])
+        found["unchecked_why"] = _not_told(told[0]) or _changed_above(told[0], told[1])
         if found["unchecked_why"] is None:
             found["checked"] = check(found, list_points(store)["disks"], *told)
     return found
+
+
+def _not_told(run: Run) -> str | None:
+    """Why a run's rows do not tell what was written."""
+    if not run.manifest["data"].get("contents"):
+        return None
+    return (
+        "its data follow the contents that the trace names, which rows do not keep: to compare, "
+        "replay with --no-content"
+    )
 
 
 def _changed_above(run: Run, policy: str) -> str | None:
@@ -232,7 +242,7 @@ def check(
     Args:
         found: what `recover` gave: `images`, `point`, `cut_ns` and `epoch`.
         disks: names of the store's disks.
-        run: the source's run.
+        run: the source's run, whose data are made.
         policy: its policy.
         round_: its round.
 
@@ -244,11 +254,6 @@ def check(
     """
     data, seed = run.manifest["data"], run.manifest["seed"]
     cut_ns = min(found["cut_ns"] - found["epoch"]["stream_ns"], (1 << 63) - 1)
-    if data.get("contents"):
-        raise InputError(
-            f"{run.path}: its data follow the contents that the trace names, which rows do not "
-            "keep: to compare images, replay with --no-content"
-        )
     total = {"verified_bytes": 0, "unverified_bytes": 0}
     for number, (disk, image) in enumerate(zip(disks, found["images"], strict=True)):
         op = pl.col("op").cast(pl.String)

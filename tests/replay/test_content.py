@@ -86,6 +86,24 @@ def test_shared_contents_hit_as_simulated(
         assert content["hits"] > study.results[0]["hits"]
 
 
+def test_a_replica_of_contents_is_recovered_and_not_compared(
+    tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    (tmp_path / "one.toml").write_text(VDI.format(ios=300, shared=0.6).replace("disks = 4", ""))
+    vb.synth(tmp_path / "one.toml", tmp_path / "one.parquet")
+    use = {"use": "cdp", "rpo": "400ms", "link": Raw('{ bandwidth = "400Mbit/s" }')}
+    vb.replay(
+        tmp_path / "one.parquet", out=tmp_path / "run", target=tmp_path / "disk.img",
+        policy=policy_file(tmp_path, filters(use)),
+        settings=vb.Settings(backend="psync", pace="asap"),
+    )  # fmt: skip
+    store, image = tmp_path / "run" / "replica" / "chain" / "0" / "store", tmp_path / "x.img"
+    told = cli("recover", "--store", store, "--run", tmp_path / "run", "--latest", "-o", image)
+    assert told.exit_status == 0, told.stderr
+    assert "(RTO)\nnot compared with the source: its data follow the contents" in told.stdout
+    assert image.read_bytes() == (tmp_path / "disk.img").read_bytes()
+
+
 def test_without_contents_nothing_is_shared(engine: Callable[..., Any], tmp_path: Path) -> None:
     keys = {"scope": "group", "dedup": Raw("true")}
     trace = vdi(tmp_path)
