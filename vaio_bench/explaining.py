@@ -1,4 +1,4 @@
-"""The page of any kind: filters, formats, eviction policies, backends, analyses, warnings.
+"""The page of any kind: filters, formats, eviction policies, backends, analyses, verbs, warnings.
 
 Pages of the engine's kinds come with its catalogue, an analysis' page is its module's docstring,
 a warning's is its own text: the same words as in help, reports and messages.
@@ -49,7 +49,8 @@ def pages() -> list[Page]:
     of_filters = sum(page.group == "filter" for page in engine)
     made = [_library(), _told_by("python", "filter", "filters")]
     engine[of_filters:of_filters] = made
-    return [*engine, *_analyses(), *_policies(), _placement(), *told, *warnings]
+    known = [*engine, *_analyses(), *_policies(), _placement(), *told]
+    return [*known, *_verbs({page.name for page in known}), *warnings]
 
 
 def explain(name: str) -> list[Page]:
@@ -124,6 +125,21 @@ def _policies() -> list[Page]:
         summary = str(tomllib.loads(source)["policy"]["description"])
         text = f"# {name}\n\nA policy (`--policy {name}`). {summary}.\n\n```toml\n{source}```\n"
         found.append(Page("policy", name, summary, text))
+    return found
+
+
+def _verbs(known: set[str]) -> list[Page]:
+    """The docstrings of the verbs' modules, where nothing else of that name has a page."""
+    from vaio_bench.cli import VERBS
+
+    folder, found = resources.files("vaio_bench") / "cli", []
+    for module in VERBS:
+        name = module.rstrip("_")
+        if name not in known:
+            doc = ast.get_docstring(ast.parse((folder / f"{module}.py").read_text()))
+            text = inspect.cleandoc(doc or "").removeprefix(f"`vaio-bench {name}`: ")
+            page = f"# {name}\n\nA verb. Its options: `vaio-bench {name} --help`.\n\n{text}\n"
+            found.append(Page("verb", name, catalogue.summary_of(text), page))
     return found
 
 

@@ -10,6 +10,7 @@ import pytest
 from filters.vendor import build
 
 from vaio_bench import catalogue
+from vaio_bench.cli import VERBS
 from vaio_bench.errors import InputError
 from vaio_bench.explaining import explain, pages
 from vaio_bench.warnings import WarningKind
@@ -50,6 +51,15 @@ def test_a_shared_name_shows_all_its_pages_and_a_group_picks_one() -> None:
         assert explain(f"{page.group}:{page.name}") == [page]
     with pytest.raises(InputError):
         explain("warning:crypt")
+
+
+def test_every_verb_has_a_page() -> None:
+    for verb in VERBS:
+        assert explain(verb.rstrip("_")), verb
+    for name in ("site", "recover"):
+        (page,) = explain(name)
+        assert page.group == "verb"
+        assert "## What it does" in page.text
 
 
 def test_every_page_begins_with_words() -> None:

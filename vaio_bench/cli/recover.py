@@ -1,4 +1,29 @@
-"""`vaio-bench recover`: an image of a replica at one of its points."""
+"""`vaio-bench recover`: an image of a replica at one of its points.
+
+    vaio-bench recover --store STORE
+    vaio-bench recover --store STORE --latest -o image --run RUN
+    vaio-bench recover --store STORE --at 90s -o image
+    vaio-bench recover --store STORE --by-age
+
+## What it does
+
+Without `-o` it lists the points of a store by epoch (the runs whose stream it holds). With `-o` it
+writes the state of a point (`--point`), the newest of a time since the start (`--at`), or the
+newest of all (`--latest`): the base image, and the journal up to there. A group of disks becomes a
+folder with an image an each. The store is only read. A damaged record ends what can be recovered,
+and is named with file and byte.
+
+## What the figures mean
+
+- *RTO* is the time from the request until the image is complete and on stable storage, measured by
+  doing it. `--by-age` does so for points from the newest to the oldest, and keeps what it found
+  with the run that the store lies in, for the report.
+- *the same as the source then*: every block is compared with what the rows of the source's run say
+  was acknowledged by the cut (`--run`, or the run that the store lies in); the first difference is
+  named, and the exit status is 1. Blocks that nobody knows the content of are counted as unknown.
+- *not compared*: without a run, below filters that change data, or with data that follow the
+  contents that the trace names. The image is there all the same.
+"""
 
 from __future__ import annotations
 

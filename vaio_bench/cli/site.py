@@ -1,4 +1,34 @@
-"""`vaio-bench site`: the far end of a replication."""
+"""`vaio-bench site`: the far end of a replication, which keeps what a `cdp` filter sends.
+
+    head -c 32 /dev/urandom | base64 > key
+    vaio-bench site --store STORE --key file:key --listen 0.0.0.0:7100
+
+and in the policy of the source, on another machine with the same key:
+
+    link = { bandwidth = "100Mbit/s", rtt = "20ms", site = "HOST:7100", key = "file:key" }
+
+A policy whose link names no `site` needs none of this: on the wall clock each round starts one of
+its own on loopback, with its store in the run folder.
+
+## What it does
+
+Listens, and lets in who shows the shared key in a TLS handshake. One source writes at a time; its
+entries are appended to a journal, and are confirmed when they are on stable storage. A store is
+that of one run, or with `stream` in the policy of one stream, which the next run goes on with. What
+the policy's `retention` and `long_term` ask for is done here, beside the source: the journal is
+merged into the base image, and long-term points are kept.
+
+`--capacity` bounds the journal: a source of a full store marks blocks, and resynchronises when
+there is room again. `--segment` is the size of a file of the journal, and what retention removes at
+once. `--adopt` lets a new store start from images, one a disk: for replicating back after a
+recovery, when only what differs is sent. The site ends with SIGTERM or Ctrl-C, or with
+`--until-eof` when its standard input ends, and tells its points, processor time and bytes with
+`--json`.
+
+## What comes of it
+
+`vaio-bench recover --store STORE` lists the points and writes images, also while the site runs.
+"""
 
 from __future__ import annotations
 
