@@ -3,7 +3,7 @@
 //! The filter joins the walk of I/Os to the source's state machine ([`crate::cdp::source`]) and
 //! that to its link. See [`hold`] for what it keeps of I/Os, and [`settings`].
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     Answer, Auxiliary, Built, Child, ChildData, Class, Cx, Filter, Kind, ParamError, Properties,
