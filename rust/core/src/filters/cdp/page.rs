@@ -65,7 +65,9 @@ A filter for all disks of the run: a point is one moment on all of them.
 - `sync_timeout`: how long a write waits for the replica, by default `\"1s\"`; after that writes
   wait no more until the replica has caught up.
 - `retention`, `retention_size`: how long, and how many bytes of, earlier states are kept: all
-  points (short-term ones). Without either, for ever.
+  points (short-term ones). Without either, for ever. What is given up is given up from one point
+  to the next: a continuous stream has one at its start, after a hole and at its end, and its
+  journal is kept whole until then, whatever its size.
 - `long_term`: after `retention` the first point of `every` such interval is kept, for a longer
   `retention`, and so many `points` at most (no bound by default):
   `{ every = \"8h\", retention = \"7d\", points = 95 }`. The site merges what lies between two of
