@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,16 @@ class Replayed:
     summary: dict[str, Any]
     rows: pl.DataFrame
     """In order of the trace."""
+
+
+def make_importable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, source: str
+) -> None:
+    """Makes a module of this source importable, in child processes too."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / f"{module}.py").write_text(textwrap.dedent(source))
+    monkeypatch.setenv("PYTHONPATH", str(folder))
 
 
 @pytest.fixture

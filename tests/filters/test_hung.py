@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import textwrap
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from filters.conftest import Io
+from filters.conftest import Io, make_importable
 from filters.vendor import build
 from replay_kit import Io as DiskIo
 from replay_kit import rows_of
@@ -92,11 +91,7 @@ SOURCE = '''
 
 @pytest.fixture(autouse=True)
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the filters of `SOURCE` importable as `standing`, in child processes too."""
-    folder = tmp_path / "modules"
-    folder.mkdir()
-    (folder / "standing.py").write_text(textwrap.dedent(SOURCE))
-    monkeypatch.setenv("PYTHONPATH", str(folder))
+    make_importable(tmp_path, monkeypatch, "standing", SOURCE)
 
 
 @pytest.fixture

@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import random
-import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import polars as pl
 import pytest
-from filters.conftest import Io, Replayed
+from filters.conftest import Io, Replayed, make_importable
 
 import vaio_bench as vb
 from vaio_bench.errors import VaioBenchError, WorkError
@@ -198,11 +197,7 @@ SOURCE = '''
 
 @pytest.fixture(autouse=True)
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the filters of `SOURCE` importable as `mine`, in child processes too."""
-    folder = tmp_path / "modules"
-    folder.mkdir()
-    (folder / "mine.py").write_text(textwrap.dedent(SOURCE))
-    monkeypatch.setenv("PYTHONPATH", str(folder))
+    make_importable(tmp_path, monkeypatch, "mine", SOURCE)
 
 
 @pytest.fixture

@@ -8,24 +8,13 @@ use super::*;
 use crate::cdp::entry::{Batch, Change, Codec, Record};
 use crate::cdp::recovery::{Wanted, offer, recover};
 use crate::cdp::tcp::packed;
+use crate::filters::testing::Random;
 
 const DISK: u64 = 1 << 15;
 const MILLISECOND: Ns = 1_000_000;
 const SHORT_NS: Ns = 200 * MILLISECOND;
 const LONG: LongTerm =
     LongTerm { every_ns: 100 * MILLISECOND, retention_ns: 2_000 * MILLISECOND, points: 12 };
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % bound
-    }
-}
 
 fn hello(continuous: bool, retention_bytes: u64) -> Hello {
     Hello {

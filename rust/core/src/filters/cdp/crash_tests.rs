@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
-use super::super::testing::{Rig, setting};
+use super::super::testing::{Random, Rig, setting};
 use super::super::{Answer, Cx, DataMode, Filter, Properties, Up};
 use super::{Cdp, settings};
 use crate::cdp::entry::Change;
@@ -98,22 +98,6 @@ impl Filter for Witness {
             told.at.push_back((cx.now(), digest));
         }
         Up::Pass
-    }
-}
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % bound
-    }
-
-    fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
-        &of[self.below(of.len() as u64) as usize]
     }
 }
 
