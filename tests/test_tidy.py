@@ -41,6 +41,8 @@ BANNED = [
             "rust/core/src/formats/",
             "rust/core/src/filters/crypt/key.rs",
             "rust/core/src/black_box.rs",
+            # The kernel's account of this process's threads.
+            "rust/core/src/usage.rs",
             "rust/core/src/cdp/key.rs",
             "rust/core/src/cdp/store",
             "rust/core/src/cdp/recovery.rs",

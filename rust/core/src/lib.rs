@@ -34,5 +34,6 @@ pub mod slab;
 pub mod trace;
 pub mod trace_arrow;
 pub mod units;
+pub mod usage;
 pub mod version_map;
 pub mod xts;

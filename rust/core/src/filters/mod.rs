@@ -177,8 +177,8 @@ pub trait Filter: Send {
         Ok(())
     }
 
-    /// What it has used of the machine elsewhere, see [`crate::clock::usage`].
-    fn used_elsewhere(&self) -> [u64; 4] {
+    /// What it has used of the machine in another process, see [`crate::usage`].
+    fn used_elsewhere(&self) -> crate::usage::Used {
         [0; 4]
     }
 

@@ -460,6 +460,7 @@ impl Filter for Hop {
     }
 
     fn used_elsewhere(&self) -> [u64; 4] {
+        let Some(Side::Process(_)) = self.side else { return [0; 4] };
         self.ask(GAUGE_NAPS);
         self.line.borrow().as_ref().map_or([0; 4], |line| line.usage)
     }

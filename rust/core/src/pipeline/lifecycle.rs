@@ -26,10 +26,9 @@ impl Pipeline {
         Ok(())
     }
 
-    /// What filters have used of the machine on other threads and in other processes: user and
-    /// system nanoseconds, voluntary and involuntary context switches.
+    /// What filters have used of the machine in other processes.
     #[must_use]
-    pub fn used_elsewhere(&self) -> [u64; 4] {
+    pub fn used_elsewhere(&self) -> crate::usage::Used {
         let mut sum = [0; 4];
         for instance in self.chains.instances() {
             for (sum, used) in sum.iter_mut().zip(instance.filter.used_elsewhere()) {

@@ -28,6 +28,7 @@ use crate::formats::content::Content;
 use crate::payload::Knobs;
 use crate::pipeline::{Chains, Pipeline};
 use crate::slab::Slab;
+use crate::usage::Used;
 
 /// The longest prefill write and sweep read.
 const PREFILL_BYTES: u64 = 256 << 10;
@@ -130,6 +131,7 @@ impl Kit {
         out: Sender<Output>,
         batches: Batches,
     ) -> Result<Totals> {
+        let _own = shared.apart.enter();
         crate::clock::end_sleeps_in_time();
         let mut late = Latecomer::at(&shared.gate, shared.origin_ns);
         let mut late_to_sweep = Latecomer::at(&shared.sweep_gate, shared.origin_ns);
@@ -156,7 +158,7 @@ impl Kit {
         worker.totals.prefill_ns = clock_now(&worker) - began;
         // The figures are of the trace alone: filters forget what the prefill taught them.
         worker.open_filters()?;
-        let Some(mut start_ns) = late.arrive() else {
+        let Some(mut start_ns) = late.arrive(|| shared.used_before()) else {
             return Err(Error::new(ErrorKind::Interrupted, "another disk's worker failed"));
         };
         if is_virtual {
@@ -181,10 +183,11 @@ impl Kit {
         worker.close_filters()?;
         worker.pipeline.end();
         worker.read_gauges(clock_now(&worker));
-        worker.totals.note_usage(before, used(&worker.pipeline));
+        worker.totals.add_usage(before, used(&worker.pipeline));
+        shared.used_after();
         if options.verify && !shared.stop.load(Relaxed) {
             // Another's failure is told by the other; what is here is looked at all the same.
-            let _ = late_to_sweep.arrive();
+            let _ = late_to_sweep.arrive(|| ());
             let mut sweep = SweepSource { runs: sweep_runs(&worker.oracles).into_iter() };
             let now = clock_now(&worker);
             worker.run_phase(Phase::Sweep, &mut sweep, now)?;
@@ -264,8 +267,9 @@ impl Kit {
     }
 }
 
-/// Of the machine: by this thread, and by filters that are placed elsewhere.
-fn used(pipeline: &Pipeline) -> [u64; 4] {
+/// Of the machine: by this thread, and by filters in processes of their own. What other threads of
+/// this process use is told once for all workers.
+fn used(pipeline: &Pipeline) -> Used {
     let (here, elsewhere) = (usage(false), pipeline.used_elsewhere());
     std::array::from_fn(|i| here[i] + elsewhere[i])
 }
@@ -282,16 +286,16 @@ impl<'a> Latecomer<'a> {
         Self { gate, origin_ns, arrived: false }
     }
 
-    fn arrive(&mut self) -> Option<Ns> {
+    fn arrive(&mut self, last: impl FnOnce()) -> Option<Ns> {
         self.arrived = true;
-        self.gate.arrive(true, self.origin_ns)
+        self.gate.arrive(true, self.origin_ns, last)
     }
 }
 
 impl Drop for Latecomer<'_> {
     fn drop(&mut self) {
         if !self.arrived {
-            self.gate.arrive(false, self.origin_ns);
+            self.gate.arrive(false, self.origin_ns, || ());
         }
     }
 }

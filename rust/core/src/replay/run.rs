@@ -23,6 +23,7 @@ use crate::filters::Scope;
 use crate::gauges::Reading;
 use crate::pipeline::Event;
 use crate::record::Chunk;
+use crate::usage::{Apart, READER, Used};
 
 /// Rows of a batch from the reader to a worker, and batches on their way at most.
 const BATCH_ROWS: usize = 8192;
@@ -47,6 +48,28 @@ pub struct Shared {
     pub(super) gate: Gate,
     /// Nothing is swept before all have written: a disk may hold what another one's worker wrote.
     pub(super) sweep_gate: Gate,
+    /// The workers and the reader: their use of the machine is booked to each, or to nobody.
+    pub(super) apart: Arc<Apart>,
+    /// What all other threads had used at the start, and at the end of the last worker.
+    used: Mutex<[Used; 2]>,
+}
+
+impl Shared {
+    /// When all workers are ready.
+    pub(super) fn used_before(&self) {
+        let used = self.apart.used_by_others();
+        *self.lock_used() = [used; 2];
+    }
+
+    /// When a worker has done its part of the trace: the last one's stands.
+    pub(super) fn used_after(&self) {
+        let used = self.apart.used_by_others();
+        self.lock_used()[1] = used;
+    }
+
+    fn lock_used(&self) -> std::sync::MutexGuard<'_, [Used; 2]> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A line that nobody crosses before everybody is there.
@@ -67,11 +90,15 @@ impl Gate {
         Self { state: Mutex::new(state), moved: Condvar::new() }
     }
 
-    /// Waits for the others; the start time, or `None` when one of them failed.
-    pub fn arrive(&self, ready: bool, origin_ns: u64) -> Option<Ns> {
+    /// Waits for the others; the start time, or `None` when one of them failed. The last to arrive
+    /// does `last` while all wait.
+    pub fn arrive(&self, ready: bool, origin_ns: u64, last: impl FnOnce()) -> Option<Ns> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.missing -= 1;
         state.failed |= !ready;
+        if state.missing == 0 && !state.failed {
+            last();
+        }
         state.start_ns = monotonic_ns() - origin_ns + COUNTDOWN_NS;
         self.moved.notify_all();
         while state.missing > 0 && !state.failed {
@@ -108,6 +135,23 @@ impl Run {
     /// # Errors
     /// `Input` when a filter's parameters or the targets are wrong.
     pub fn start(options: Options, scan: Scan, feed: Feed) -> Result<(Self, Settled)> {
+        // Threads that a foreign filter starts while it is built belong to the path: they must not
+        // have the name of the thread that takes the rows.
+        let apart = Arc::new(Apart::default());
+        let starter = Arc::clone(&apart);
+        let work = move || {
+            let _own = starter.enter();
+            Self::start_here(options, scan, feed, apart)
+        };
+        spawn("starter", work)?.join().unwrap_or_else(|panic| Err(told(&*panic)))
+    }
+
+    fn start_here(
+        options: Options,
+        scan: Scan,
+        feed: Feed,
+        apart: Arc<Apart>,
+    ) -> Result<(Self, Settled)> {
         let options = Arc::new(options);
         let disks = options.window.disks.len();
         // What sees several disks is one worker's.
@@ -126,6 +170,8 @@ impl Run {
             origin_ns: monotonic_ns(),
             gate: Gate::new(workers),
             sweep_gate: Gate::new(workers),
+            apart,
+            used: Mutex::default(),
         });
         let contents = Some(scan.contents).filter(|contents| contents.is_used());
         let feed = match &contents {
@@ -151,7 +197,12 @@ impl Run {
             let (options, shared, out) = (Arc::clone(&options), Arc::clone(&shared), out.clone());
             joins.push(spawn("worker", move || kit.work(options, shared, out, batches))?);
         }
-        let reader = spawn("trace-reader", move || read_trace(feed, routes))?;
+        let own = Arc::clone(&shared.apart);
+        let read = move || {
+            let _own = own.enter();
+            read_trace(feed, routes);
+        };
+        let reader = spawn(READER, read)?;
         Ok((Self { shared, outputs, workers: joins, reader: Some(reader) }, settled))
     }
 
@@ -196,6 +247,8 @@ impl Run {
         if let Some(reader) = self.reader.take() {
             let _ = reader.join();
         }
+        let [before, after] = *self.shared.lock_used();
+        totals.add_usage(before, after);
         match failure {
             Some(error) => Err(error),
             None => Ok(totals),

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::worker::Phase;
 use crate::backends::Counts;
 use crate::io::Op;
+use crate::usage::Used;
 use crate::version_map::Outcome;
 
 /// Mismatches and errors told in words; the rest are counted.
@@ -83,12 +84,14 @@ impl Totals {
         }
     }
 
-    /// Books the CPU between two readings of [`crate::clock::usage`].
-    pub(super) fn note_usage(&mut self, before: [u64; 4], after: [u64; 4]) {
-        self.cpu_user_ns = after[0] - before[0];
-        self.cpu_system_ns = after[1] - before[1];
-        self.context_switches = after[2] - before[2];
-        self.involuntary_context_switches = after[3] - before[3];
+    /// Adds what was used of the machine between two readings.
+    pub(super) fn add_usage(&mut self, before: Used, after: Used) {
+        // How a thread's time is parted into user and system may move by a tick.
+        let used = |at: usize| after[at].saturating_sub(before[at]);
+        self.cpu_user_ns += used(0);
+        self.cpu_system_ns += used(1);
+        self.context_switches += used(2);
+        self.involuntary_context_switches += used(3);
     }
 
     pub(super) fn note_backend(&mut self, counts: Counts) {
