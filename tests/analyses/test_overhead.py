@@ -260,15 +260,21 @@ def test_the_floor_between_runs_is_what_their_baselines_lie_apart(tmp_path: Path
     assert found.to_dict()["noise_floor_from"] == "the baselines of the runs"
 
 
-def test_the_cpu_of_a_server_is_said_to_be_in_no_figure(tmp_path: Path) -> None:
+def test_no_cpu_is_told_of_a_policy_with_a_server(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", policies=FEW, rounds=3, ios=50)
-    assert not any("NBD server" in note for note in overhead(path).notes)
+    before = overhead(path)
+    assert not any("NBD server" in note for note in before.notes)
+    assert "cpu_ns_per_io" in before.policies["crypt"]
     manifest = json.loads((path / "manifest.json").read_text())
     manifest["policies"]["crypt"]["servers"] = [{"uri": "nbd://host"}]
     (path / "manifest.json").write_text(json.dumps(manifest))
-    told = [note for note in overhead(path).notes if "NBD server" in note]
+    found = overhead(path)
+    told = [note for note in found.notes if "NBD server" in note]
     assert len(told) == 1
-    assert "policy crypt is the client's alone" in told[0]
+    assert "policy crypt are not told" in told[0]
+    metrics = found.policies["crypt"]
+    assert "latency_p50_ns" in metrics
+    assert not [name for name in metrics if "cpu" in name or "switches" in name]
 
 
 def test_a_figure_of_zero_is_told(tmp_path: Path) -> None:

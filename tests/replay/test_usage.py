@@ -1,4 +1,4 @@
-"""CPU and context switches of a round are those of all threads that serve the I/Os, and no other."""
+"""CPU and context switches of a round are those of the threads that serve the I/Os alone."""
 
 from __future__ import annotations
 

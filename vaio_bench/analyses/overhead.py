@@ -155,8 +155,8 @@ def overhead(
     ]
     notes += [str(each) for each in failures(run)]
     notes += [
-        f"CPU per I/O of policy {name} is the client's alone: what its NBD server took is in no "
-        "figure, so that it tells nothing of filters in the server"
+        f"CPU and context switches of policy {name} are not told: what its NBD server took is not "
+        "known, and the client's alone would tell nothing of filters in the server"
         for name in run.policies
         if run.manifest["policies"].get(name, {}).get("servers")
     ]

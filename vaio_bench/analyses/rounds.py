@@ -32,7 +32,8 @@ def round_figures(run: Run) -> pl.DataFrame:
     Quantiles are over the I/Os that succeeded and were due after the warm-up. The rate is their
     number over the time from the first due to the last completion, `rate_achieved` (where the
     pace is the recorded one) the span of due over that of submit times. CPU and context switches
-    are those of the round's workers, over all of its I/Os.
+    are those of all threads that served the round's I/Os, over all of these; null where an NBD
+    server, whose share nobody here can tell, did a part of the work.
 
     A round of another tool that has no rows is told by its histogram and its totals: no response
     (nothing was due at a time), and its rate over the run time that the tool tells.
@@ -63,7 +64,8 @@ def round_figures(run: Run) -> pl.DataFrame:
                     f"{family}_{name}_ns": value for name, value in zip(names, values, strict=True)
                 }
             record |= {**_rates(sums.get(number), recorded=recorded), RATE_SHARE: None}
-            records.append(record | _costs(run.totals(policy, number)))
+            served = bool((run.manifest["policies"].get(policy) or {}).get("servers"))
+            records.append(record | _costs({} if served else run.totals(policy, number)))
     return pl.DataFrame(records, infer_schema_length=None)
 
 

@@ -36,7 +36,7 @@ pub fn thread_cpu_ns() -> u64 {
     (time.tv_sec as u64) * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// User and system nanoseconds of a thread of this process, by its number; `None` when it has ended.
+/// User and system nanoseconds of a thread of this process, by its number; `None` once it ended.
 ///
 /// Their sum is exact; it is parted as the kernel's ticks found the thread, as `getrusage` does.
 #[must_use]

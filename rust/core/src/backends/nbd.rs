@@ -75,8 +75,8 @@ so (`unflushed`). Its block sizes are respected: I/O below the smallest is a rea
 counted. TLS and the oldstyle handshake are not spoken.
 
 Where two requests or fewer are in flight and the server answers within 50 us, the client looks for
-the answer before it sleeps: a wake-up would take as long. That costs a processor meanwhile, which
-is in the figures of CPU per I/O; a slow server makes it stop looking.
+the answer before it sleeps: a wake-up would take as long. That costs a processor meanwhile; a slow
+server makes it stop looking. CPU per I/O is not told of such a policy: the server's is not known.
 
 The manifest says what stands there (size, flags, block sizes). What the export holds is overwritten
 only with `--destroy-data`. A server that goes away, sends garbage or does not answer in time ends

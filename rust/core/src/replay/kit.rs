@@ -146,8 +146,8 @@ impl Kit {
         worker.open_filters()?;
         let clock_now = |worker: &Worker| worker.pipeline.core.clock.now();
         let began = clock_now(&worker);
-        let mut prefill = PrefillSource { runs: prefills.into_iter() };
-        if let Err(error) = worker.run_phase(Phase::Prefill, &mut prefill, began) {
+        let prefill = &mut PrefillSource { runs: prefills.into_iter() };
+        if let Err(error) = worker.run_phase(Phase::Prefill, prefill, began) {
             // What filters told until then may be why.
             worker.send_events();
             return Err(error);
@@ -189,8 +189,7 @@ impl Kit {
             // Another's failure is told by the other; what is here is looked at all the same.
             let _ = late_to_sweep.arrive(|| ());
             let mut sweep = SweepSource { runs: sweep_runs(&worker.oracles).into_iter() };
-            let now = clock_now(&worker);
-            worker.run_phase(Phase::Sweep, &mut sweep, now)?;
+            worker.run_phase(Phase::Sweep, &mut sweep, clock_now(&worker))?;
         }
         worker.finish();
         Ok(worker.totals)
