@@ -30,6 +30,9 @@ not driven side by side, where each would be the other's load and the ratio woul
 what a filter costs.
 
 In place of disks, block, pattern and read, `[workload] trace = "t.parquet"` replays a trace.
+
+`vaio-bench sweep EXPERIMENT.toml --target FOLDER -o RUN` runs it; of one that is shipped
+the name is enough.
 """
 
 from __future__ import annotations

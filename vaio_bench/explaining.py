@@ -49,7 +49,7 @@ def pages() -> list[Page]:
     of_filters = sum(page.group == "filter" for page in engine)
     made = [_library(), _told_by("python", "filter", "filters")]
     engine[of_filters:of_filters] = made
-    known = [*engine, *_analyses(), *_policies(), _placement(), *told]
+    known = [*engine, *_analyses(), *_policies(), _placement(), _experiment(), *told]
     return [*known, *_verbs({page.name for page in known}), *warnings]
 
 
@@ -141,6 +141,19 @@ def _verbs(known: set[str]) -> list[Page]:
             page = f"# {name}\n\nA verb. Its options: `vaio-bench {name} --help`.\n\n{text}\n"
             found.append(Page("verb", name, catalogue.summary_of(text), page))
     return found
+
+
+def _experiment() -> Page:
+    """The page of what `sweep` reads, and of the experiments that are shipped."""
+    folder = resources.files("vaio_bench")
+    doc = ast.get_docstring(ast.parse((folder / "experiment.py").read_text()))
+    text = inspect.cleandoc(doc or "")
+    page = f"# experiment\n\n{text}\n"
+    for entry in sorted((folder / "experiments").iterdir(), key=lambda entry: entry.name):
+        if entry.name.endswith(".toml"):
+            name, shipped_text = entry.name.removesuffix(".toml"), entry.read_text()
+            page += f"\n## Shipped: `sweep {name}`\n```toml\n{shipped_text}```\n"
+    return Page("policy", "experiment", catalogue.summary_of(page), page)
 
 
 def _placement() -> Page:

@@ -31,6 +31,12 @@ def test_shows_a_page(cli: Callable[..., Any]) -> None:
     assert ended.stdout.strip() == catalogue.filters()["crypt"].page.strip()
 
 
+def test_what_a_sweep_reads_has_a_page(cli: Callable[..., Any]) -> None:
+    page = cli("explain", "experiment").stdout
+    for table in ("[experiment]", "[grid]", "[workload]", "[target]", "sweep null-filter"):
+        assert table in page
+
+
 def test_json_is_one_document(cli: Callable[..., Any]) -> None:
     (page,) = cli("explain", "turbo", "--json").document
     assert page["group"] == "warning"

@@ -19,7 +19,8 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def sweep(
         experiment: Annotated[
-            str | None, typer.Argument(help="Experiment: a TOML file or a shipped name.")
+            str | None,
+            typer.Argument(help="A TOML file (see `explain experiment`) or a shipped name."),
         ] = None,
         out: Annotated[
             Path | None, typer.Option("-o", "--out", help="Sweep folder to make.")
