@@ -184,6 +184,30 @@ def processor_use(seconds: float) -> tuple[float, float]:
     return (user + nice + system + irq + softirq) / total, steal / total
 
 
+class ProcessorWatch:
+    """What others make of the processors from now on, while this program and its children run.
+
+    Interrupts are left out: here they are mostly the run's own I/Os. A child counts as the
+    program's own once it has been waited for.
+    """
+
+    def __init__(self) -> None:
+        self._ticks, self._own_s = _ticks(), _own_s()
+
+    def shares(self) -> tuple[float, float]:
+        """Shares of all processors' time: that others used, and that the hypervisor withheld."""
+        spent = [late - early for late, early in zip(_ticks(), self._ticks, strict=True)]
+        user, nice, system, *_, steal = spent
+        total = max(sum(spent), 1)
+        own = (_own_s() - self._own_s) * os.sysconf("SC_CLK_TCK")
+        return max(user + nice + system - own, 0.0) / total, steal / total
+
+
+def _own_s() -> float:
+    """Processor time of this process and of its children that have ended."""
+    return sum(os.times()[:4])
+
+
 def _ticks() -> list[int]:
     """Of all processors: user, nice, system, idle, iowait, irq, softirq, steal."""
     with Path("/proc/stat").open() as stat:

@@ -7,9 +7,11 @@ import os
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from vaio_bench import manifest, replica, servers, target_state
+from vaio_bench.environment import NOISY_BUSY_SHARE, NOISY_STEAL_SHARE, ProcessorWatch
 from vaio_bench.errors import WorkError
 from vaio_bench.round_process import Ended, FilterDiedError, RoundError, run_round
 from vaio_bench.store import open_run, part_folder
@@ -164,6 +166,7 @@ class RoundLoop:
             job |= {"black_box": str(black_box), "hang_s": hang_s}
         replicas = part_folder(self.writer.path, name, number, f"{inside}replica")
         chain = self.policies[name].engine_filters(hang_s)
+        watch = ProcessorWatch()
         try:
             with replica.own_sites(chain, replicas, self.job.settings.clock) as (filters, site):
                 job["options"]["filters"] = filters
@@ -183,6 +186,7 @@ class RoundLoop:
         if any(use["name"] == "cdp" for use in filters):
             ended.totals["replica"] = {**site, "run": job["options"]["run"]}
         ended.totals["refilled_bytes"] = filled
+        ended.totals["others_cpu_share"], ended.totals["stolen_cpu_share"] = watch.shares()
         self._keep(name, number, ended, warmup=warmup)
         self._done += 1
         if ended.interrupted:
@@ -219,6 +223,8 @@ class RoundLoop:
         self._warn_of(name, ended.events)
         self._sum_up(name, number, totals)
         writer.add_totals(name, number, totals)
+        if self.job.settings.clock == "wall":
+            self._warn_of_others()
 
     def _named(self, name: str, number: int, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """A round's events as the run keeps them: disks and layers by their names."""
@@ -233,6 +239,31 @@ class RoundLoop:
             }
             for event in events
         ]
+
+    def _warn_of_others(self) -> None:
+        """Who else was at the processors in the rounds so far, as one warning of each kind.
+
+        A server of another make is one of the I/Os' own: its rounds are left out.
+        """
+        rounds = [
+            totals
+            for name, of in self.writer.manifest["totals"].items()
+            if "servers" not in self.writer.manifest["policies"][name]
+            for totals in of.values()
+            if "others_cpu_share" in totals
+        ]
+        if not rounds:
+            return
+        others = [totals["others_cpu_share"] for totals in rounds]
+        stolen = median(totals["stolen_cpu_share"] for totals in rounds)
+        raised = []
+        if median(others) > NOISY_BUSY_SHARE:
+            raised.append(WarningKind.BUSY_ROUNDS.of(busy=median(others), most=max(others)))
+        if stolen > NOISY_STEAL_SHARE:
+            raised.append(WarningKind.STOLEN_CPU.of(steal=stolen))
+        codes = {WarningKind.BUSY_ROUNDS.code, WarningKind.STOLEN_CPU.code}
+        kept = [each for each in self.writer.manifest["warnings"] if each["code"] not in codes]
+        self.writer.manifest["warnings"] = kept + [warning.to_dict() for warning in raised]
 
     def _warn_of(self, name: str, events: list[dict[str, Any]]) -> None:
         """Events that a reader of the figures has to know of."""

@@ -44,6 +44,13 @@ class WarningKind(Enum):
         "other programs take the processor in the middle of an I/O and lengthen the tail",
         "Stop them, or pin the run to processors of its own",
     )
+    BUSY_ROUNDS = (
+        "{busy:.0%} of the processors' time went to other programs in the median round, {most:.0%} "
+        "in the worst",
+        "other programs take the processor in the middle of an I/O and lengthen the tail; what is "
+        "late is late because of them, not of the device",
+        "Stop them and measure again, or take more rounds and read the noise floor",
+    )
     STOLEN_CPU = (
         "the hypervisor withheld {steal:.1%} of the processors' time",
         "a virtual machine that waits for its processor looks like a slow device",
