@@ -170,6 +170,16 @@ def test_what_is_wrong_is_told(
     assert not (tmp_path / "run").exists()
 
 
+def test_no_rounds_are_not_the_default_number_of_rounds(
+    here: Callable[..., Ended], tmp_path: Path
+) -> None:
+    trace = write_trace(tmp_path / "t.parquet", reads(10))
+    ended = here("compare", trace, "--backend", "null", "--policy", "pass", "--rounds", "0",
+                 "-o", tmp_path / "run")  # fmt: skip
+    assert ended.exit_status == 2
+    assert "--rounds: expected 2 or more" in ended.stderr
+
+
 @pytest.mark.parametrize("text", ["1%", "±1%", "+-1 %", "0.01"])
 def test_until_is_read_in_every_spelling(text: str) -> None:
     assert comparing.parse_until(text) == pytest.approx(0.01)

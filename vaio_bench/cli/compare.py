@@ -108,7 +108,8 @@ def _found(given: dict[str, Any]) -> dict[str, Any]:
         raise InputError("--max-rounds: expected --until beside it")
     return _measured(
         given, given["out"], comparing.compare, trace=source[0], policies=given["policy"] or [],
-        rounds=given["rounds"] or comparing.DEFAULT_ROUNDS, settings=o.settings_of(given),
+        rounds=comparing.DEFAULT_ROUNDS if given["rounds"] is None else given["rounds"],
+        settings=o.settings_of(given),
         **{name: given[name] for name in ("out", "target", "baseline", "warmup", "force")},
     )  # fmt: skip
 
