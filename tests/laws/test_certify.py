@@ -18,13 +18,14 @@ from vaio_bench.errors import InputError
 LAWS = [
     "read_after_write", "unaligned_edges", "discard_then_zeroes", "short_io", "errors_pass_up",
     "completion_scope", "flush_durability", "fua_durability", "crash_at_any_point", "determinism",
-    "transparent", "may_answer", "may_defer", "contract",
+    "transparent", "may_answer", "may_defer", "reorders", "changes_length",
+    "unit_bytes", "persists", "contract",
 ]  # fmt: skip
 # What is not tested of a filter, as it declares that it does so.
 UNTESTED: dict[str, set[str]] = {
     "cache": {"may_answer", "may_defer"},
     "crypt": {"transparent", "may_defer"},
-    "delay": {"may_defer"},
+    "delay": {"may_defer", "reorders"},
     "pass": set(),
     "throttle": {"may_defer"},
     "scramble": {"transparent", "may_defer"},

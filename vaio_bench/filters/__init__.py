@@ -109,7 +109,10 @@ class Filter:
         """The disk is opened; `slots` bounds every I/O's number. Again after the prefill."""
 
     def close(self, cx: Context) -> None:
-        """Start what must reach the device. Again until nothing is in flight."""
+        """The run ends: start what must reach the device, and the rest as that is done.
+
+        Called once; the run waits until no I/O of the filter's own is in flight.
+        """
 
     def io_start(self, cx: Context, io: Io) -> Answer:
         """An I/O comes down. The bytes of a write must not be changed."""

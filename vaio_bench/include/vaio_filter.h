@@ -65,11 +65,11 @@ typedef struct vaio_answer {
 /* Bits of vaio_properties.flags: what the filter is. The law suite tests what follows from it. */
 enum {
     VAIO_TRANSPARENT = 1,    /* a reader below sees the same bytes as one above */
-    VAIO_CHANGES_LENGTH = 2, /* what it writes below is longer or shorter */
+    VAIO_CHANGES_LENGTH = 2, /* what it writes below is longer, shorter or elsewhere */
     VAIO_MAY_ANSWER = 4,
     VAIO_MAY_DEFER = 8,
-    VAIO_REORDERS = 16,
-    VAIO_PERSISTS = 32,   /* acknowledges only what is on stable storage, its own included */
+    VAIO_REORDERS = 16,   /* writes may come below in another order than they came */
+    VAIO_PERSISTS = 32,   /* keeps data over a run's end on its own devices: the disk lacks them */
     VAIO_NEEDS_DATA = 64, /* without it, data() gives nothing */
     VAIO_GROUP = 128      /* one instance for all disks of a run, not one for each */
 };
@@ -208,7 +208,8 @@ typedef struct vaio_filter {
     void (*detach)(void *instance);
     /* The disk is opened; `slots` bounds every I/O number. Again after the prefill. */
     void (*open)(void *instance, uint32_t slots);
-    /* Start what must reach the device (background I/Os). Again until nothing is in flight. */
+    /* Start what must reach the device (background I/Os), and what is left as those are done (in
+     * child_complete): called once at a run's end, which waits until none of them is in flight. */
     void (*close)(void *instance, vaio_context *);
     vaio_answer (*io_start)(void *instance, vaio_context *, const vaio_io *);
     vaio_answer (*io_complete)(void *instance, vaio_context *, const vaio_io *);

@@ -97,8 +97,9 @@ pub trait Filter: Send {
         let _ = (cx, token);
     }
 
-    /// The disk is closed: start what must reach the device first (background I/Os), so that the
-    /// run ends with nothing held back. Called again until nothing is in flight.
+    /// The disk is closed: start what must reach the device (background I/Os), and what is left as
+    /// those are done, so that the run ends with nothing held back. Called once at a run's end,
+    /// which waits until nothing is in flight.
     fn close(&mut self, cx: &mut Cx<'_>) {
         let _ = cx;
     }

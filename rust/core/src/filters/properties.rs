@@ -48,10 +48,13 @@ pub enum Scope {
 pub struct Properties {
     /// A reader below sees the same bytes as one above.
     pub transparent: bool,
+    /// What it writes below is longer, shorter or elsewhere than what was written above.
     pub changes_length: bool,
     pub may_answer: bool,
     pub may_defer: bool,
+    /// Writes may come below in another order than they came.
     pub reorders: bool,
+    /// Keeps data over a run's end on devices of its own: the disk may lack what was written.
     pub persists: bool,
     /// Looks at the bytes: a virtual run carries bytes in place of tokens for it.
     pub needs_data: bool,

@@ -280,6 +280,17 @@ impl Bed {
         self.seq = memory.seq;
     }
 
+    /// What reads must return at its end.
+    #[must_use]
+    pub fn into_known(self) -> IntMap<u64> {
+        self.known
+    }
+
+    /// From now on reads must return this.
+    pub fn expect(&mut self, known: IntMap<u64>) {
+        self.known = known;
+    }
+
     fn submit(&mut self, plan: Plan) {
         let (seq, op) = (self.seq, plan.op);
         self.seq += 1;

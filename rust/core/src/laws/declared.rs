@@ -2,25 +2,15 @@
 
 use super::bed::{Bed, DISK_BYTES};
 use super::probes::{Tracer, Trail, Trails, seen};
-use super::{Seen, Subject, fresh, model, no_faults, plan};
+use super::{EVERYTHING, Seen, Subject, fresh, model, no_faults, plan};
 use crate::backends::sim::Sim;
 use crate::backends::sim::faults::Faults;
 use crate::backends::sim::platter;
 use crate::backends::store::Place;
 use crate::clock::{Clock, Ns};
 use crate::filters::Properties;
-use crate::io::{OK, Op, flags};
+use crate::io::OK;
 
-const EVERYTHING: &[(Op, u32)] = &[
-    (Op::Read, 0),
-    (Op::Read, 0),
-    (Op::Write, 0),
-    (Op::Write, 0),
-    (Op::Write, flags::FUA),
-    (Op::WriteZeroes, 0),
-    (Op::Discard, 0),
-    (Op::Flush, 0),
-];
 /// One I/O after the other, so that none that comes lets another go on by chance.
 const GAP_NS: Ns = 50_000;
 
@@ -32,6 +22,10 @@ pub fn untested(law: &str, declared: &Properties) -> Option<&'static str> {
         }
         "may_answer" if declared.may_answer => Some("it declares that it may"),
         "may_defer" if declared.may_defer => Some("it declares that it may"),
+        "reorders" if declared.reorders => Some("it declares that it may"),
+        "changes_length" | "unit_bytes" if declared.changes_length => {
+            Some("it declares that what it writes below is laid out otherwise")
+        }
         _ => None,
     }
 }

@@ -21,6 +21,7 @@ use crate::hop::{self, Placement, Where};
 use crate::io::{Op, flags};
 
 pub(crate) mod bed;
+mod below;
 mod declared;
 mod errors;
 mod probes;
@@ -104,6 +105,22 @@ const LAWS: &[(&str, &str, Test)] = &[
     ),
     ("may_answer", "it answers an I/O by itself only where it declares so", declared::may_answer),
     ("may_defer", "it holds an I/O only where it declares so", declared::may_defer),
+    (
+        "reorders",
+        "writes come below in the order in which they came, unless it declares otherwise",
+        below::reorders,
+    ),
+    (
+        "changes_length",
+        "what is written below lies where it was written above, unless it declares otherwise",
+        below::changes_length,
+    ),
+    ("unit_bytes", "what it does below for an I/O stays within the I/O's units", below::unit_bytes),
+    (
+        "persists",
+        "after a clean end the disk has everything, unless it declares that it keeps data itself",
+        below::persists,
+    ),
     (
         "contract",
         "it asks for nothing that the interface forbids, and raises no exception",
@@ -249,6 +266,17 @@ const READS_AND_WRITES: &[(Op, u32)] = &[
     (Op::Write, 0),
     (Op::Write, flags::FUA),
     (Op::WriteZeroes, 0),
+    (Op::Flush, 0),
+];
+
+const EVERYTHING: &[(Op, u32)] = &[
+    (Op::Read, 0),
+    (Op::Read, 0),
+    (Op::Write, 0),
+    (Op::Write, 0),
+    (Op::Write, flags::FUA),
+    (Op::WriteZeroes, 0),
+    (Op::Discard, 0),
     (Op::Flush, 0),
 ];
 

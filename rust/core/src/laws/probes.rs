@@ -92,7 +92,7 @@ pub struct Failure {
 }
 
 /// What several see, one after the other.
-type Shared<T> = Arc<Mutex<T>>;
+pub type Shared<T> = Arc<Mutex<T>>;
 
 /// Under the lock. A panic elsewhere cannot have left it half-changed.
 pub fn seen<T>(shared: &Shared<T>) -> MutexGuard<'_, T> {
@@ -184,5 +184,26 @@ impl Filter for Tracer {
             }
         }
         Up::Pass
+    }
+}
+
+/// Shows every I/O that goes down to a closure.
+pub struct Look<F>(F);
+
+impl<F: FnMut(&Cx<'_>, IoId) + Send + 'static> Look<F> {
+    #[must_use]
+    pub fn built(look: F) -> (Box<dyn Filter>, Properties) {
+        (Box::new(Self(look)), Properties::TRANSPARENT)
+    }
+}
+
+impl<F: FnMut(&Cx<'_>, IoId) + Send> Filter for Look<F> {
+    fn io_start(&mut self, cx: &mut Cx<'_>, io: IoId) -> Answer {
+        (self.0)(cx, io);
+        Answer::Pass
+    }
+
+    fn wants_complete(&self) -> bool {
+        false
     }
 }

@@ -42,9 +42,19 @@ pub fn told(token: u64) -> String {
     }
 }
 
-pub fn found(data: &[u8]) -> String {
+/// The writes whose sectors these are, where they can be told.
+pub fn written_by(data: &[u8]) -> impl Iterator<Item = u64> {
+    let sectors = data.chunks_exact(SECTOR_BYTES as usize);
+    sectors.filter_map(|sector| token_in(sector).and_then(|token| token.checked_sub(1)))
+}
+
+fn token_in(sector: &[u8]) -> Option<u64> {
     let mut first = [0; 8];
-    first.copy_from_slice(&data[..8]);
+    first.copy_from_slice(&sector[..8]);
     let token = u64::from_le_bytes(first);
-    if token < 1 << 32 && holds(data, token) { told(token) } else { "something else".to_owned() }
+    (token < 1 << 32 && holds(sector, token)).then_some(token)
+}
+
+pub fn found(data: &[u8]) -> String {
+    token_in(data).map_or("something else".to_owned(), told)
 }

@@ -78,7 +78,6 @@ impl Platter {
     }
 
     /// Puts bytes there as if they had been there all the time: what somebody else left.
-    #[cfg(test)]
     pub fn put(&mut self, place: Place, data: &[u8]) {
         self.seen.write(place, data);
         if let Some(stable) = &mut self.stable {
