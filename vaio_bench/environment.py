@@ -178,10 +178,8 @@ def processor_use(seconds: float) -> tuple[float, float]:
     """Shares of all processors' time that others used, and that the hypervisor withheld."""
     before = _ticks()
     time.sleep(seconds)
-    spent = [late - early for late, early in zip(_ticks(), before, strict=True)]
-    user, nice, system, _idle, _iowait, irq, softirq, steal = spent
-    total = max(sum(spent), 1)
-    return (user + nice + system + irq + softirq) / total, steal / total
+    busy, interrupts, steal, total = _spent_since(before)
+    return (busy + interrupts) / total, steal / total
 
 
 class ProcessorWatch:
@@ -196,11 +194,16 @@ class ProcessorWatch:
 
     def shares(self) -> tuple[float, float]:
         """Shares of all processors' time: that others used, and that the hypervisor withheld."""
-        spent = [late - early for late, early in zip(_ticks(), self._ticks, strict=True)]
-        user, nice, system, *_, steal = spent
-        total = max(sum(spent), 1)
+        busy, _interrupts, steal, total = _spent_since(self._ticks)
         own = (_own_s() - self._own_s) * os.sysconf("SC_CLK_TCK")
-        return max(user + nice + system - own, 0.0) / total, steal / total
+        return max(busy - own, 0.0) / total, steal / total
+
+
+def _spent_since(before: list[int]) -> tuple[int, int, int, int]:
+    """Ticks by programs and the kernel, by interrupts, withheld, and of all kinds (1 at least)."""
+    spent = [late - early for late, early in zip(_ticks(), before, strict=True)]
+    user, nice, system, _idle, _iowait, irq, softirq, steal = spent
+    return user + nice + system, irq + softirq, steal, max(sum(spent), 1)
 
 
 def _own_s() -> float:

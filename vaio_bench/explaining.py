@@ -12,6 +12,7 @@ import inspect
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
+from importlib.resources.abc import Traversable
 
 from vaio_bench import catalogue, foreign, placement
 from vaio_bench.errors import InputError
@@ -103,9 +104,8 @@ def _analyses() -> list[Page]:
     found = []
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if entry.name.endswith(".py") and not entry.name.startswith("_"):
-            doc = ast.get_docstring(ast.parse(entry.read_text()))
-            if doc:
-                text = inspect.cleandoc(doc)
+            text = _doc(entry)
+            if text:
                 name = entry.name.removesuffix(".py").replace("_", "-")
                 page = f"# {name}\n\nAn analysis.\n\n{text}\n"
                 found.append(Page("analysis", name, catalogue.summary_of(text), page))
@@ -136,8 +136,7 @@ def _verbs(known: set[str]) -> list[Page]:
     for module in VERBS:
         name = module.rstrip("_")
         if name not in known:
-            doc = ast.get_docstring(ast.parse((folder / f"{module}.py").read_text()))
-            text = inspect.cleandoc(doc or "").removeprefix(f"`vaio-bench {name}`: ")
+            text = _doc(folder / f"{module}.py").removeprefix(f"`vaio-bench {name}`: ")
             page = f"# {name}\n\nA verb. Its options: `vaio-bench {name} --help`.\n\n{text}\n"
             found.append(Page("verb", name, catalogue.summary_of(text), page))
     return found
@@ -146,9 +145,7 @@ def _verbs(known: set[str]) -> list[Page]:
 def _experiment() -> Page:
     """The page of what `sweep` reads, and of the experiments that are shipped."""
     folder = resources.files("vaio_bench")
-    doc = ast.get_docstring(ast.parse((folder / "experiment.py").read_text()))
-    text = inspect.cleandoc(doc or "")
-    page = f"# experiment\n\n{text}\n"
+    page = f"# experiment\n\n{_doc(folder / 'experiment.py')}\n"
     for entry in sorted((folder / "experiments").iterdir(), key=lambda entry: entry.name):
         if entry.name.endswith(".toml"):
             name, shipped_text = entry.name.removesuffix(".toml"), entry.read_text()
@@ -165,6 +162,10 @@ def _placement() -> Page:
 
 def _told_by(name: str, group: str, package: str) -> Page:
     """The page that a package's docstring is: of synthetic traces, fio, and filters in Python."""
-    source = resources.files("vaio_bench") / package / "__init__.py"
-    text = inspect.cleandoc(ast.get_docstring(ast.parse(source.read_text())) or "")
+    text = _doc(resources.files("vaio_bench") / package / "__init__.py")
     return Page(group, name, catalogue.summary_of(text), f"# {name}\n\n{text}\n")
+
+
+def _doc(module: Traversable) -> str:
+    """A module's docstring, read without importing what the module needs; empty without one."""
+    return inspect.cleandoc(ast.get_docstring(ast.parse(module.read_text())) or "")
