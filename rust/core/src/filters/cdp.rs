@@ -275,6 +275,14 @@ impl Cdp {
         !self.held.is_empty() || self.source.holds_back()
     }
 
+    /// A prefill may follow the read of what lay there before: the trace starts on what it wrote.
+    fn note_prefill(&self, cx: &mut Cx<'_>, io: IoId) {
+        if self.opened < 2 && self.source.reads_base() && self.settings.site.is_some() {
+            let (disk, offset_bytes) = (cx.io(io).disk, cx.io(io).offset_bytes);
+            cx.note_base(disk, offset_bytes, io);
+        }
+    }
+
     fn record(&mut self, cx: &mut Cx<'_>, io: IoId, now: Ns) -> u64 {
         let it = cx.io(io);
         let change = match it.op {
@@ -333,6 +341,7 @@ impl Filter for Cdp {
         let now = cx.now();
         self.take_acks(now);
         self.seen_ns = now;
+        self.note_prefill(cx, io);
         let no = self.record(cx, io, now);
         self.move_overflow(cx);
         if self.settings.site.is_some() {
