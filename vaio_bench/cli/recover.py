@@ -9,7 +9,8 @@
 
 Without `-o` it lists the points of a store by epoch (the runs whose stream it holds). With `-o` it
 writes the state of a point (`--point`), the newest of a time since the start (`--at`), or the
-newest of all (`--latest`): the base image, and the journal up to there. A group of disks becomes a
+newest of all (`--latest`): the base image, and the journal up to there. What retention has given
+up is refused, and the oldest time on offer named. A group of disks becomes a
 folder with an image an each. The store is only read. A damaged record ends what can be recovered,
 and is named with file and byte.
 
@@ -108,8 +109,14 @@ def _listed(found: dict[str, Any]) -> str:
         ]
         if not within:
             lines.append("no point of it is there")
-    if found["continuous"]:
-        lines.append("continuous: every moment after short-term points as well (--at)")
+    if found["instants"]:
+        # Rounded inwards: both can be asked for.
+        from_ns, to_ns = found["instants"]["from_ns"], found["instants"]["to_ns"]
+        since, until = _seconds(-(-from_ns // 10**6) * 10**6), _seconds(to_ns // 10**6 * 10**6)
+        lines.append(
+            f"continuous: every moment from {since} to {until} as well (--at), but in holes and "
+            "between long-term points"
+        )
     return "\n".join(lines + _damage(found["damage"]))
 
 

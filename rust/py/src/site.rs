@@ -82,7 +82,10 @@ fn store_offer(py: Python<'_>, store: &str) -> PyResult<String> {
         "damage": offer.damage.as_ref().map(|damage| serde_json::json!({
             "file": damage.segment, "byte": damage.byte, "what": damage.what
         })),
-        "points": offer.points,
+        "points": offer.points().collect::<Vec<_>>(),
+        "instants": offer.instants().map(|(from_ns, to_ns)| serde_json::json!({
+            "from_ns": from_ns, "to_ns": to_ns
+        })),
     })
     .to_string())
 }

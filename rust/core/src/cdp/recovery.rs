@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::entry::Kind;
 use super::store::{
-    Damage, Epoch, Images, Owner, SegmentFile, StoredPoint, Term, copy_sparse, lock_for_reading,
-    name_terms, read_owner, segment_files, walk,
+    Damage, Epoch, Images, Marks, Owner, SegmentFile, StoredPoint, Term, copy_sparse,
+    lock_for_reading, name_terms, read_owner, segment_files, walk,
 };
 use crate::clock::{Ns, monotonic_ns};
 use crate::error::{Error, Result};
@@ -24,7 +24,10 @@ pub enum Wanted {
 #[derive(Debug)]
 pub struct Offer {
     pub owner: Owner,
-    pub points: Vec<StoredPoint>,
+    /// With anchors among them.
+    points: Vec<StoredPoint>,
+    /// The newest state of a continuous stream.
+    newest_ns: Option<Ns>,
     pub journal_bytes: u64,
     /// The journal is good only up to here.
     pub damage: Option<Damage>,
@@ -34,11 +37,23 @@ pub struct Offer {
 }
 
 impl Offer {
+    /// The restore points.
+    pub fn points(&self) -> impl DoubleEndedIterator<Item = &StoredPoint> {
+        self.points.iter().filter(|point| !point.is_anchor)
+    }
+
+    /// From when to when every instant is on offer, but those in holes.
+    #[must_use]
+    pub fn instants(&self) -> Option<(Ns, Ns)> {
+        let from = self.points.iter().find(|point| self.goes_on_after(point))?;
+        Some((from.cut_ns, self.newest_ns?.max(from.cut_ns)))
+    }
+
     /// Every instant after a point is one, too: unless what follows was merged into the next.
     fn goes_on_after(&self, point: &StoredPoint) -> bool {
         let next = self.files.iter().find(|file| file.number > point.segment);
         let ends = self.files.iter().any(|file| file.is_merged && file.number == point.segment);
-        self.owner.continuous && !(ends && next.is_some_and(|next| next.is_merged))
+        self.owner.is_continuous_at(point.no) && !(ends && next.is_some_and(|next| next.is_merged))
     }
 }
 
@@ -48,6 +63,8 @@ pub struct Recovered {
     pub point: u64,
     pub kind: Term,
     pub cut_ns: Ns,
+    /// Not the point's state, but one of a continuous stream after it.
+    pub is_instant: bool,
     /// Time from the request until the image could be used.
     pub rto_ns: u64,
     pub applied_entries: u64,
@@ -77,14 +94,20 @@ pub fn offer(dir: &Path) -> Result<Offer> {
     let (mut files, _) = segment_files(dir)?;
     files.retain(|file| file.number >= owner.first_segment);
     let (mut points, mut journal_bytes) = (Vec::new(), 0);
+    let (mut marks, mut newest_ns) = (Marks::at_base(&owner), None);
     let damage = walk(&files, owner.first_segment, true, |file, entry, _| {
-        let point = StoredPoint::of(entry, file.number);
-        points.extend(point.filter(|point| point.segment >= owner.first_offered));
+        if file.number >= owner.first_offered {
+            points.extend(marks.pass(&owner, file, entry));
+            points.extend(StoredPoint::of(entry, file.number));
+            if owner.is_continuous_at(entry.no) {
+                newest_ns = newest_ns.max(marks.state_ns());
+            }
+        }
         journal_bytes += entry.body.len() as u64;
         Ok(true)
     })?;
     name_terms(&mut points, owner.long_term, owner.base_ns);
-    Ok(Offer { owner, points, journal_bytes, damage, files, _lock: lock })
+    Ok(Offer { owner, points, newest_ns, journal_bytes, damage, files, _lock: lock })
 }
 
 /// Writes the images of a state: `out` is a file for one disk, a folder for several. They are
@@ -115,6 +138,7 @@ pub fn recover(dir: &Path, wanted: Wanted, out: &Path) -> Result<Recovered> {
         point: point.id,
         kind: point.term,
         cut_ns: until_ns.map_or(point.cut_ns, |_| point.cut_ns.max(applied.end_ns)),
+        is_instant: until_ns.is_some(),
         rto_ns: monotonic_ns() - began_ns,
         applied_entries: applied.entries,
         applied_bytes: applied.bytes,
@@ -147,30 +171,38 @@ fn choose(found: &Offer, wanted: Wanted, dir: &Path) -> Result<(StoredPoint, Opt
     };
     match wanted {
         Wanted::Latest => Ok((*last, found.goes_on_after(last).then_some(Ns::MAX))),
-        Wanted::Point(id) => match found.points.iter().find(|point| point.id == id) {
+        Wanted::Point(id) => match found.points().find(|point| point.id == id) {
             Some(point) => Ok((*point, None)),
-            None => {
-                let damage = found.damage.as_ref().map_or(String::new(), |damage| {
-                    format!("; the journal is damaged ({}), recovery stops there", told(damage))
-                });
-                named(Error::input(format!(
-                    "--point: expected one of {} points, {} to {}, got {id}{damage}",
-                    found.points.len(),
-                    first.id,
-                    last.id
-                )))
-            }
+            None => named(Error::input(no_such_point(found, id))),
         },
         Wanted::At(time_ns) => {
             match found.points.iter().rev().find(|point| point.cut_ns <= time_ns) {
                 Some(point) => Ok((*point, found.goes_on_after(point).then_some(time_ns))),
                 None => named(Error::input(format!(
-                    "--at: the oldest point was cut {} ns after the start, which is later",
+                    "--at: expected {}ns or later, of which the oldest state on offer is, got \
+                     {time_ns}ns",
                     first.cut_ns
                 ))),
             }
         }
     }
+}
+
+fn no_such_point(found: &Offer, id: u64) -> String {
+    let damage = found.damage.as_ref().map_or(String::new(), |damage| {
+        format!("; the journal is damaged ({}), recovery stops there", told(damage))
+    });
+    let instants = found.instants().map_or(String::new(), |(from_ns, _)| {
+        format!("; every instant from {from_ns}ns on is there (--at), but those in holes")
+    });
+    let expected = match (found.points().next(), found.points().next_back()) {
+        (Some(first), Some(last)) => {
+            let count = found.points().count();
+            format!("expected one of {count} points, {} to {}", first.id, last.id)
+        }
+        _ => "expected no point: none is kept any more".to_owned(),
+    };
+    format!("--point: {expected}, got {id}{damage}{instants}")
 }
 
 /// A disk's name as a file's.

@@ -144,7 +144,7 @@ impl Site {
         serde_json::json!({
             "cpu_s": self.shared.cpu_ns.load(Relaxed) as f64 / 1e9,
             "received_bytes": self.shared.received_bytes.load(Relaxed),
-            "points": replica.vault.points().len(),
+            "points": replica.vault.points().count(),
             "journal_bytes": replica.vault.journal_bytes(),
         })
     }

@@ -11,6 +11,7 @@
 //! A state is the base and the journal up to a point: recovery copies the one and applies the
 //! other. Retention takes the oldest segment into the base once no point before its end is kept;
 //! doing that twice gives the same base, so a crash in the middle is made good at the next start.
+//! A continuous stream may be cut at the start of any segment: [`marks`].
 //! A segment ends at a long-term point, so that what lies between two of them can be merged.
 //! Every entry carries checksums of its header and body.
 
@@ -27,7 +28,10 @@ use super::vault::{Refusal, Vault};
 use crate::clock::Ns;
 use crate::error::{Error, Result};
 
+#[cfg(test)]
+mod continuous_tests;
 mod images;
+mod marks;
 mod merge;
 #[cfg(test)]
 mod merge_tests;
@@ -39,6 +43,7 @@ mod segment;
 mod tests;
 
 pub use images::{Images, copy_sparse};
+pub use marks::Marks;
 use owner::write_owner;
 pub use owner::{Epoch, Owner, adopt, read_owner};
 pub use retention::{Chore, LongTerm, Term, lock_for_reading, name_terms};
@@ -51,7 +56,8 @@ pub const SEGMENT_BYTES: u64 = 64 << 20;
 /// Appended entries are written out at least this often.
 const BUFFER_BYTES: usize = 4 << 20;
 
-/// A restore point in the journal.
+/// A restore point in the journal, or an anchor: where recovery may begin as at a point, and
+/// which is none that anybody cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct StoredPoint {
     pub id: u64,
@@ -61,6 +67,8 @@ pub struct StoredPoint {
     pub segment: u64,
     #[serde(rename = "kind")]
     pub term: Term,
+    #[serde(skip)]
+    pub is_anchor: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -75,7 +83,8 @@ impl StoredPoint {
     #[must_use]
     pub const fn of(entry: &Entry, segment: u64) -> Option<Self> {
         let Kind::Point { id, cut_ns, after_no } = entry.kind else { return None };
-        Some(Self { id, cut_ns, after_no, no: entry.no, segment, term: Term::Short })
+        let (no, term) = (entry.no, Term::Short);
+        Some(Self { id, cut_ns, after_no, no, segment, term, is_anchor: false })
     }
 }
 
@@ -86,6 +95,9 @@ pub struct Store {
     segments: Vec<Segment>,
     points: Vec<StoredPoint>,
     fresh: Vec<StoredPoint>,
+    /// After the last entry, and after the last durable one.
+    marks: Marks,
+    durable_marks: Marks,
     /// The last segment, and what of it is on disk and good.
     file: Option<File>,
     written: u64,
@@ -134,6 +146,8 @@ impl Store {
             segments: Vec::new(),
             points: Vec::new(),
             fresh: Vec::new(),
+            marks: Marks::default(),
+            durable_marks: Marks::default(),
             file: None,
             written: 0,
             durable: 0,
@@ -159,10 +173,8 @@ impl Store {
     }
 
     fn load(&mut self) -> Result<()> {
-        let (first, first_offered) = match &self.owner {
-            Some(owner) => (owner.first_segment, owner.first_offered),
-            None => (0, 0),
-        };
+        let Some(owner) = self.owner.clone() else { return Ok(()) };
+        let (first, first_offered) = (owner.first_segment, owner.first_offered);
         let (files, replaced) = segment_files(&self.dir)?;
         // Taken into the base or merged; only their removal was missed.
         let (files, folded): (Vec<_>, Vec<_>) =
@@ -175,7 +187,7 @@ impl Store {
         self.segments = files.iter().map(empty).collect();
         let (segments, points) = (&mut self.segments, &mut self.points);
         let (end_ns, received_no) = (&mut self.end_ns, &mut self.received_no);
-        let mut at_segment = 0;
+        let (mut at_segment, mut marks) = (0, Marks::at_base(&owner));
         let damage = walk(&files, first, true, |file, entry, end| {
             while segments[at_segment].file.number != file.number {
                 at_segment += 1;
@@ -183,8 +195,10 @@ impl Store {
             }
             (segments[at_segment].bytes, segments[at_segment].last_no) = (end, entry.no);
             (*end_ns, *received_no) = ((*end_ns).max(entry.last_ns), entry.no);
-            let point = StoredPoint::of(entry, file.number);
-            points.extend(point.filter(|point| point.segment >= first_offered));
+            if file.number >= first_offered {
+                points.extend(marks.pass(&owner, file, entry));
+                points.extend(StoredPoint::of(entry, file.number));
+            }
             Ok(true)
         })?;
         for segment in &mut segments[at_segment..] {
@@ -194,11 +208,10 @@ impl Store {
             let newest = files.last().map(|file| &file.path);
             self.mend(newest == Some(&damage.segment), &damage)?;
         }
-        if let Some(owner) = &self.owner {
-            name_terms(&mut self.points, owner.long_term, owner.base_ns);
-        }
+        name_terms(&mut self.points, owner.long_term, owner.base_ns);
         self.durable_no = self.received_no;
-        self.newest_ns = self.points.last().map_or(0, |point| point.cut_ns);
+        (self.marks, self.durable_marks) = (marks, marks);
+        self.note_newest();
         // What was merged is whole, and goes on in a file of its own.
         if let Some(last) = self.segments.last().filter(|last| !last.file.is_merged) {
             let path = &last.file.path;
@@ -222,9 +235,19 @@ impl Store {
         .with("file", path.display()))
     }
 
-    #[must_use]
-    pub fn points(&self) -> &[StoredPoint] {
-        &self.points
+    /// The restore points that recovery offers.
+    pub fn points(&self) -> impl Iterator<Item = &StoredPoint> {
+        self.points.iter().filter(|point| !point.is_anchor)
+    }
+
+    /// What the age of others is counted from: the newest point, and of a continuous stream the
+    /// newest state.
+    fn note_newest(&mut self) {
+        let point_ns = self.points().last().map(|point| point.cut_ns);
+        let is_continuous =
+            self.owner.as_ref().is_some_and(|owner| owner.is_continuous_at(self.durable_no));
+        let state_ns = self.marks.state_ns().filter(|_| is_continuous);
+        self.newest_ns = self.newest_ns.max(point_ns.max(state_ns).unwrap_or(0));
     }
 
     #[must_use]
@@ -279,6 +302,7 @@ impl Store {
     fn fall_back(&mut self, e: std::io::Error) -> Refusal {
         self.buffer.clear();
         self.fresh.clear();
+        self.marks = self.durable_marks;
         self.received_no = self.durable_no;
         self.written = self.durable;
         let cut = self.file.as_ref().map_or(Ok(()), |file| file.set_len(self.durable));
@@ -291,6 +315,20 @@ impl Store {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
         );
         if full && cut.is_ok() { Refusal::Full } else { Refusal::Broken(at(&self.dir)(e)) }
+    }
+
+    /// An entry that was appended may be a point, or have an anchor before it.
+    fn note_points(&mut self, entry: &Entry) {
+        let (Some(owner), Some(last)) = (&self.owner, self.segments.last()) else { return };
+        self.fresh.extend(self.marks.pass(owner, &last.file, entry));
+        let Some(mut point) = StoredPoint::of(entry, last.file.number) else { return };
+        if let Some(long) = owner.long_term {
+            let is_point = |each: &&StoredPoint| !each.is_anchor;
+            let before = self.fresh.iter().rev().chain(self.points.iter().rev()).find(is_point);
+            let before = before.map(|point| point.cut_ns).or(owner.base_ns);
+            point.term = long.term(before, point.cut_ns);
+        }
+        self.fresh.push(point);
     }
 }
 
@@ -313,17 +351,7 @@ impl Vault for Store {
         self.buffer.extend_from_slice(&entry.body);
         self.received_no = entry.no;
         self.end_ns = self.end_ns.max(entry.last_ns);
-        let segment = self.segments.last().map_or(0, |last| last.file.number);
-        if let Some(mut point) = StoredPoint::of(entry, segment) {
-            if let Some(owner) = &self.owner
-                && let Some(long) = owner.long_term
-            {
-                let before = self.fresh.last().or(self.points.last());
-                let before = before.map(|point| point.cut_ns).or(owner.base_ns);
-                point.term = long.term(before, point.cut_ns);
-            }
-            self.fresh.push(point);
-        }
+        self.note_points(entry);
         if self.buffer.len() >= BUFFER_BYTES {
             self.write_out()?;
         }
@@ -343,11 +371,15 @@ impl Vault for Store {
         if let Some(last) = self.segments.last_mut() {
             last.last_no = self.durable_no;
         }
-        if let Some(newest) = self.fresh.last() {
-            self.newest_ns = newest.cut_ns;
-            self.points.append(&mut self.fresh);
+        self.durable_marks = self.marks;
+        let is_offered = !self.fresh.is_empty();
+        if self.fresh.iter().any(|point| !point.is_anchor) {
             // A point follows when everything has been compared.
             self.forget_scratch().map_err(Refusal::Broken)?;
+        }
+        self.points.append(&mut self.fresh);
+        self.note_newest();
+        if is_offered {
             self.retain().map_err(Refusal::Broken)?;
         }
         Ok(())

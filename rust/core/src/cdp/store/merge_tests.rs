@@ -121,7 +121,7 @@ fn check(dir: &Path, source: &Source, durable_no: u64, bounded: bool, context: &
     assert!(found.damage.is_none(), "{context}: {:?}", found.damage);
     let out = dir.parent().unwrap().join("out");
     let _ = std::fs::remove_dir_all(&out);
-    for point in &found.points {
+    for point in found.points() {
         let (cut_ns, state) = &source.states[&point.id];
         recover(dir, Wanted::Point(point.id), &out).unwrap();
         for (name, image) in ["0-a.img", "1-b.img"].iter().zip(state) {
@@ -131,8 +131,8 @@ fn check(dir: &Path, source: &Source, durable_no: u64, bounded: bool, context: &
         assert_eq!(*cut_ns, point.cut_ns);
     }
     // At a long-term point the store is durable by itself.
-    let durable_no = found.points.last().map_or(durable_no, |last| last.no.max(durable_no));
-    let ids: Vec<u64> = found.points.iter().map(|point| point.id).collect();
+    let durable_no = found.points().last().map_or(durable_no, |last| last.no.max(durable_no));
+    let ids: Vec<u64> = found.points().map(|point| point.id).collect();
     let durable: Vec<(u64, Ns)> = source
         .sent
         .iter()
@@ -162,7 +162,7 @@ fn check(dir: &Path, source: &Source, durable_no: u64, bounded: bool, context: &
 
 /// Does all chores; whether the site was killed meanwhile, after so many entries of one or after
 /// it.
-fn work(store: &mut Store, random: &mut Random, merges: &mut u64) -> bool {
+pub(super) fn work(store: &mut Store, random: &mut Random, merges: &mut u64) -> bool {
     while let Some(mut chore) = store.next_chore() {
         let mut left = if random.below(6) == 0 { random.below(12) } else { u64::MAX };
         assert!(store.begin(&chore).unwrap());
@@ -286,7 +286,7 @@ fn between_long_term_points_only_the_last_versions_stay() {
         states.insert(id, now);
     }
     let found = offer(&dir).unwrap();
-    let of = |term: Term| found.points.iter().filter(|p| p.term == term).map(|p| p.id).collect();
+    let of = |term: Term| found.points().filter(|p| p.term == term).map(|p| p.id).collect();
     let (long, short): (Vec<u64>, Vec<u64>) = (of(Term::Long), of(Term::Short));
     // The first of every 100 ms: those of 2 s are 20, of which 12 are kept.
     assert_eq!(long, (0..12).map(|i| 90 + i * 10).collect::<Vec<_>>(), "{long:?}");

@@ -28,6 +28,12 @@ pub struct Owner {
     /// When the newest point was cut that is in the base.
     #[serde(default)]
     pub base_ns: Option<Ns>,
+    /// Its number.
+    #[serde(default)]
+    pub base_id: u64,
+    /// The time of the state that the first segment which offers any begins with; none in a hole.
+    #[serde(default)]
+    pub base_state_ns: Option<Ns>,
     /// Which points are kept for longer.
     #[serde(default)]
     pub long_term: Option<LongTerm>,
@@ -47,6 +53,16 @@ pub struct Epoch {
     pub from_no: u64,
     /// The run's start in the stream's time.
     pub stream_ns: Ns,
+    /// Every instant between its entries is a point; as the owner's where it is not said.
+    #[serde(default)]
+    pub continuous: Option<bool>,
+}
+
+impl Epoch {
+    fn of(hello: &Hello, from_no: u64, stream_ns: Ns) -> Self {
+        let continuous = Some(hello.continuous);
+        Self { run: hello.run.clone(), from_no, stream_ns, continuous }
+    }
 }
 
 impl Owner {
@@ -55,8 +71,22 @@ impl Owner {
     pub fn epoch_of(&self, no: u64) -> Epoch {
         let of = self.epochs.iter().rev().find(|epoch| epoch.from_no <= no);
         // A store of before there were several runs in one.
-        let only = || Epoch { run: self.run.clone(), from_no: 1, stream_ns: 0 };
+        let run = || self.run.clone();
+        let only = || Epoch { run: run(), from_no: 1, stream_ns: 0, continuous: None };
         of.cloned().unwrap_or_else(only)
+    }
+
+    /// Whether every instant around an entry is a point, unless it lies in a hole.
+    #[must_use]
+    pub fn is_continuous_at(&self, no: u64) -> bool {
+        let of = self.epochs.iter().rev().find(|epoch| epoch.from_no <= no);
+        of.and_then(|epoch| epoch.continuous).unwrap_or(self.continuous)
+    }
+
+    /// Any of it.
+    #[must_use]
+    pub fn is_continuous_somewhere(&self) -> bool {
+        self.continuous || self.epochs.iter().any(|epoch| epoch.continuous == Some(true))
     }
 }
 
@@ -67,13 +97,13 @@ impl Store {
     /// `Input` when the store is another's.
     pub fn claim(&mut self, hello: &Hello) -> Result<Option<Held>> {
         let Some(owner) = self.owner.clone() else {
-            let first = Epoch { run: hello.run.clone(), from_no: 1, stream_ns: 0 };
+            let first = Epoch::of(hello, 1, 0);
             self.settle(owner_of(hello, vec![first], None), hello)?;
             return Ok(None);
         };
         if owner.run.is_empty() {
             fits(&owner, hello)?;
-            let first = Epoch { run: hello.run.clone(), from_no: 1, stream_ns: 0 };
+            let first = Epoch::of(hello, 1, 0);
             self.settle(owner_of(hello, vec![first], Some(&owner)), hello)?;
             return Ok(Some(self.held(0)));
         }
@@ -110,14 +140,13 @@ impl Store {
         self.forget_scratch()?;
         let stream_ns = self.end_ns + 1;
         let mut epochs = owner.epochs.clone();
-        epochs.push(Epoch { run: hello.run.clone(), from_no: self.received_no + 1, stream_ns });
+        epochs.push(Epoch::of(hello, self.received_no + 1, stream_ns));
         self.settle(owner_of(hello, epochs, Some(&owner)), hello)?;
         Ok(Some(self.held(stream_ns)))
     }
 
-    fn held(&self, stream_ns: Ns) -> Held {
-        let last_id = self.points.last().map_or(0, |point| point.id);
-        Held { last_id, stream_ns }
+    const fn held(&self, stream_ns: Ns) -> Held {
+        Held { last_id: self.marks.last_id(), stream_ns }
     }
 
     fn settle(&mut self, owner: Owner, hello: &Hello) -> Result<()> {
@@ -143,6 +172,8 @@ fn owner_of(hello: &Hello, epochs: Vec<Epoch>, before: Option<&Owner>) -> Owner 
         first_segment: before.map_or(0, |owner| owner.first_segment),
         first_offered: before.map_or(0, |owner| owner.first_offered),
         base_ns: before.and_then(|owner| owner.base_ns),
+        base_id: before.map_or(0, |owner| owner.base_id),
+        base_state_ns: before.and_then(|owner| owner.base_state_ns),
         long_term: hello.long_term,
         stream: hello.stream.clone(),
         epochs,
@@ -211,6 +242,8 @@ fn copy_in(dir: &Path, images: &[PathBuf]) -> Result<()> {
         first_segment: 0,
         first_offered: 0,
         base_ns: None,
+        base_id: 0,
+        base_state_ns: None,
         long_term: None,
         stream: String::new(),
         epochs: Vec::new(),

@@ -1,6 +1,7 @@
 //! Which earlier states are kept. Short-term points, all of them, for a time; after that one point
 //! of every interval, the long-term ones, for a longer time. The oldest segment is taken into the
 //! base when none of its points is kept, and what lies between two long-term points is merged.
+//! Of a continuous stream it is when the next one begins with a state old enough.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -44,7 +45,7 @@ impl LongTerm {
 /// Says which points are long-term ones. `base_ns`: when the newest one in the base was cut.
 pub fn name_terms(points: &mut [StoredPoint], long: Option<LongTerm>, base_ns: Option<Ns>) {
     let mut before = base_ns;
-    for point in points {
+    for point in points.iter_mut().filter(|point| !point.is_anchor) {
         point.term = long.map_or(Term::Short, |long| long.term(before, point.cut_ns));
         before = Some(point.cut_ns);
     }
@@ -162,7 +163,7 @@ impl Store {
             let (file, base) = (oldest.file.clone(), self.dir.join("base"));
             return Some(Chore::Fold { file, base, disks: owner.disks.len() });
         }
-        if self.retention.0 > 0 && !self.points_of(oldest).iter().any(|point| self.is_kept(point)) {
+        if self.retention.0 > 0 && !self.is_needed(oldest) {
             return self.fold(oldest);
         }
         if let Some(chore) = self.merge_of(closed, false) {
@@ -184,6 +185,27 @@ impl Store {
     fn is_kept(&self, point: &StoredPoint) -> bool {
         let (age_ns, _) = self.retention;
         age_ns == 0 || point.cut_ns + age_ns >= self.newest_ns || self.is_kept_long(point)
+    }
+
+    /// Some of the states that a segment offers are kept. Instants of a continuous stream are when
+    /// the oldest of them all that has to be on offer lies before the next point.
+    fn is_needed(&self, segment: &Segment) -> bool {
+        if self.points_of(segment).iter().any(|point| self.is_kept(point)) {
+            return true;
+        }
+        let is_after = |point: &&StoredPoint| point.segment > segment.file.number;
+        self.has_instants()
+            && !self.points.iter().find(is_after).is_some_and(|next| self.is_old(next.cut_ns))
+    }
+
+    fn has_instants(&self) -> bool {
+        self.owner.as_ref().is_some_and(super::Owner::is_continuous_somewhere)
+    }
+
+    /// No state before this time has to be on offer.
+    const fn is_old(&self, time_ns: Ns) -> bool {
+        let (age_ns, _) = self.retention;
+        age_ns > 0 && time_ns + age_ns <= self.newest_ns
     }
 
     fn is_kept_long(&self, point: &StoredPoint) -> bool {
@@ -226,7 +248,8 @@ impl Store {
             let goes = |point: &StoredPoint| {
                 point.no == end.no || !self.is_kept(point) || early && !self.is_kept_long(point)
             };
-            if !within.iter().flat_map(|each| self.points_of(each)).all(goes) {
+            let is_early = self.has_instants() && !early && !self.is_old(end.cut_ns);
+            if is_early || !within.iter().flat_map(|each| self.points_of(each)).all(goes) {
                 return None;
             }
             let files: Vec<SegmentFile> = within.iter().map(|each| each.file.clone()).collect();
@@ -258,9 +281,15 @@ impl Store {
             return Ok(true);
         };
         let Some(_lock) = self.lock_for_change()? else { return Ok(false) };
-        let last = self.points.iter().rev().find(|point| point.segment <= file.number);
-        owner.base_ns = last.map(|point| point.cut_ns).or(owner.base_ns);
-        owner.first_offered = file.number + 1;
+        let last = self.points().filter(|point| point.segment <= file.number).last();
+        (owner.base_ns, owner.base_id) = match last {
+            Some(point) => (Some(point.cut_ns), point.id),
+            None => (owner.base_ns, owner.base_id),
+        };
+        let number = file.number + 1;
+        let next = self.points.iter().find(|point| point.is_anchor && point.segment == number);
+        owner.base_state_ns = next.map(|anchor| anchor.cut_ns);
+        owner.first_offered = number;
         write_owner(&self.dir, &owner)?;
         self.owner = Some(owner);
         self.points.retain(|point| point.segment > file.number);

@@ -64,7 +64,7 @@ fn fill(store: &mut Store, image: &mut [u8], from: u64, rounds: u64) -> BTreeMap
 }
 
 fn check(dir: &Path, states: &BTreeMap<u64, Vec<u8>>) -> usize {
-    let points = offer(dir).unwrap().points;
+    let points: Vec<_> = offer(dir).unwrap().points().copied().collect();
     let out = dir.parent().unwrap().join("out.img");
     for point in &points {
         recover(dir, Wanted::Point(point.id), &out).unwrap();
@@ -84,7 +84,7 @@ fn every_kept_point_is_its_state_with_retention_and_after_a_restart() {
     assert!(store.journal_bytes() < 200_000);
     let kept = check(&dir, &states);
     assert!((5..60).contains(&kept), "{kept}");
-    assert_eq!(offer(&dir).unwrap().points.last().unwrap().id, 60);
+    assert_eq!(offer(&dir).unwrap().points().last().unwrap().id, 60);
     drop(store);
     let mut store = Store::open(&dir, 0, 20_000).unwrap();
     store.claim(&hello(100_000)).unwrap();
@@ -138,9 +138,9 @@ fn a_segment_that_is_missing_ends_what_is_offered() {
         let bytes = std::fs::read(&gone.path).unwrap();
         std::fs::remove_file(&gone.path).unwrap();
         let offered = offer(&dir).unwrap();
-        assert!(offered.damage.unwrap().what.contains("is missing"));
-        assert!(offered.points.iter().all(|point| point.segment < gone.number));
-        if !offered.points.is_empty() {
+        assert!(offered.damage.as_ref().unwrap().what.contains("is missing"));
+        assert!(offered.points().all(|point| point.segment < gone.number));
+        if offered.points().next().is_some() {
             check(&dir, &states);
         }
         let refused = Store::open(&dir, 0, 5_000).err().unwrap().to_string();

@@ -65,9 +65,12 @@ A filter for all disks of the run: a point is one moment on all of them.
 - `sync_timeout`: how long a write waits for the replica, by default `\"1s\"`; after that writes
   wait no more until the replica has caught up.
 - `retention`, `retention_size`: how long, and how many bytes of, earlier states are kept: all
-  points (short-term ones). Without either, for ever. What is given up is given up from one point
-  to the next: a continuous stream has one at its start, after a hole and at its end, and its
-  journal is kept whole until then, whatever its size.
+  points (short-term ones), and of a continuous stream every instant. Without either, for ever. The
+  site gives up whole files of its journal (64 MiB, or its `--segment`), the oldest first, and no
+  file that `retention` needs: so it holds that much more, two files at most. What lies before the
+  oldest state on offer is refused with that one's time. In a hole nothing is given up of what came
+  before it until it ends. A file that a continuous stream fills begins with a state, unless that is
+  in a hole.
 - `long_term`: after `retention` the first point of `every` such interval is kept, for a longer
   `retention`, and so many `points` at most (no bound by default):
   `{ every = \"8h\", retention = \"7d\", points = 95 }`. The site merges what lies between two of

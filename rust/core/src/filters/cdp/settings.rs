@@ -337,6 +337,11 @@ fn contradictions(params: &Params, faults: &mut Vec<ParamError>) {
         let message = "expected false with a synchronous mode, whose writes wait for no point";
         faults.push(ParamError::new("folding", message));
     }
+    if params.folding == Some(true) && matches!(params.point_interval, Some(Time(0))) {
+        let message =
+            "expected false with a `point_interval` of 0: there is no point to fold up to";
+        faults.push(ParamError::new("folding", message));
+    }
     if params.initial_sync == Some(InitialParam::Never) && params.stream.is_some() {
         let message = "expected \"before\" or \"during\" with a stream that goes on: what a store \
                        lacks of it is found by comparing";
