@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -79,6 +80,11 @@ def test_the_command(cli: Callable[..., Ended]) -> None:
 
 
 @requires("nbdkit")
+def is_listening(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
 @pytest.mark.parametrize("served", ["nofilter", "cache", "cow", "noparallel"])
 def test_servers(tmp_path: Path, served: str) -> None:
     path = tmp_path / "s.sock"
@@ -86,7 +92,8 @@ def test_servers(tmp_path: Path, served: str) -> None:
     server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 20
-        while not path.exists():
+        # A socket has its name before it listens.
+        while not is_listening(path):
             assert time.monotonic() < deadline
             time.sleep(0.02)
         uri = f"nbd+unix://{path}"
