@@ -79,12 +79,12 @@ def test_the_command(cli: Callable[..., Ended]) -> None:
     assert ended.stderr.count("\n") == 1
 
 
-@requires("nbdkit")
 def is_listening(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as client:
         return client.connect_ex(str(path)) == 0
 
 
+@requires("nbdkit")
 @pytest.mark.parametrize("served", ["nofilter", "cache", "cow", "noparallel"])
 def test_servers(tmp_path: Path, served: str) -> None:
     path = tmp_path / "s.sock"

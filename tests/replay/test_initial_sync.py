@@ -140,19 +140,10 @@ def test_a_prefill_that_follows_the_read_of_what_was_there_is_in_every_point(
     tmp_path: Path,
 ) -> None:
     disk = disk_of(tmp_path / "disk.img", 7)
-    # More pieces than are in flight at a time, each held long: reads of the disk overtake them.
+    # More pieces than are in flight at a time: reads of the disk may overtake them.
     ios = mixed(7, 1200, reach=8 << 20, align=4096, longest=4096, gap_ns=MILLISECOND,
                 ops=("read", "write"))  # fmt: skip
-    policy = policy_file(
-        tmp_path,
-        filters({"use": "cdp", "rpo": "300ms", "link": Raw('{ bandwidth = "800Mbit/s" }')},
-                {"use": "delay", "write": "1us"}),
-    )  # fmt: skip
-    run = tmp_path / "run"
-    replaying.replay(
-        write_trace(tmp_path / "scattered.parquet", ios), out=run, target=disk, policy=policy,
-        settings=Settings(backend="psync", destroy_data=True),
-    )  # fmt: skip
+    run = replay(tmp_path, write_trace(tmp_path / "scattered.parquet", ios), "run", disk)
     assert recover_all(store_of(run), tmp_path / "x.img", run, disk) >= 1
 
 

@@ -98,7 +98,6 @@ pub fn offer(dir: &Path) -> Result<Offer> {
     let damage = walk(&files, owner.first_segment, true, |file, entry, _| {
         if file.number >= owner.first_offered {
             points.extend(marks.pass(&owner, file, entry));
-            points.extend(StoredPoint::of(entry, file.number));
             if owner.is_continuous_at(entry.no) {
                 newest_ns = newest_ns.max(marks.state_ns());
             }

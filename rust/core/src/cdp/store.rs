@@ -197,7 +197,6 @@ impl Store {
             (*end_ns, *received_no) = ((*end_ns).max(entry.last_ns), entry.no);
             if file.number >= first_offered {
                 points.extend(marks.pass(&owner, file, entry));
-                points.extend(StoredPoint::of(entry, file.number));
             }
             Ok(true)
         })?;
@@ -320,15 +319,14 @@ impl Store {
     /// An entry that was appended may be a point, or have an anchor before it.
     fn note_points(&mut self, entry: &Entry) {
         let (Some(owner), Some(last)) = (&self.owner, self.segments.last()) else { return };
+        let since = self.fresh.len();
         self.fresh.extend(self.marks.pass(owner, &last.file, entry));
-        let Some(mut point) = StoredPoint::of(entry, last.file.number) else { return };
-        if let Some(long) = owner.long_term {
-            let is_point = |each: &&StoredPoint| !each.is_anchor;
-            let before = self.fresh.iter().rev().chain(self.points.iter().rev()).find(is_point);
-            let before = before.map(|point| point.cut_ns).or(owner.base_ns);
-            point.term = long.term(before, point.cut_ns);
+        let (known, new) = self.fresh.split_at_mut(since);
+        if !new.is_empty() {
+            let mut before = known.iter().rev().chain(self.points.iter().rev());
+            let before = before.find(|point| !point.is_anchor).map(|point| point.cut_ns);
+            name_terms(new, owner.long_term, before.or(owner.base_ns));
         }
-        self.fresh.push(point);
     }
 }
 

@@ -275,9 +275,14 @@ impl Cdp {
         !self.held.is_empty() || self.source.holds_back()
     }
 
+    /// What the disks hold is told for a later comparison while a real site is given it.
+    const fn notes_base(&self) -> bool {
+        self.source.reads_base() && self.settings.site.is_some()
+    }
+
     /// A prefill may follow the read of what lay there before: the trace starts on what it wrote.
     fn note_prefill(&self, cx: &mut Cx<'_>, io: IoId) {
-        if self.opened < 2 && self.source.reads_base() && self.settings.site.is_some() {
+        if self.opened < 2 && self.notes_base() {
             let (disk, offset_bytes) = (cx.io(io).disk, cx.io(io).offset_bytes);
             cx.note_base(disk, offset_bytes, io);
         }
@@ -368,7 +373,7 @@ impl Filter for Cdp {
         }
         let Some((block, clean)) = self.active.read_done(tag) else { return };
         let is_good = status == OK && clean;
-        if is_good && self.source.reads_base() && self.settings.site.is_some() {
+        if is_good && self.notes_base() {
             cx.note_base(block.0, block.1, child);
         }
         let data = is_good.then(|| cx.data(child));

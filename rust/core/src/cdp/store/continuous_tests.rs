@@ -208,7 +208,7 @@ fn source(seed: u64) -> Source {
     }
 }
 
-/// What a life saw.
+/// What lives saw.
 #[derive(Debug, Default)]
 struct Seen {
     instants: u64,
@@ -367,7 +367,8 @@ impl Life<'_> {
     }
 }
 
-fn live(seed: u64, rounds: u64) -> Seen {
+/// A life more; what all of them saw.
+fn live(seed: u64, rounds: u64, seen: Seen) -> Seen {
     let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let dir = folder.path().join("store");
     let mut random = Random(seed);
@@ -383,7 +384,7 @@ fn live(seed: u64, rounds: u64) -> Seen {
         durable_no: 0,
         retention_bytes,
         context: String::new(),
-        seen: Seen::default(),
+        seen,
     };
     let open = |hello: &Hello| {
         let mut store = Store::open(&dir, capacity_bytes, segment_bytes).unwrap();
@@ -436,13 +437,7 @@ fn killed_anywhere(seeds: std::ops::Range<u64>) {
     let mut all = Seen::default();
     let count = seeds.end - seeds.start;
     for seed in seeds {
-        let seen = live(seed, 250);
-        all.instants += seen.instants;
-        all.refused += seen.refused;
-        all.long_ago += seen.long_ago;
-        all.folds += seen.folds;
-        all.full += seen.full;
-        all.merges += seen.merges;
+        all = live(seed, 250, all);
     }
     let Seen { instants, refused, long_ago, folds, full, merges } = all;
     assert!(instants > count * 200 && refused > count * 20 && folds > count * 10, "{all:?}");

@@ -35,13 +35,14 @@ impl Marks {
         self.last_id
     }
 
-    /// Takes the next entry of a file; the anchor that lies before it, if it is the first there.
+    /// Takes the next entry of a file: the anchor that lies before it, if it is the first there,
+    /// and the restore point that it is.
     pub fn pass(
         &mut self,
         owner: &Owner,
         file: &SegmentFile,
         entry: &Entry,
-    ) -> Option<StoredPoint> {
+    ) -> impl Iterator<Item = StoredPoint> + use<> {
         let anchor = self.anchor(owner, file, entry.no);
         self.segment = file.number;
         match entry.kind {
@@ -52,7 +53,7 @@ impl Marks {
                 self.last_id = id;
             }
         }
-        anchor
+        anchor.into_iter().chain(StoredPoint::of(entry, file.number))
     }
 
     fn anchor(&self, owner: &Owner, file: &SegmentFile, first_no: u64) -> Option<StoredPoint> {

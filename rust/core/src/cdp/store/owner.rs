@@ -69,18 +69,20 @@ impl Owner {
     /// The run that sent an entry.
     #[must_use]
     pub fn epoch_of(&self, no: u64) -> Epoch {
-        let of = self.epochs.iter().rev().find(|epoch| epoch.from_no <= no);
         // A store of before there were several runs in one.
         let run = || self.run.clone();
         let only = || Epoch { run: run(), from_no: 1, stream_ns: 0, continuous: None };
-        of.cloned().unwrap_or_else(only)
+        self.epoch_at(no).cloned().unwrap_or_else(only)
+    }
+
+    fn epoch_at(&self, no: u64) -> Option<&Epoch> {
+        self.epochs.iter().rev().find(|epoch| epoch.from_no <= no)
     }
 
     /// Whether every instant around an entry is a point, unless it lies in a hole.
     #[must_use]
     pub fn is_continuous_at(&self, no: u64) -> bool {
-        let of = self.epochs.iter().rev().find(|epoch| epoch.from_no <= no);
-        of.and_then(|epoch| epoch.continuous).unwrap_or(self.continuous)
+        self.epoch_at(no).and_then(|epoch| epoch.continuous).unwrap_or(self.continuous)
     }
 
     /// Any of it.
