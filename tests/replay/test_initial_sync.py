@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -136,15 +137,22 @@ def test_every_round_starts_from_what_the_one_before_left(tmp_path: Path) -> Non
     assert (tmp_path / "x.img").read_bytes() == (tmp_path / "disk.img").read_bytes()
 
 
-def test_a_prefill_that_follows_the_read_of_what_was_there_is_in_every_point(
-    tmp_path: Path,
-) -> None:
-    disk = disk_of(tmp_path / "disk.img", 7)
-    # More pieces than are in flight at a time: reads of the disk may overtake them.
+@pytest.mark.parametrize("holds", ["data", "nothing"])
+def test_a_prefill_of_many_pieces_is_in_every_point(tmp_path: Path, holds: str) -> None:
+    disk = tmp_path / "disk.img"
+    if holds == "data":
+        disk_of(disk, 7)
+    else:
+        disk.touch()
+        os.truncate(disk, DISK)
+    # More pieces than are in flight at a time: the disk must not be read before the last of them.
     ios = mixed(7, 1200, reach=8 << 20, align=4096, longest=4096, gap_ns=MILLISECOND,
                 ops=("read", "write"))  # fmt: skip
     run = replay(tmp_path, write_trace(tmp_path / "scattered.parquet", ios), "run", disk)
     assert recover_all(store_of(run), tmp_path / "x.img", run, disk) >= 1
+    # One state before the trace, and it is what the trace starts on.
+    points = recovering.list_points(store_of(run))["points"]
+    assert [point["cut_ns"] for point in points].count(0) == 1
 
 
 def test_during_the_run_it_is_a_hole_and_real_load(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ pub struct Expected {
     map: VersionMap,
     /// Sectors that any write touched: of those alone something may be unknown.
     touched: VersionMap,
-    /// Digests of the sectors that held something before the trace; the last one counts.
+    /// Digests of the sectors that held something before the first write; the first one counts.
     base: IntMap<u64>,
 }
 
@@ -56,11 +56,9 @@ impl Expected {
         })
     }
 
-    /// What a sector held before the trace, in the order in which it was noted: a prefill may have
-    /// followed the first read of it. One that is read again in the trace was not written, or its
-    /// write lies before every point: there is none until all is read.
+    /// What a sector held before the first write.
     pub fn add_base(&mut self, sector: u64, sum: u64) {
-        self.base.insert(sector, sum);
+        self.base.entry(sector).or_insert(sum);
     }
 
     /// The next completed I/O, in the order of completion.

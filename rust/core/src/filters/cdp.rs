@@ -275,19 +275,6 @@ impl Cdp {
         !self.held.is_empty() || self.source.holds_back()
     }
 
-    /// What the disks hold is told for a later comparison while a real site is given it.
-    const fn notes_base(&self) -> bool {
-        self.source.reads_base() && self.settings.site.is_some()
-    }
-
-    /// A prefill may follow the read of what lay there before: the trace starts on what it wrote.
-    fn note_prefill(&self, cx: &mut Cx<'_>, io: IoId) {
-        if self.opened < 2 && self.notes_base() {
-            let (disk, offset_bytes) = (cx.io(io).disk, cx.io(io).offset_bytes);
-            cx.note_base(disk, offset_bytes, io);
-        }
-    }
-
     fn record(&mut self, cx: &mut Cx<'_>, io: IoId, now: Ns) -> u64 {
         let it = cx.io(io);
         let change = match it.op {
@@ -346,7 +333,6 @@ impl Filter for Cdp {
         let now = cx.now();
         self.take_acks(now);
         self.seen_ns = now;
-        self.note_prefill(cx, io);
         let no = self.record(cx, io, now);
         self.move_overflow(cx);
         if self.settings.site.is_some() {
@@ -373,7 +359,7 @@ impl Filter for Cdp {
         }
         let Some((block, clean)) = self.active.read_done(tag) else { return };
         let is_good = status == OK && clean;
-        if is_good && self.notes_base() {
+        if is_good && self.source.reads_base() && self.settings.site.is_some() {
             cx.note_base(block.0, block.1, child);
         }
         let data = is_good.then(|| cx.data(child));
@@ -398,6 +384,10 @@ impl Filter for Cdp {
         self.next_point_ns = Ns::MAX;
         self.source.cut(now);
         let seeding = self.opened < 2;
+        if seeding {
+            self.began_ns = now;
+            self.source.seed();
+        }
         let lasts = if seeding { REACH_NS } else { self.settings.drain_ns };
         self.phase = Phase::Closing(now + lasts);
         self.tick(cx);

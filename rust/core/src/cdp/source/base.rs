@@ -64,7 +64,7 @@ enum How {
 #[derive(Debug)]
 pub(super) struct Base {
     pub is_running: bool,
-    /// Not yet: the trace has not started.
+    /// Not yet: the prefill is not done, or the trace has not started.
     pub is_paused: bool,
     how: How,
     /// Blocks that are neither sent nor known to be the same.
@@ -174,11 +174,17 @@ impl Source {
         self.base.of_bytes = self.base.left.bytes();
         self.base.tell_below_bytes = self.base.of_bytes;
         self.base.is_running = true;
-        self.base.is_paused = self.config.initial == Initial::During;
+        self.base.is_paused = true;
         self.hole = Some(Hole { from_ns: 0, reason: INITIAL });
         self.mode = Mode::Resync;
         let no = self.journal.next_no();
         self.append(Entry::mark(no, Kind::ResyncBegin, 0));
+    }
+
+    /// The prefill is done: what the disks hold now is what the trace starts on. Read earlier, a
+    /// block would be one thing in a point and another when the trace starts.
+    pub fn seed(&mut self) {
+        self.base.is_paused = self.config.initial == Initial::During;
     }
 
     /// The trace starts, and with it what waited for it.
@@ -362,7 +368,8 @@ impl Source {
     }
 
     pub(super) fn is_base_sent(&self) -> bool {
-        self.base.is_done() && (!self.base.is_running || self.joined)
+        let is_read = self.joined && !self.base.is_paused;
+        self.base.is_done() && (!self.base.is_running || is_read)
     }
 
     /// The initial synchronisation is done.
