@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,6 +78,46 @@ def test_counts_and_bytes_are_equal(
     assert run.policies == ["direct", "direct-again", "fio"]
     assert len(run.manifest["order"]) == 6
     assert here("report", "run", "-o", "r.html").exit_status == 0
+
+
+# fio, whose document lacks the bytes of one I/O the first `FORGETS` times.
+_FORGETFUL = """#!{python}
+import json, os, subprocess, sys
+from pathlib import Path
+status = subprocess.run([{fio!r}, *sys.argv[1:]]).returncode
+output = [word[9:] for word in sys.argv if word.startswith("--output=")]
+runs = Path({runs!r})
+if output and status == 0:
+    runs.write_text(runs.read_text() + "x" if runs.exists() else "x")
+    if len(runs.read_text()) <= {forgets}:
+        document = json.loads(Path(output[0]).read_text())
+        document["jobs"][0]["write"]["io_bytes"] -= 4096
+        Path(output[0]).write_text(json.dumps(document))
+sys.exit(status)
+"""
+
+
+@requires("fio")
+@pytest.mark.parametrize(("forgets", "repeated", "equal"), [(2, 2, True), (99, 4, False)])
+def test_a_run_of_fio_that_leaves_bytes_out_of_its_totals_is_done_again(
+    tmp_path: Path, here: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch,
+    forgets: int, repeated: int, equal: bool,
+) -> None:  # fmt: skip
+    fio = tmp_path / "bin" / "fio"
+    fio.parent.mkdir()
+    fio.write_text(
+        _FORGETFUL.format(
+            python=sys.executable, fio=shutil.which("fio"), runs=str(tmp_path / "runs"),
+            forgets=forgets,
+        )
+    )  # fmt: skip
+    fio.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fio.parent}:{os.environ['PATH']}")
+    write_trace(tmp_path / "t.parquet", [Io(0, "write", 0, 4096), Io(0, "read", 0, 4096)])
+    words = ("--target", "t.img", "--depth", "1", "--rounds", "1", "-o", "run", "--json")
+    ended = here("fio", "replay", "t.parquet", *words)
+    found = ended.document
+    assert (found["equal"], found["repeated"]) == (equal, repeated)
 
 
 @requires("fio")

@@ -39,7 +39,9 @@ def test_what_a_library_s_own_threads_use_is_counted(
     # a filter in another place, two threads look for messages.
     assert burnt * 0.9 < used_ns(totals) < burnt * (1.5 if placement == "inline" else 4)
     assert totals["errors"] == 0
-    assert totals["context_switches"] >= len(ios)
+    # Each I/O waits for the thread that burns, or is made to wait when that takes the CPU from it.
+    switches = totals["context_switches"] + totals["involuntary_context_switches"]
+    assert switches >= len(ios)
 
 
 class Watch:

@@ -199,6 +199,8 @@ def _show_replay(found: dict[str, Any]) -> None:
     print(f"counts and bytes: {word} in {found['rounds']} rounds ({told}; {moved})")
     for why in found["unequal"][:5]:
         print(f"  {why}")
+    if found["repeated"]:
+        print(f"fio was run again {found['repeated']} times: it told fewer bytes than it had moved")
     for op, count in found["left_out"].items():
         print(f"left out of both: {count:,} {op}")
     rows = [("", "ours", "fio", "fio / ours", "noise floor", "")]

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from vaio_bench.errors import InputError, VaioBenchError, WorkError
 from vaio_bench.fio import folder as kept
 from vaio_bench.fio import jobs, program
 from vaio_bench.fio.iolog import Exported, export
+from vaio_bench.fio.results import Result
 from vaio_bench.round_loop import Progress, RoundLoop
 from vaio_bench.run_writer import write_json, write_result
 from vaio_bench.runner import Plan, Settings, execute
@@ -41,6 +42,8 @@ SECTOR_BYTES = 512
 _DURABLE = FLAGS["fua"] | FLAGS["preflush"]
 FLAGS_LEFT_OUT = "flags (FUA, preflush)"
 _OPS = ("read", "write", "flush", "discard", "write_zeroes")
+# Runs of fio for a round, see `_InTurns._complete`.
+ATTEMPTS = 5
 # What fio counts an I/O as. Of a log's trims it does none beside reads and writes (3.33: "bad
 # ddir").
 _COUNTED = {"read": "read", "write": "write", "flush": "sync"}
@@ -93,7 +96,7 @@ def crosscheck(
         policies = [*arms(spec.direct(), [Policy(FIO, "fio's replay of the same I/Os")])]
 
         def loop(*given: Any) -> _InTurns:
-            return _InTurns(*given, fio=fio, version=version, log=log.path)
+            return _InTurns(*given, fio=fio, version=version, log=log)
 
         plan = Plan(rounds, baseline=spec.DIRECT)
         path = execute(alike, policies, plan, within, target, out, force=force, progress=progress,
@@ -162,11 +165,11 @@ def _release(version: str) -> tuple[int, int]:
 class _InTurns(RoundLoop):
     """The rounds of a comparison of which one arm is fio's."""
 
-    def __init__(self, *given: Any, fio: str, version: str, log: Path) -> None:
+    def __init__(self, *given: Any, fio: str, version: str, log: Exported) -> None:
         super().__init__(*given)
         self.fio = fio
         self.log = log
-        self.writer.manifest["fio"] = {"verb": "replay", "version": version}
+        self.writer.manifest["fio"] = {"verb": "replay", "version": version, "repeated": 0}
         # fio's rounds pass none of our layers.
         self.writer.manifest["policies"][FIO]["layers"] = [kept.LAYER]
 
@@ -177,17 +180,32 @@ class _InTurns(RoundLoop):
         ios = self.job.scan["ios"]
         if self.progress:
             self.progress(f"{name}, round {number + 1}", self._done * ios, self._planned * ios)
-        path = self.options["targets"][0]
-        target_state.restore([path], fills=self.writer.manifest["round_state"]["fills"])
-        folder = part_folder(self.writer.path, name, number, "fio")
         try:
-            result = program.run(self.fio, self._job(path), folder, inside=os.getcwd())
+            result = self._complete(part_folder(self.writer.path, name, number, "fio"))
         except VaioBenchError as error:
             raise type(error)(f"{name}, round {number}: {error}") from None
-        # The log ends with these, which the trace has not: no figure of fio's may count them.
-        result.ios["sync"] -= self.job.settings.depth
         kept.keep_round(self.writer, name, number, result)
         self._done += 1
+
+    def _complete(self, folder: Path) -> Result:
+        """A run of fio that counted the bytes of every I/O, or the last of `ATTEMPTS`.
+
+        fio leaves the bytes of what is in flight when its log ends out of its totals (3.33), though
+        it did and counted the I/Os. The flushes at the log's end are there to be it; on a busy
+        machine a read or write can be under way for longer than they take.
+        """
+        path = self.options["targets"][0]
+        fills = self.writer.manifest["round_state"]["fills"]
+        for attempt in range(ATTEMPTS):
+            self.writer.manifest["fio"]["repeated"] += attempt > 0
+            target_state.restore([path], fills=fills)
+            result = program.run(self.fio, self._job(path), folder, inside=os.getcwd())
+            # The log ends with these, which the trace has not: no figure of fio's may count them.
+            result.ios["sync"] -= self.job.settings.depth
+            counts, moved = _fio_counts(result.ios, result.bytes)
+            if counts != _by_op(self.log.ios, _COUNTED) or moved == _by_op(self.log.bytes, moved):
+                break
+        return result
 
     def _job(self, path: str) -> str:
         depth = self.job.settings.depth
@@ -196,7 +214,7 @@ class _InTurns(RoundLoop):
         direct = self.writer.manifest["target"].get("direct", _can_direct(path))
         direct = direct and self.job.settings.direct != "never"
         lines = {
-            "read_iolog": jobs.escaped(self.log.absolute()),
+            "read_iolog": jobs.escaped(self.log.path.absolute()),
             "replay_redirect": jobs.escaped(Path(path).absolute()),
             "replay_no_stall": "1",
             "ioengine": engine,
@@ -245,6 +263,7 @@ def _concluded(path: Path, source: str, version: str, log: Exported) -> dict[str
         "bytes": {"ours": ours[0]["bytes"], "fio": counts[FIO][0]["bytes"]},
         "equal": not wrong,
         "unequal": wrong,
+        "repeated": manifest["fio"]["repeated"],
         "left_out": log.left_out,
         "latency": {name: _latency(name, of, rate_share) for name, of in fios["metrics"].items()
                     if name in ("latency_p50_ns", "latency_p99_ns", "iops")},
@@ -283,11 +302,24 @@ def _counts(run: Run, policy: str) -> list[dict[str, Any]]:
     for number in run.rounds(policy):
         of = run.totals(policy, number)
         if policy == FIO:
-            ios = {op: of["ios_by_direction"][word] for op, word in _COUNTED.items()}
-            moved = {op: of["bytes_by_direction"][op] for op in ("read", "write")}
+            ios, moved = _fio_counts(of["ios_by_direction"], of["bytes_by_direction"])
         else:
             by_op: Sequence[int] = of["ios_by_op"]
             ios = {op: by_op[_OPS.index(op)] for op in _COUNTED}
             moved = {op: of["bytes_by_op"][_OPS.index(op)] for op in ("read", "write")}
         found.append({"ios": ios, "bytes": moved})
     return found
+
+
+def _fio_counts(
+    ios: Mapping[str, int], moved: Mapping[str, int]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """I/Os and bytes by operation of what fio counted by direction."""
+    return (
+        {op: ios[word] for op, word in _COUNTED.items()},
+        {op: moved[op] for op in ("read", "write")},
+    )
+
+
+def _by_op(counts: Mapping[str, int], ops: Iterable[str]) -> dict[str, int]:
+    return {op: counts.get(op, 0) for op in ops}
