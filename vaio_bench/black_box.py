@@ -46,9 +46,8 @@ class Doing:
 
         `filters` are the names of the engine's layers, stand-ins of placed filters included.
         """
-        number = self.layer - sum(name == _STAND_IN for name in filters[: self.layer])
         disk = f"disk {disks[self.disk]}" if self.disk < len(disks) else "no disk"
-        return f'filter[{number}] "{filters[self.layer]}" {how} in {self.words(disk)}'
+        return f"{named(self.layer, filters)} {how} in {self.words(disk)}"
 
     def words(self, disk: str | None = None) -> str:
         """`io_start of I/O 17 (write of 512 bytes at offset 4096)`."""
@@ -57,6 +56,12 @@ class Doing:
         where = f"offset {self.offset_bytes}" + (f" of {disk}" if disk is not None else "")
         io = f"{self.op} of {self.length_bytes} bytes at {where}"
         return f"{self.callback} of I/O {self.seq} ({io})"
+
+
+def named(layer: int, filters: Sequence[str]) -> str:
+    """`filter[0] "so:x.so"`: by its place in the policy; `filters` as for `Doing.told`."""
+    number = layer - sum(name == _STAND_IN for name in filters[:layer])
+    return f'filter[{number}] "{filters[layer]}"'
 
 
 def read(file: Path) -> list[Doing]:

@@ -57,8 +57,8 @@ the parameters. `vaio-bench certify so:PATH`, or of a policy where it needs para
 filter against the laws of all filters and against what it declares.
 
 A call that the contract does not allow is refused and becomes a `misuse` in the run's events. A
-crash ends the round, told with the callback and the I/O; so does a filter that stands still for the
-policy's `hang`.
+crash ends the round, told with the callback and the I/O; so does a filter that ends its process, or
+that stands still for the policy's `hang`.
 
 ## Unsuitable for
 Libraries that are not trusted: a filter runs with the rights of whoever runs it.

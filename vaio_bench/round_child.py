@@ -33,6 +33,10 @@ def main() -> None:
     except VaioBenchError as error:
         _say({"error": {"kind": type(error).__name__, "message": str(error)}})
         sys.exit(error.exit_status)
+    except Exception as error:
+        # A process that ends without a word is taken for one that a filter has ended.
+        _say({"error": {"kind": "WorkError", "message": f"{type(error).__name__}: {error}"}})
+        raise
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vaio_bench.black_box import HANG_S, Doing, HangWatch, read, signal_name
+from vaio_bench.black_box import HANG_S, Doing, HangWatch, named, read, signal_name
 from vaio_bench.errors import FilterHungError, InputError, VaioBenchError, WorkError
+from vaio_bench.foreign import make_of
 
 _STDERR_KEPT = 4000
 
@@ -108,10 +109,17 @@ def run_round(job: dict[str, Any], progress: Callable[[int], None]) -> Ended:
         raise KeyboardInterrupt
     if state.get("error", {}).get("kind") == FilterHungError.__name__:
         raise FilterDiedError(state["error"]["message"], state["events"])
-    died = watch.verdict(status, state["events"])
-    if died is not None:
-        raise died
-    raise _failure(state, status, "".join(told))
+    failure = _failure(state, status, "".join(told))
+    # What told of its end by itself was not ended by a filter.
+    died = None if "error" in state else watch.verdict(status, state["events"], failure)
+    raise died or failure
+
+
+def _how(status: int) -> str:
+    """How a process ended that did not say so: `crashed (SIGSEGV)`, `ended its process (...)`."""
+    if status < 0:
+        return f"crashed ({signal_name(-status)})"
+    return f"ended its process (status {status})"
 
 
 class _Watch:
@@ -136,26 +144,37 @@ class _Watch:
                 self._hung = hangs.look()
         self._process.kill()
 
-    def verdict(self, status: int, events: list[dict[str, Any]]) -> FilterDiedError | None:
-        """What the filter did to a process that ended with this status, if it was the filter."""
+    def verdict(
+        self, status: int, events: list[dict[str, Any]], failure: RoundError
+    ) -> FilterDiedError | None:
+        """What a filter of another make did to a process that ended without a word.
+
+        `failure` tells how it ended, for where it was in no callback: one of a filter's own threads
+        may end the process as well.
+        """
         if "black_box" not in self._job:
             return None
         options = self._job["options"]
         filters = [each["name"] for each in options["filters"]]
-        disks = options["window"]["disks"]
-        if self._hung is not None:
-            kind, doing = "filter_hang", self._hung
-            how = f"hung (no return in {self._job.get('hang_s', HANG_S):g} s)"
-        else:
-            inside = read(Path(self._job["black_box"])) if status < 0 else []
-            if not inside:
+        inside = [self._hung] if self._hung else read(Path(self._job["black_box"]))
+        if not inside:
+            made = [at for at, name in enumerate(filters) if make_of(name)]
+            if not made:
                 return None
-            kind, doing = "filter_crash", inside[0]
-            how = f"crashed ({signal_name(-status)})"
-        reason = doing.told(how, filters, disks)
-        detail = json.dumps({"reason": reason, "callback": doing.callback, "io": doing.seq})
-        event = {"disk": doing.disk, "layer": doing.layer, "kind": kind, "detail": detail}
-        return FilterDiedError(reason, [*events, {**event, "time_ns": 0}])
+            own = ", ".join(named(at, filters) for at in made)
+            reason = f"{failure}, outside of any callback of {own}"
+            kind, disk, layer, callback, io = "filter_crash", 0, made[0], None, None
+        else:
+            doing = inside[0]
+            kind, how = "filter_crash", _how(status)
+            if self._hung is not None:
+                kind = "filter_hang"
+                how = f"hung (no return in {self._job.get('hang_s', HANG_S):g} s)"
+            reason = doing.told(how, filters, options["window"]["disks"])
+            disk, layer, callback, io = doing.disk, doing.layer, doing.callback, doing.seq
+        detail = json.dumps({"reason": reason, "callback": callback, "io": io})
+        event = {"disk": disk, "layer": layer, "kind": kind, "detail": detail, "time_ns": 0}
+        return FilterDiedError(reason, [*events, event])
 
 
 def _listen(

@@ -202,7 +202,7 @@ class WarningKind(Enum):
         "Use `vaio-bench replay` where the moment of an I/O matters",
     )
     ROUNDS_LOST = (
-        "{lost} round(s) were lost to a filter that crashed or hung: {reason}",
+        "{lost} round(s) were lost to a filter that crashed, hung or ended its process: {reason}",
         "figures are of the rounds that are left, which a filter that fails now and then flatters",
         "Look at the callback and the I/O that are named, in the run's events too",
     )

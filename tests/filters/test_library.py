@@ -21,6 +21,7 @@ from vaio_bench.spec import PolicyError, load_policy, parse_policy
 
 # Numbers of broken.c.
 SEGFAULT, ABORT, HANG, VERSION, SYMBOL, CALLBACK, TWICE, SCRIBBLE, LOSE, ATTACH = range(1, 11)
+EXIT, EXIT_AT_ONCE, EXIT_APART = range(11, 14)
 AT = 20
 
 
@@ -121,6 +122,7 @@ def test_what_is_no_library_is_told(tmp_path: Path) -> None:
         (SEGFAULT, "crashed (SIGSEGV)", "filter_crash"),
         (ABORT, "crashed (SIGABRT)", "filter_crash"),
         (HANG, "hung (no return in 1 s)", "filter_hang"),
+        (EXIT, "ended its process (status 3)", "filter_crash"),
     ],
 )
 def test_a_crash_or_hang_costs_its_rounds_and_is_named(
@@ -164,6 +166,31 @@ def test_a_crash_or_hang_costs_its_rounds_and_is_named(
             policy=file,
             settings=Settings(pace="asap", depth=1, backend="sim", clock="virtual", hang_s=1.0),
         )
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        (EXIT_AT_ONCE, "ended its process (status 0) in io_start of I/O 19 (write of 4096 bytes"),
+        (EXIT_APART, "its process ended with status 4 (it said nothing), outside of any callback"),
+    ],
+)
+def test_one_that_ends_its_process_in_whatever_way_costs_the_round(
+    tmp_path: Path,
+    write_trace: Callable[[Sequence[Io]], Path],
+    replay: Callable[..., Replayed],
+    writes: list[Io],
+    how: int,
+    told: str,
+) -> None:
+    library = build("broken", tmp_path, *breaks(how))
+    with pytest.raises(WorkError) as raised:
+        replay(write_trace(writes), f'use = "so:{library}"', clock="wall", backend="mem")
+    assert told in str(raised.value)
+    assert f'filter[0] "so:{library}"' in str(raised.value)
+    run = vb.open_run(tmp_path / "run-0")
+    assert run.exit.startswith("failed: 1 rounds lost: ")
+    assert run.events()["kind"].to_list() == ["filter_crash"]
 
 
 @pytest.mark.parametrize("how", [TWICE, SCRIBBLE])

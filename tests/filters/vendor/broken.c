@@ -2,8 +2,10 @@
  * A filter that breaks in the way that is compiled in by -DBREAKS=..., at the write that is its
  * AT-th I/O. Without BREAKS it passes everything.
  */
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "vaio_filter.h"
 
@@ -18,6 +20,9 @@
 #define SCRIBBLE 8
 #define LOSE 9
 #define ATTACH 10
+#define EXIT 11
+#define EXIT_AT_ONCE 12
+#define EXIT_APART 13
 
 #ifndef BREAKS
 #define BREAKS NOTHING
@@ -40,6 +45,11 @@ static int32_t attach(const vaio_setting *setting, vaio_properties *properties, 
     return 0;
 }
 
+static void *exit_apart(void *nothing) {
+    _exit(4);
+    return nothing;
+}
+
 static void detach(void *instance) { (void)instance; }
 
 static vaio_answer io_start(void *instance, vaio_context *cx, const vaio_io *io) {
@@ -53,6 +63,15 @@ static vaio_answer io_start(void *instance, vaio_context *cx, const vaio_io *io)
         break;
     case ABORT:
         abort();
+    case EXIT:
+        exit(3);
+    case EXIT_AT_ONCE:
+        _exit(0);
+    case EXIT_APART: {
+        pthread_t thread;
+        pthread_create(&thread, NULL, exit_apart, NULL);
+        return vaio_defer();
+    }
     case HANG:
         for (volatile int on = 1; on;) {
         }
