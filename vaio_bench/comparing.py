@@ -14,12 +14,12 @@ from typing import Any
 
 from vaio_bench import runner, spec, units
 from vaio_bench.analyses.across import overhead_of_runs
+from vaio_bench.analyses.failed import failures, losses
 from vaio_bench.analyses.layers import inside_ns, layer_sums, layers
 from vaio_bench.analyses.overhead import (
     DEFAULT_MARGIN,
     Overhead,
     check_margin,
-    failures,
     overhead,
 )
 from vaio_bench.errors import InputError, WorkError
@@ -210,6 +210,9 @@ def compare_stored(
 def _concluded(path: Path, margin: float) -> dict[str, Any]:
     """The document of a run that has ended, kept in its folder."""
     run = open_run(path)
+    lost = losses(run).get(run.baseline)
+    if lost is not None and lost.is_all:
+        raise WorkError(f"{path}: nothing to compare with: the baseline {run.baseline} {lost}")
     document = stored_comparison(run, margin)
     # What is left of the rounds still compares; the command line tells of the others.
     document["lost_rounds"] = run.manifest.get("lost_rounds", [])

@@ -94,6 +94,22 @@ class Run:
         return named + [name for name in stored if name not in named]
 
     @property
+    def attempted(self) -> list[str]:
+        """`policies`, and those that lost every round before it left anything."""
+        known = [*self.policies, *(str(each["policy"]) for each in self._losses)]
+        named = [name for name in self.manifest.get("policies", {}) if name in known]
+        return named + [name for name in dict.fromkeys(known) if name not in named]
+
+    def losses(self, policy: str) -> list[dict[str, Any]]:
+        """Rounds of `policy` that a filter took with it (keys `round`, `reason`), ascending."""
+        own = [each for each in self._losses if each["policy"] == policy]
+        return sorted(own, key=lambda each: int(each["round"]))
+
+    @property
+    def _losses(self) -> list[dict[str, Any]]:
+        return [each for each in self.manifest.get("lost_rounds") or [] if not each.get("warmup")]
+
+    @property
     def policies_with_rows(self) -> list[str]:
         """The policies of which single I/Os are stored; the others are of another tool (fio)."""
         return [name for name in self.policies if any(of == name for of, _ in self.parts_of)]
@@ -111,6 +127,11 @@ class Run:
             ended = {number: self.totals(policy, number) for number in rounds}
             return [number for number, of in ended.items() if of and not of.get("stopped")]
         return rounds
+
+    def cut_short(self, policy: str) -> list[int]:
+        """Stored rounds of `policy` that did not end, without those that a filter took with it."""
+        lost = {int(each["round"]) for each in self.losses(policy)}
+        return sorted({*self.rounds(policy)} - {*self.rounds(policy, complete_only=True)} - lost)
 
     def totals(self, policy: str, round_: int) -> dict[str, Any]:
         """The manifest's totals of one round; empty where it did not end."""

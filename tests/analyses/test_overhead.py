@@ -137,7 +137,7 @@ def test_a_round_cut_short_is_left_out(tmp_path: Path) -> None:
     (path / "manifest.json").write_text(json.dumps(manifest))
     found = overhead(path)
     assert found.rounds == 2
-    assert "policy crypt, round 2: cut short, left out" in found.notes
+    assert "policy crypt, round 3: cut short, left out" in found.notes
 
 
 def test_failed_ios_have_no_part_in_latency(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_a_figure_of_zero_is_told(tmp_path: Path) -> None:
     (path / "manifest.json").write_text(json.dumps(manifest))
     found = overhead(path)
     assert "cpu_user_ns_per_io" not in found.policies["crypt"]
-    assert "cpu_user_ns_per_io: crypt has 0 in round 1: there is no ratio to tell" in found.notes
+    assert "cpu_user_ns_per_io: crypt has 0 in round 2: there is no ratio to tell" in found.notes
     assert any("context_switches_per_io: direct has 0 in every round" in n for n in found.notes)
 
 

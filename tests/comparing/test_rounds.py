@@ -225,9 +225,50 @@ def test_failed_ios_are_told_with_the_policy_and_the_first(
     options = ["--policy", "pass", "--rounds", "2", "--backend", "mem", "--pace", "asap"]
     ended = here("compare", "t.parquet", *options, "-o", "r", "--quiet")
     assert ended.exit_status == 1
-    first = "round 1, disk 0: write at 4096: ENOSPC"
+    first = "round 2, disk 0: write at 4096: ENOSPC"
     assert f"r: policy pass: 2 I/Os failed: {first}" in ended.stderr
     note = f"note: policy pass: 2 of 40 I/Os failed ({first})"
     assert note in ended.stdout
     assert "latency, median" in ended.stdout
     assert note in here("compare", "r").stdout
+
+
+def test_a_policy_that_loses_every_round_is_told(
+    in_process: None,
+    here: Callable[..., Ended],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lose(job: dict[str, Any], progress: Any) -> Any:
+        policy, number = (job["options"][key] for key in ("policy", "round"))
+        if policy == "crypt" or (policy, number) == ("delay", 1):
+            raise FilterDiedError('filter[0] "so:x.so" crashed in io_start (SIGSEGV)', [])
+        return round_here(job, progress)
+
+    monkeypatch.setattr(round_loop, "run_round", lose)
+    write_trace(tmp_path / "t.parquet", reads(20))
+    options = ["--backend", "mem", "--pace", "asap", "--rounds", "3", "--quiet"]
+    policies = ["--policy", "pass", "--policy", "crypt", "--policy", "delay"]
+    ended = here("compare", "t.parquet", *options, *policies, "-o", "r")
+    assert ended.exit_status == 1
+    why = 'filter[0] "so:x.so" crashed in io_start (SIGSEGV)'
+    assert f"crypt lost all 3 rounds: {why}.\n" in ended.stdout
+    assert "\ncrypt  lost all 3 rounds\n" in ended.stdout
+    assert f"note: policy delay lost 1 of 3 rounds (2): {why}" in ended.stdout
+    assert "r: 4 rounds lost: " in ended.stderr
+    found = here("compare", "r", "--json").document
+    assert [policy["name"] for policy in found["policies"]] == ["pass", "crypt", "delay"]
+    assert [policy["lost"] and policy["lost"]["rounds"] for policy in found["policies"]] == [
+        None, [0, 1, 2], [1]]  # fmt: skip
+    answers = here("report", "r", "-o", "r.html").stdout
+    assert f"crypt lost all 3 rounds: {why}." in answers
+    assert "all of 3" in (tmp_path / "r.html").read_text()
+    # Alone it leaves nothing to compare, which is told all the same.
+    ended = here("compare", "t.parquet", *options, "--policy", "crypt", "-o", "s", "--json")
+    assert ended.exit_status == 1
+    assert ended.document["policies"][0]["lost"]["of"] == 3
+    assert here("report", "s", "-o", "s.html").exit_status == 0
+    ended = here("compare", "t.parquet", *options, "--baseline", "crypt", "--policy", "pass",
+                 "-o", "b")  # fmt: skip
+    assert ended.exit_status == 1
+    assert "the baseline crypt lost all 3 rounds" in ended.stderr

@@ -9,13 +9,13 @@ from typing import Any
 
 import polars as pl
 
+from vaio_bench.analyses.failed import Losses, failures, losses
 from vaio_bench.analyses.overhead import (
     DEFAULT_MARGIN,
     Overhead,
     check_margin,
     check_measured,
     compare_figures,
-    failures,
     overhead,
 )
 from vaio_bench.analyses.rounds import round_figures
@@ -51,6 +51,7 @@ def overhead_of_runs(
     baseline = baseline or opened[0].baseline
     reference = f"{names[0]}:{baseline}"
     apart: dict[str, str | None] = {}
+    lost: dict[str, Losses] = {}
     for name, run in zip(names, opened, strict=True):
         check_measured(run)
         check_same_workload(opened[0], run)
@@ -61,6 +62,9 @@ def overhead_of_runs(
         tables.append(figures)
         again = {again_of(run.baseline), again_of(baseline)}
         found = dict.fromkeys(figures["policy"].to_list())
+        gone = {f"{name}:{each}": of for each, of in losses(run).items()}
+        lost |= gone
+        found |= dict.fromkeys(each for each in gone if each not in found)
         own = [each for each in found if each not in {reference, *(f"{name}:{a}" for a in again)}]
         others += own
         if run is not opened[0]:
@@ -77,8 +81,10 @@ def overhead_of_runs(
         )
     clock_ns = max(run.clock_ns for run in opened)
     return compare_figures(
-        figures, others, reference, margin, _notes(names, opened, baseline, apart),
-        paired=False, clock_ns=clock_ns, apart=apart,
+        figures, others, reference, margin,
+        [*_notes(names, opened, baseline, apart),
+         *(f"policy {name} {each}" for name, each in lost.items() if not each.is_all)],
+        paired=False, clock_ns=clock_ns, apart=apart, lost=lost,
     )  # fmt: skip
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from vaio_bench.analyses import intervals
+from vaio_bench.analyses.failed import Losses, failures, listed, losses
 from vaio_bench.analyses.rounds import RATE_SHARE, round_figures
 from vaio_bench.errors import InputError
 from vaio_bench.store import Run, again_of, open_run
@@ -85,6 +86,7 @@ class Overhead:
     `policies` maps policy to metric to comparison. `noise_floor` maps metric to the relative
     half-width of the A/A interval, or of several runs how far their baselines lie apart at most;
     it is empty where there is neither. `floor_from` says which of them stands behind the floor.
+    `lost` has the policies that lost rounds; one that lost all has no metrics.
     """
 
     baseline: str
@@ -97,13 +99,18 @@ class Overhead:
     notes: list[str]
     per_round: pl.DataFrame
     floor_from: str
+    lost: Mapping[str, Losses] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The document of `compare --json`."""
         return {
             "baseline": self.baseline,
             "policies": [
-                {"name": name, "metrics": {key: found.to_dict() for key, found in metrics.items()}}
+                {
+                    "name": name,
+                    "metrics": {key: found.to_dict() for key, found in metrics.items()},
+                    "lost": self.lost[name].to_dict() if name in self.lost else None,
+                }
                 for name, metrics in self.policies.items()
             ],
             "noise_floor": self.noise_floor,
@@ -136,8 +143,11 @@ def overhead(
     check_measured(run)
     baseline = baseline or run.baseline
     again = again_of(baseline)
-    others = [name for name in run.policies if name not in (baseline, again)]
+    lost = losses(run)
+    others = [name for name in run.attempted if name not in (baseline, again)]
     known = ", ".join(run.policies) or "none"
+    if baseline in lost and lost[baseline].is_all:
+        raise InputError(f"{run.path}: its baseline {baseline} {lost[baseline]}")
     if baseline not in run.policies:
         raise InputError(
             f'{run.path}: expected rows of baseline "{baseline}", found: {known} (--baseline '
@@ -146,13 +156,15 @@ def overhead(
     if not others:
         raise InputError(f'{run.path}: expected a policy to compare with "{baseline}", found none')
     figures = round_figures(run)
-    if not any(shared_rounds(figures, name, baseline) for name in others):
+    gone = [name for name in others if name in lost and lost[name].is_all]
+    if not gone and not any(shared_rounds(figures, name, baseline) for name in others):
         raise InputError(f'{run.path}: no round is complete both with "{baseline}" and without it')
     notes = [
-        f"policy {name}, round {number}: cut short, left out"
+        f"policy {name}, round {number + 1}: cut short, left out"
         for name in run.policies
-        for number in sorted(set(run.rounds(name)) - set(run.rounds(name, complete_only=True)))
+        for number in run.cut_short(name)
     ]
+    notes += [f"policy {name} {each}" for name, each in lost.items() if not each.is_all]
     notes += [str(each) for each in failures(run)]
     notes += [
         f"CPU and context switches of policy {name} are not told: what its NBD server took is not "
@@ -166,7 +178,9 @@ def overhead(
             "rate; CPU and context switches are of whole rounds"
         )
     if run.until is None:
-        return compare_figures(figures, others, baseline, margin, notes, clock_ns=run.clock_ns)
+        return compare_figures(
+            figures, others, baseline, margin, notes, clock_ns=run.clock_ns, lost=lost
+        )
     notes.append(
         f"rounds were added until the interval was narrow (--until): intervals are "
         f"{intervals.UNTIL_WIDER:g} times as wide as of a number of rounds set beforehand, and so "
@@ -174,58 +188,8 @@ def overhead(
     )
     return compare_figures(
         figures, others, baseline, margin, notes, clock_ns=run.clock_ns,
-        wider=intervals.UNTIL_WIDER,
+        wider=intervals.UNTIL_WIDER, lost=lost,
     )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Failures:
-    """I/Os of a policy's rounds that failed or gave back wrong data, and the first as told."""
-
-    policy: str
-    ios: int
-    errors: int
-    mismatches: int
-    first: str
-
-    def __str__(self) -> str:
-        """A note beside the figures."""
-        parts = [f"{self.errors:,} of {self.ios:,} I/Os failed"] if self.errors else []
-        parts += [f"{self.mismatches:,} reads gave back wrong data"] if self.mismatches else []
-        return (
-            f"policy {self.policy}: {' and '.join(parts)} ({self.first}): I/Os that failed are in "
-            "no latency and no rate, and work that was not done is no gain"
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The shape in `compare --json`."""
-        return {
-            "policy": self.policy,
-            "ios": self.ios,
-            "errors": self.errors,
-            "mismatches": self.mismatches,
-            "first": self.first,
-        }
-
-
-def failures(run: Run) -> list[Failures]:
-    """The policies of which I/Os failed, or reads gave back wrong data, in complete rounds."""
-    found = []
-    for name in run.policies:
-        totals = {number: run.totals(name, number) for number in run.rounds(name)}
-        errors, mismatches = (
-            sum(of.get(key, 0) for of in totals.values()) for key in ("errors", "mismatches")
-        )
-        if errors or mismatches:
-            told = [
-                f"round {number}, {line}"
-                for number, of in totals.items()
-                for line in [*of.get("told_errors", []), *of.get("told_mismatches", [])][:1]
-            ]
-            ios = sum(of.get("ios", 0) for of in totals.values())
-            first = told[0] if told else "see the rows' status"
-            found.append(Failures(name, ios, errors, mismatches, first))
-    return found
 
 
 def check_margin(margin: float) -> None:
@@ -258,6 +222,7 @@ def compare_figures(
     clock_ns: float = 0.0,
     apart: Mapping[str, str | None] | None = None,
     wider: float = 1.0,
+    lost: Mapping[str, Losses] | None = None,
 ) -> Overhead:
     """The comparison from a table of `round_figures`.
 
@@ -272,6 +237,7 @@ def compare_figures(
         apart: policies of other runs than the baseline's, each with the baseline's twin in its own
             run (None: there is none), which tells what changed from run to run.
         wider: factor of the standard errors (`intervals.UNTIL_WIDER`).
+        lost: the rounds that policies lost; one that lost all is in `others`, without figures.
     """
     rules = _Rules(baseline, margin, paired, clock_ns, apart or {}, wider)
     again = again_of(baseline) if again_of(baseline) in figures["policy"].to_list() else None
@@ -294,12 +260,14 @@ def compare_figures(
     found_notes = [*notes, *_zeroes(figures, metrics, [baseline, *others])]
     found_notes += _notes(a_a, again, baseline)
     rounds = max(len(shared_rounds(figures, name, baseline)) for name in others)
+    if not rounds and again:
+        rounds = len(shared_rounds(figures, again, baseline))
     if rounds < 2:
         found_notes.append("one round has no interval: take five rounds or more")
     floor_from = "a/a pair" if a_a else "scatter of the baseline's rounds"
     return Overhead(
         baseline, policies, widths, a_a, rounds, margin, paired, found_notes, figures,
-        "the baselines of the runs" if apart else floor_from,
+        "the baselines of the runs" if apart else floor_from, lost or {},
     )  # fmt: skip
 
 
@@ -409,14 +377,9 @@ def _zeroes(figures: pl.DataFrame, metrics: Sequence[str], names: Sequence[str])
             zero = zeroes.filter(pl.col("policy") == name)["round"].to_list()
             if zero:
                 whole = len(zero) == figures.filter(pl.col("policy") == name).height
-                which = "every round" if whole else f"round {_listed(zero)}"
+                which = "every round" if whole else f"round {listed(zero)}"
                 notes.append(f"{metric}: {name} has 0 in {which}: there is no ratio to tell")
     return notes
-
-
-def _listed(rounds: Sequence[int]) -> str:
-    told = ", ".join(str(number) for number in sorted(rounds)[:5])
-    return told if len(rounds) <= 5 else f"{told} and {len(rounds) - 5} more"
 
 
 def shared_rounds(figures: pl.DataFrame, name: str, baseline: str) -> list[int]:

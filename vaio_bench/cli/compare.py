@@ -148,6 +148,9 @@ def show(found: dict[str, Any]) -> None:
     print()
     rows = [("", "", found["baseline"], "with it", "change (95 % interval)", "verdict")]
     for policy in found["policies"]:
+        lost = policy["lost"]
+        if lost and not policy["metrics"]:
+            rows.append((policy["name"], f"lost all {lost['of']} rounds", "", "", "", ""))
         for metric in _SHOWN:
             line = policy["metrics"].get(metric)
             if line is None:

@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from vaio_bench.analyses import quantiles
+from vaio_bench.analyses.failed import Losses
 from vaio_bench.analyses.layers import layer_sums, layers
 from vaio_bench.analyses.overhead import Comparison, Overhead, overhead
 from vaio_bench.errors import InputError
@@ -38,7 +39,10 @@ def answer(found: Overhead | None, why: str, inside: dict[str, int]) -> Answer:
         median = metrics.get("latency_p50_ns")
         word = median.verdict if median else "no difference shown"
         text = words.overhead_sentence(name, metrics, found, inside) if found else ""
-        given.lines.append(Line(word, tone_of(word), text))
+        if found is not None and name in found.lost and not metrics:
+            given.lines.append(Line("lost", "problem", text))
+        else:
+            given.lines.append(Line(word, tone_of(word), text))
     return given
 
 
@@ -54,13 +58,16 @@ def section(found: Overhead | None, why: str, palette: Palette, pacing: dict[str
         f"whatever the metric. Nothing is claimed below the noise "
         f"floor ({found.floor_from}); within ±{words.share(found.margin)} is called equivalent."
     )
-    made.tables.append(_matrix(found, [m for m in words.METRICS if not m.startswith("response")]))
+    made.tables.append(
+        _matrix(found, [m for m in words.METRICS if not m.startswith("response")], with_lost=True)
+    )
     response = [m for m in words.METRICS if m.startswith("response")]
     response_table = _matrix(
         found, response, "Response time: from due, so waiting for a turn counts"
     )
     made.tables += [response_table, _details(found)]
-    made.figures.append(figures.forest(found, palette))
+    if any(found.policies.values()):
+        made.figures.append(figures.forest(found, palette))
     made.notes = [*found.notes, _several_tests(found)]
     outlying = sum(each.outliers for of in found.policies.values() for each in of.values())
     if outlying:
@@ -84,8 +91,13 @@ def _several_tests(found: Overhead) -> str:
     )
 
 
-def _matrix(found: Overhead, metrics: list[str], collapsed: str = "") -> Table:
+def _matrix(
+    found: Overhead, metrics: list[str], collapsed: str = "", *, with_lost: bool = False
+) -> Table:
     rows: list[list[Cell | str]] = []
+    if with_lost and found.lost:
+        lost = [_lost_cell(found.lost.get(name)) for name in found.policies]
+        rows.append(["rounds lost", _lost_cell(found.lost.get(found.baseline)), *lost])
     for metric in metrics:
         known = {name: of[metric] for name, of in found.policies.items() if metric in of}
         if not known:
@@ -95,6 +107,13 @@ def _matrix(found: Overhead, metrics: list[str], collapsed: str = "") -> Table:
         cells += [_verdict_cell(metric, known.get(name)) for name in found.policies]
         rows.append(cells)
     return Table(["", found.baseline, *found.policies], rows, collapsed=collapsed)
+
+
+def _lost_cell(lost: Losses | None) -> Cell | str:
+    if lost is None:
+        return "0"
+    many = "all" if lost.is_all else str(len(lost.rounds))
+    return Cell(f"{many} of {lost.of}", lost.reason, "problem", "lost")
 
 
 def _verdict_cell(metric: str, of: Comparison | None) -> Cell | str:

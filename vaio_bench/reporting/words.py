@@ -184,6 +184,9 @@ def overhead_sentence(
     """
     median = metrics.get("latency_p50_ns")
     if median is None:
+        lost = found.lost.get(name)
+        if lost is not None and lost.is_all:
+            return f"{name} {lost}".rstrip(".") + "."
         return f"{name}: there is no latency to compare."
     text = f"{name} {_effect(median, 'the median I/O', found)}"
     tail = metrics.get("latency_p99_ns")

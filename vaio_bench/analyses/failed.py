@@ -1,0 +1,108 @@
+"""What of a run failed: I/Os with an error or wrong data, and rounds that a filter took with it.
+
+I/Os that failed are in no latency and no rate, and a round that was lost is in no figure: the
+figures are of what is left, so both are told beside them. Rounds are counted from 1 in what is
+told to people, and from 0 in files, folders and JSON (`round`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vaio_bench.store import Run
+
+
+@dataclass(frozen=True)
+class Failures:
+    """I/Os of a policy's rounds that failed or gave back wrong data, and the first as told."""
+
+    policy: str
+    ios: int
+    errors: int
+    mismatches: int
+    first: str
+
+    def __str__(self) -> str:
+        """A note beside the figures."""
+        parts = [f"{self.errors:,} of {self.ios:,} I/Os failed"] if self.errors else []
+        parts += [f"{self.mismatches:,} reads gave back wrong data"] if self.mismatches else []
+        return (
+            f"policy {self.policy}: {' and '.join(parts)} ({self.first}): I/Os that failed are in "
+            "no latency and no rate, and work that was not done is no gain"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The shape in `compare --json`."""
+        return {
+            "policy": self.policy,
+            "ios": self.ios,
+            "errors": self.errors,
+            "mismatches": self.mismatches,
+            "first": self.first,
+        }
+
+
+def failures(run: Run) -> list[Failures]:
+    """The policies of which I/Os failed, or reads gave back wrong data, in complete rounds."""
+    found = []
+    for name in run.policies:
+        totals = {number: run.totals(name, number) for number in run.rounds(name)}
+        errors, mismatches = (
+            sum(of.get(key, 0) for of in totals.values()) for key in ("errors", "mismatches")
+        )
+        if errors or mismatches:
+            told = [
+                f"round {number + 1}, {line}"
+                for number, of in totals.items()
+                for line in [*of.get("told_errors", []), *of.get("told_mismatches", [])][:1]
+            ]
+            ios = sum(of.get("ios", 0) for of in totals.values())
+            first = told[0] if told else "see the rows' status"
+            found.append(Failures(name, ios, errors, mismatches, first))
+    return found
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Rounds of a policy that a filter took with it, of how many, and why the first was lost."""
+
+    policy: str
+    rounds: tuple[int, ...]
+    of: int
+    reason: str
+
+    @property
+    def is_all(self) -> bool:
+        """Whether no round of the policy is left."""
+        return len(self.rounds) == self.of
+
+    def __str__(self) -> str:
+        """What happened to the policy: `lost all 8 rounds: ...`."""
+        many = "the one round" if self.of == 1 else f"all {self.of} rounds"
+        if not self.is_all:
+            many = f"{len(self.rounds)} of {self.of} rounds ({listed(self.rounds)})"
+        return f"lost {many}: {self.reason}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The shape in `compare --json`."""
+        return {"rounds": list(self.rounds), "of": self.of, "reason": self.reason}
+
+
+def losses(run: Run) -> dict[str, Losses]:
+    """By policy, the rounds that it lost; policies that lost none are left out."""
+    found = {}
+    for name in run.attempted:
+        own = run.losses(name)
+        if own:
+            rounds = tuple(int(each["round"]) for each in own)
+            of = len({*rounds, *run.rounds(name, complete_only=True)})
+            found[name] = Losses(name, rounds, of, str(own[0]["reason"]))
+    return found
+
+
+def listed(rounds: Sequence[int]) -> str:
+    """Some rounds as people count them: `1, 4`; of many the first five."""
+    told = ", ".join(str(number + 1) for number in sorted(rounds)[:5])
+    return told if len(rounds) <= 5 else f"{told} and {len(rounds) - 5} more"
