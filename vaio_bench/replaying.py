@@ -49,14 +49,14 @@ def replay(
     settings = settings or Settings()
     path = execute(trace, [chosen], rounds, settings, target, out, force=force, progress=progress)
     run = open_run(path)
-    lost = [f"round {each['round']}: {each['reason']}"
+    lost = [f"round {each['round'] + 1}: {each['reason']}"
             for each in run.manifest.get("lost_rounds", [])]  # fmt: skip
     if lost and not run.rounds(chosen.name):
         raise WorkError(f"{path}: {lost[0]}")
     found = summary(run)
     found["lost_rounds"] = lost
     disks = run.manifest.get("lost_disks", [])
-    found["lost_disks"] = [f"round {each['round']}: {each['reason']}" for each in disks]
+    found["lost_disks"] = [f"round {each['round'] + 1}: {each['reason']}" for each in disks]
     found["cache"] = [each.to_dict() for each in simulated(run)]
     found["replication"] = [each.to_dict() for each in planned(run)]
     late = [

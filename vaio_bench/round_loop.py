@@ -180,7 +180,7 @@ class RoundLoop:
             with suppress(WorkError):
                 if error.events:
                     self.writer.add_events(self._named(name, number, error.events))
-            raise error.of(f"policy {name}, round {number}") from None
+            raise error.of(f"policy {what}") from None
         finally:
             black_box.unlink(missing_ok=True)
         if any(use["name"] == "cdp" for use in filters):

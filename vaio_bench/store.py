@@ -158,7 +158,7 @@ class Run:
         ]
         if not parts:
             asked = "" if policy is None else f' for policy "{policy}"'
-            asked += "" if round_ is None else f", round {round_}"
+            asked += "" if round_ is None else f", round {round_ + 1}"
             known = ", ".join(self.policies_with_rows) or "none"
             raise InputError(f"{self.path}: no I/O rows{asked}; policies with rows: {known}")
         return pl.scan_parquet(parts, glob=False)

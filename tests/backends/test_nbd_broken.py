@@ -84,7 +84,7 @@ def test_gone_in_mid_run(broken_server: Broken, through: Through, tmp_path: Path
     assert "closed the connection in the middle of the run" in fails(through, broken_server(talk))
     run = vb.open_run(tmp_path / "run1")
     rows = rows_of(run, "chain")
-    assert run.exit.startswith("failed: policy chain, round 0: nbd+unix://")
+    assert run.exit.startswith("failed: policy chain, round 1: nbd+unix://")
     assert (rows["status"] == 0).sum() == 100
     lost = rows.filter(rows["status"] != 0)
     # All that was in flight, and nothing that was not.

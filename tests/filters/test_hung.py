@@ -166,7 +166,7 @@ def test_in_a_process_it_costs_its_disk_alone(tmp_path: Path, policy: Callable[.
     found = vb.replay(trace, out=tmp_path / "run", policy=policy(use, "process"), settings=WALL)
     [told] = found["lost_disks"]
     what = f'disk a: filter "{use}" hung (let go of no I/O in 0.4 s) after io_start of I/O '
-    assert told.startswith(f"round 0: {what}")
+    assert told.startswith(f"round 1: {what}")
     rows = rows_of(open_run(tmp_path / "run"), "still")
     assert rows.filter(pl.col("disk") == "b")["status"].to_list() == [0] * 15
     of_a = rows.filter(pl.col("disk") == "a")

@@ -82,7 +82,7 @@ def test_a_job_file_keeps_its_own_words(here: Callable[..., Ended], tmp_path: Pa
 def test_what_fio_says_is_told(here: Callable[..., Ended]) -> None:
     ended = here("fio", "run", *GRID, "--rw", "sideways", "--rounds", "1", "-o", "run")
     assert ended.exit_status == 1
-    assert "round 0: fio ended with status" in ended.stderr
+    assert "round 1: fio ended with status" in ended.stderr
     assert "sideways" in ended.stderr
     assert open_run("run").exit.startswith("failed")
 

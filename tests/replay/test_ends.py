@@ -135,9 +135,9 @@ def test_a_killed_round_is_named_and_the_rounds_before_it_kept(
     assert process.returncode == 1
     assert stdout == ""
     [line] = stderr.splitlines()
-    for word in ("SIGKILL", "policy direct", "round 1"):
+    for word in ("SIGKILL", "policy direct", "round 2"):
         assert word in line
-    assert str(_manifest(tmp_path)["exit"]).startswith("failed: policy direct, round 1")
+    assert str(_manifest(tmp_path)["exit"]).startswith("failed: policy direct, round 2")
     assert _rows_are_sound(tmp_path) == 600
     run = open_run(tmp_path / "run")
     assert run.rounds("direct", complete_only=True) == [0]

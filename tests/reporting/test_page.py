@@ -81,6 +81,8 @@ def test_a_killed_run_is_reported_and_says_so(tmp_path: Path, make_example: Make
     assert "This run did not end" in html
     assert "ios/crypt/2/part-2.parquet" in html
     assert "policy crypt, round 3: cut short, left out" in html
+    assert "crypt, round 1<" in html
+    assert "round 0" not in html
     assert "I/Os per second" in html
 
 

@@ -99,7 +99,7 @@ def faults(of: Fidelity, *, paced: bool) -> list[str]:
         said.append(f"{of.beside.missing} I/Os of the trace were not replayed")
     if of.beside.altered:
         said.append(f"{of.beside.altered} I/Os were replayed with another operation or range")
-    return [f"{of.policy}, round {of.round}: {what}" for what in said]
+    return [f"{of.policy}, round {of.round + 1}: {what}" for what in said]
 
 
 def fidelity(

@@ -183,7 +183,7 @@ class _InTurns(RoundLoop):
         try:
             result = self._complete(part_folder(self.writer.path, name, number, "fio"))
         except VaioBenchError as error:
-            raise type(error)(f"{name}, round {number}: {error}") from None
+            raise type(error)(f"{name}, round {number + 1}: {error}") from None
         kept.keep_round(self.writer, name, number, result)
         self._done += 1
 
@@ -246,7 +246,7 @@ def _concluded(path: Path, source: str, version: str, log: Exported) -> dict[str
     counts = {name: _counts(run, name) for name in run.policies}
     ours = counts[spec.DIRECT]
     wrong = [
-        f"{name}, round {number}: expected {ours[0]}, got {found}"
+        f"{name}, round {number + 1}: expected {ours[0]}, got {found}"
         for name, rounds in counts.items()
         for number, found in enumerate(rounds)
         if found != ours[0]

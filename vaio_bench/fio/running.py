@@ -261,7 +261,7 @@ def _one(writer: RunWriter, fio: str, cell: dict[str, Any], number: int) -> None
     try:
         result = program.run(fio, job, folder, inside=inside)
     except VaioBenchError as error:
-        raise type(error)(f"{name}, round {number}: {error}") from None
+        raise type(error)(f"{name}, round {number + 1}: {error}") from None
     if known["per_io"]:
         logs = sorted(folder.glob(f"{_LOG}_lat.*.log"))
         rows = kept.keep_logs(writer, name, number, logs)

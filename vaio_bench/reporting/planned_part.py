@@ -27,7 +27,7 @@ def add_against_planner(section: Section, run: Run) -> None:
 
 
 def _row(each: Planned) -> list[Cell | str]:
-    row: list[Cell | str] = [each.policy, str(each.round), each.disks]
+    row: list[Cell | str] = [each.policy, str(each.round + 1), each.disks]
     for step in STEPS:
         had = each.run_rpo_s[step]
         row += ["no point" if had is None else words.seconds(had)]

@@ -126,7 +126,7 @@ def fidelity_section(run: Run, found: list[Fidelity]) -> Section:
         Table(columns, [_fidelity_row(each.policy, each) for each in worst], caption=caption),
         Table(
             columns,
-            [_fidelity_row(f"{each.policy}, round {each.round}", each) for each in found],
+            [_fidelity_row(f"{each.policy}, round {each.round + 1}", each) for each in found],
             collapsed="Every round",
         ),
     ]

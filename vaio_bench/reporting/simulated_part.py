@@ -26,7 +26,7 @@ def _row(each: Simulated) -> list[Cell | str]:
     of = each.to_dict()
     return [
         each.policy,
-        str(each.round),
+        str(each.round + 1),
         each.eviction,
         words.size(each.capacity_bytes),
         words.share(of["hit_ratio"]),
