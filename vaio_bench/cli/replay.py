@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from vaio_bench.cli import options as o
-from vaio_bench.errors import WorkError
+from vaio_bench.errors import InputError, WorkError
 
 
 def register(app: typer.Typer) -> None:
@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
         out: o.Out,
         target: o.Target = None,
         policy: Annotated[
-            str | None, typer.Option(help="Storage policy: a TOML file or a shipped name.")
+            list[str] | None, typer.Option(help="Storage policy: a TOML file or a shipped name.")
         ] = None,
         rounds: Annotated[int, typer.Option(help="Times to replay it.")] = 1,
         pace: o.Pace = "recorded",
@@ -57,6 +57,7 @@ def register(app: typer.Typer) -> None:
         from vaio_bench.cli.run_progress import run_progress
         from vaio_bench.replaying import replay as run
 
+        chosen = _one_policy(policy or [])
         settings = o.settings(
             spin=spin, direct=direct, fit_to=fit_to, disk=disk, pace=pace, speed=speed,
             depth=depth, inflight=inflight, backend=backend, clock=clock, conflicts=conflicts,
@@ -66,7 +67,7 @@ def register(app: typer.Typer) -> None:
         )  # fmt: skip
         with run_progress(quiet=quiet) as progress, _told_where_it_is(out):
             found = run(
-                trace, out=out, target=target, policy=policy, rounds=rounds, settings=settings,
+                trace, out=out, target=target, policy=chosen, rounds=rounds, settings=settings,
                 force=force, progress=progress,
             )  # fmt: skip
         if as_json:
@@ -74,6 +75,20 @@ def register(app: typer.Typer) -> None:
         else:
             _print(found)
         _judge(found, strict=strict)
+
+
+def _one_policy(given: list[str]) -> str | None:
+    """The policy of `--policy`; None without it.
+
+    Raises:
+        InputError: there are several.
+    """
+    if len(given) > 1:
+        raise InputError(
+            f"--policy: expected one, got {len(given)}: `vaio-bench compare` replays a trace "
+            "through several"
+        )
+    return given[0] if given else None
 
 
 @contextmanager
@@ -104,6 +119,19 @@ def _judge(found: dict[str, Any], *, strict: bool) -> None:
         raise WorkError(f"{found['run']}: {found['errors']} I/Os failed: {told}")
     if strict and found["gate"]:
         raise WorkError(f"{found['run']}: the pace was not kept: {found['gate']}")
+
+
+def _lost(found: dict[str, Any]) -> Iterator[str]:
+    """What was not done, which rates and latencies do not show."""
+    if found["errors"]:
+        first = f" (first: {found['told_errors'][0]})" if found["told_errors"] else ""
+        yield (
+            f"errors: {found['errors']:,} of {found['ios']:,} I/Os failed{first}; they are in no "
+            "rate and no latency"
+        )
+    for kind in ("rounds", "disks"):
+        for line in found[f"lost_{kind}"]:
+            yield f"lost: {line}"
 
 
 def _hits(found: dict[str, Any]) -> str:
@@ -149,6 +177,8 @@ def _print(found: dict[str, Any]) -> None:
         f"{found['iops']:,.0f} IOPS, {format_size(found['bytes_per_s'])}/s, "
         f"backend {found['backend']}{' (O_DIRECT)' if found['direct'] else ''}"
     )
+    for line in _lost(found):
+        console.print(line, markup=False)
     table = Table("", "p50", "p99", "p99.9", "max", show_edge=False)
     for name in ("latency", "response", "issue_error"):
         ladder = found[f"{name}_ns"]
