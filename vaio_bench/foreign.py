@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
@@ -35,6 +36,9 @@ LIBRARY_PAGE = """# so
 A filter in a shared library, in C or what speaks its ABI: `use = "so:PATH"`.
 
 `vaio_filter.h` is the contract, with what each callback may do; `vaio-bench abi` tells where it is.
+A relative PATH is looked for beside the policy's file, then in the folder of the command; on the
+command line it is the latter alone.
+
 The library exports `vaio_filter_entry`, which gives a table of callbacks. Such a filter runs on
 both clocks and wherever `placement` puts it, as the filters of this tool do.
 
@@ -94,6 +98,8 @@ class Described:
 
     filter_class: str | None
     page: str
+    reads: tuple[str, ...] = ()
+    """Parameters that name files."""
 
 
 @functools.cache
@@ -115,18 +121,28 @@ def _read(name: str, place: str) -> Described:
     tree = ast.parse(_source_of(module).read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == wanted:
-            assigned = (each for each in node.body if isinstance(each, ast.Assign))
-            classes = [
-                each.value.value
-                for each in assigned
-                if isinstance(each.targets[0], ast.Name)
-                and each.targets[0].id == "filter_class"
-                and isinstance(each.value, ast.Constant)
-            ]
             page = ast.get_docstring(node) or "A filter in Python without a page."
             page = page if page.startswith("# ") else f"# {name}\n\n{page}"
-            return Described(str(classes[0]) if classes else None, page + "\n")
+            own, reads = _constant(node, "filter_class"), _constant(node, "reads") or ()
+            return Described(None if own is None else str(own), page + "\n", tuple(reads))
     raise ValueError(f"{module} has no class {wanted}")
+
+
+def _constant(node: ast.ClassDef, name: str) -> Any:
+    """What a class assigns to a name, where that is a literal; else None."""
+    for each in node.body:
+        if isinstance(each, ast.Assign):
+            target, value = each.targets[0], each.value
+            if isinstance(target, ast.Name) and target.id == name:
+                with suppress(ValueError):
+                    return ast.literal_eval(value)
+    return None
+
+
+def reads(use: str) -> tuple[str, ...]:
+    """The parameters of a filter in Python that name files it reads."""
+    place = installed().get(use, use.removeprefix("py:") if use.startswith("py:") else "")
+    return _described(use, place).reads if place else ()
 
 
 def _source_of(module: str) -> Path:

@@ -14,6 +14,10 @@ A policy names the filters that an I/O meets, in the order in which it meets the
     placement = "inline"            # or "thread", "process": see `explain placement`
     cipher = "aes-256-xts"          # the filter's own keys, checked by the engine
 
+What a policy reads (the library of `so:PATH`, a `file:PATH` with a key, the rules of `yara`) is
+looked for beside the policy's file, then in the folder of the command. What a filter writes, such
+as a cache file, is in the folder of the command.
+
 Every fault of a file is reported at once, each with its path: `policy.toml: filter[1].capacity:
 expected a size such as "512MiB", got "lots"`. Filters are counted from 0.
 """
@@ -345,6 +349,7 @@ class _Reader:
             self.fault(f"{at}.use", _unknown_use(use, list(known)))
             return None
         unfit = [fault for key, value in params.items() for fault in _unfit(key, value)]
+        params = {key: self._key_beside(value) for key, value in params.items()}
         faults = unfit or catalogue.check_filter(use, params)
         for path, message in faults:
             self.fault(f"{at}.{path}" if path else at, message)
@@ -371,13 +376,31 @@ class _Reader:
         self, at: str, use: str, placed: Placement, params: dict[str, Any]
     ) -> FilterUse | None:
         unfit = [fault for key, value in params.items() for fault in _unfit(key, value)]
-        about, faults = (None, unfit) if unfit else foreign.describe(use, params)
+        for key in foreign.reads(use):
+            if isinstance(params.get(key), str):
+                params[key] = self._beside(params[key])
+        kind, _, path = use.partition(":")
+        found = f"so:{self._beside(path)}" if kind == "so" and path else use
+        about, faults = (None, unfit) if unfit else foreign.describe(found, params)
         for path, message in faults:
             self.fault(f"{at}.{path}" if path else at, message)
         if about is None:
             return None
         self._unplaceable(at, placement.unfit_properties(placed, about.properties))
         return FilterUse(use, about.filter_class, placed, params, about.make, about.engine_use)
+
+    def _beside(self, name: str) -> str:
+        """A file beside the policy's, where there is one; else the name as it is."""
+        beside = Path(self.file).parent / name
+        return str(beside) if beside.is_file() else name
+
+    def _key_beside(self, value: Any) -> Any:
+        """A parameter whose `file:PATH`, also in a table, is looked for beside the policy."""
+        if isinstance(value, dict):
+            return {key: self._key_beside(item) for key, item in value.items()}
+        if isinstance(value, str) and value.startswith("file:"):
+            return f"file:{self._beside(value.removeprefix('file:'))}"
+        return value
 
     def _placement(self, at: str, value: object) -> Placement:
         placed, faults = placement.parse(value)

@@ -99,6 +99,9 @@ class Filter:
     """The framework's class, such as "inspection"."""
     properties: ClassVar[Properties] = Properties()
     Parameters: ClassVar[type[Parameters]] = Parameters
+    reads: ClassVar[Sequence[str]] = ()
+    """Parameters that name files to be read: these are looked for beside the policy's file, then in
+    the folder of the command. A tuple of literals, as it is read without running the class."""
 
     def __init__(self, parameters: Any, setting: Setting) -> None:
         """Raise ValueError where the parameters cannot be used."""

@@ -53,7 +53,8 @@ class Yara(Filter):
     `window` bytes of each.
 
     ## Parameters
-    - `rules`: a file of YARA rules. By default the EICAR test string alone.
+    - `rules`: a file of YARA rules, looked for beside the policy's file, then in the folder of the
+      command. By default the EICAR test string alone.
     - `action`: `alert` (default) passes the write and tells of the match in the run's events,
       `block` fails the write with EIO and tells of it, `allow` only counts.
     - `window`: bytes of a neighbouring write that are scanned along, 4096 by default.
@@ -84,6 +85,7 @@ class Yara(Filter):
     filter_class = "inspection"
     properties = Properties(transparent=True, needs_data=True)
     Parameters = YaraParameters
+    reads = ("rules",)
 
     def __init__(self, parameters: YaraParameters, setting: Setting) -> None:
         """Compiles the rules.

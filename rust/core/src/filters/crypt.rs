@@ -35,7 +35,8 @@ units. write_zeroes has no cipher text of its own: it becomes writes of encrypte
 ## Parameters
 - `cipher`: `\"aes-256-xts\"`, which is also the default.
 - `key`: where the 64 bytes of the key are: `\"file:PATH\"` (64 bytes, or 128 hex digits),
-  `\"env:NAME\"` (128 hex digits) or `\"random\"` (made at the start and kept nowhere).
+  `\"env:NAME\"` (128 hex digits) or `\"random\"` (made at the start and kept nowhere). A relative
+  PATH is looked for beside the policy's file, then in the folder of the command.
 - `sector`: bytes of a data unit: 512 (the default), 1024, 2048 or 4096.
 
 ## Example

@@ -36,7 +36,8 @@ A filter for all disks of the run: a point is one moment on all of them.
   every instant whose acknowledged writes have arrived is a point.
 - `link`: `bandwidth` (required; what the data get of it is `efficiency`, 1 by default: headers
   take none of the line's time, as with `rpo` and its `--link-efficiency`), `rtt` (`\"0s\"`),
-  `site` (address of a replica site) and `key` (`\"file:PATH\"` or `\"env:NAME\"`, shared with it),
+  `site` (address of a replica site) and `key` (`\"file:PATH\"` or `\"env:NAME\"`, shared with it;
+  a relative PATH is looked for beside the policy's file, then in the folder of the command),
   `timeout` (`\"10s\"`: without an answer or a confirmation for so long the connection is given
   up; twice as long each time it was in vain), `window` (bytes on their way at most; by default
   twice what the line holds and eight batches, and 16 MiB more to a real site, whose disk works
