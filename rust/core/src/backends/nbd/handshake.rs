@@ -151,7 +151,12 @@ impl Shake<'_> {
             return Err(self.garbage(format!("blocks of {min} to {max} bytes")));
         }
         if export.size_bytes > i64::MAX as u64 {
-            return Err(self.garbage(format!("an export of {} bytes", export.size_bytes)));
+            return Err(self.failed(&format!(
+                "the server says its export has {} bytes: expected at most {}, as offsets are \
+                 signed",
+                export.size_bytes,
+                i64::MAX
+            )));
         }
         Ok(())
     }
