@@ -8,7 +8,7 @@ any other. A part without a Parquet footer (its writer died in it) is left out a
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -167,6 +167,30 @@ class Run:
         """As `scan_ios`, without the I/Os that were due in the warm-up."""
         rows = self.scan_ios(policy, round_)
         return rows.filter(pl.col("due_ns") >= self.warmup_ns) if self.warmup_ns else rows
+
+    def pooled_rounds(self, policy: str) -> list[int]:
+        """The rounds that stand for `policy` where rounds are put together: the complete ones.
+
+        Of a run that died before any of its rounds was complete, all that there is.
+        """
+        if any(self.rounds(name, complete_only=True) for name in self.policies):
+            return self.rounds(policy, complete_only=True)
+        return self.rounds(policy)
+
+    @property
+    def pooled_policies(self) -> list[str]:
+        """The policies with rows that have such rounds."""
+        return [name for name in self.policies_with_rows if self.pooled_rounds(name)]
+
+    def pooled_ios(self, policy: str) -> pl.LazyFrame:
+        """The rows of those rounds, without the I/Os that were due in the warm-up.
+
+        Raises:
+            InputError: there are no such rows.
+        """
+        rounds = self.pooled_rounds(policy)
+        others = {key: of for key, of in self.parts_of.items() if key[1] in rounds}
+        return replace(self, parts_of=others).measured_ios(policy)
 
     def histogram(self, policy: str, round_: int) -> pl.DataFrame:
         """Latencies (columns of `schemas.HISTOGRAM`) of a round without rows."""

@@ -12,9 +12,12 @@ from comparing.conftest import reads
 from conftest import Ended
 from replay_kit import Io, filters, policy_file, round_here, write_trace
 
+import vaio_bench as vb
 from vaio_bench import comparing, round_loop
+from vaio_bench.analyses.summary import summary
 from vaio_bench.cli.compare import show
 from vaio_bench.errors import InputError
+from vaio_bench.reporting.overhead_part import latencies
 from vaio_bench.round_process import FilterDiedError
 from vaio_bench.store import open_run
 
@@ -272,3 +275,27 @@ def test_a_policy_that_loses_every_round_is_told(
                  "-o", "b")  # fmt: skip
     assert ended.exit_status == 1
     assert "the baseline crypt lost all 3 rounds" in ended.stderr
+
+
+def test_rows_of_a_lost_round_are_in_no_figure_of_its_policy(
+    compare: Compare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(job: dict[str, Any], progress: Any) -> Any:
+        ended = round_here(job, progress)
+        policy, number = (job["options"][key] for key in ("policy", "round"))
+        if policy == "crypt" or (policy, number) == ("pass", 1):
+            raise FilterDiedError("crashed", [])
+        return ended
+
+    monkeypatch.setattr(round_loop, "run_round", lose)
+    found = compare(reads(50), policies=["pass", "crypt"], rounds=3)
+    run = open_run(tmp_path / "run")
+    # All rounds have left rows; two of pass and none of crypt are whole.
+    assert run.scan_ios("pass").collect().height == 150
+    assert {name: of.n for name, of in latencies(run).items()} == {
+        "direct": 150, "direct-again": 150, "pass": 100}  # fmt: skip
+    ios = {each["policy"]: each["ios"] for each in found["layer_sums"]}
+    assert ios == {"direct": 150, "direct-again": 150, "pass": 100}
+    assert "crypt" not in {each["policy"] for each in found["layers"]}
+    assert summary(run, "pass")["ios"] == 100
+    vb.report(run.path, tmp_path / "r.html")

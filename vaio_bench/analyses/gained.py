@@ -59,8 +59,8 @@ class Gained:
 def gained(run: Run | str | Path) -> list[Gained]:
     """What each policy with a cache brought; empty where no cache was asked."""
     run = run if isinstance(run, Run) else open_run(run)
-    baseline = run.baseline if run.baseline in run.policies_with_rows else None
-    means = {policy: _means(run.scan_ios(policy)) for policy in run.policies_with_rows}
+    baseline = run.baseline if run.baseline in run.pooled_policies else None
+    means = {policy: _means(run.pooled_ios(policy)) for policy in run.pooled_policies}
     return [
         Gained(
             policy=policy,

@@ -41,8 +41,8 @@ def layers(run: Run | str | Path) -> list[Layer]:
     """
     run = run if isinstance(run, Run) else open_run(run)
     found: list[Layer] = []
-    for policy in run.policies_with_rows:
-        rows = quantiles.completed(run.measured_ios(policy))
+    for policy in run.pooled_policies:
+        rows = quantiles.completed(run.pooled_ios(policy))
         width = rows.select(pl.col("self_ns").list.len().max()).collect(engine="streaming").item()
         names = run.layers(policy)
         for position in range(width or 0):
@@ -81,12 +81,12 @@ def layer_sums(run: Run | str | Path) -> list[LayerSum]:
     run = run if isinstance(run, Run) else open_run(run)
     clock_ns = run.clock_ns or 1.0
     found: list[LayerSum] = []
-    for policy in run.policies_with_rows:
+    for policy in run.pooled_policies:
         tolerance = 2 * clock_ns * max(len(run.layers(policy)), 1)
         whole = pl.col("self_ns").list.sum()
         off = (whole - quantiles.LATENCY_NS).abs()
         row = (
-            quantiles.completed(run.measured_ios(policy))
+            quantiles.completed(run.pooled_ios(policy))
             .select(
                 pl.len().alias("ios"),
                 quantiles.LATENCY_NS.mean().alias("latency"),
@@ -113,11 +113,11 @@ def inside_ns(run: Run | str | Path) -> dict[str, int]:
     """
     run = run if isinstance(run, Run) else open_run(run)
     found: dict[str, int] = {}
-    for policy in run.policies_with_rows:
+    for policy in run.pooled_policies:
         filters = len(run.layers(policy)) - 1
         if filters < 1:
             continue
-        rows = quantiles.completed(run.measured_ios(policy))
+        rows = quantiles.completed(run.pooled_ios(policy))
         own = pl.col("self_ns").list.head(filters).list.sum()
         spread = quantiles.distributions(rows, own).get(())
         if spread is not None:

@@ -1,7 +1,8 @@
 """The summary of a replay: what `replay` prints, recomputed from the rows of its run folder.
 
 latency = service = complete - submit; response = complete - due; issue error = submit - due. All
-quantiles are exact (nearest rank) over the I/Os of all rounds that succeeded.
+quantiles are exact (nearest rank) over the I/Os that succeeded, of all rounds that are complete
+(where none is, of what there is).
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ def summary(run: Run | str | Path, policy: str | None = None) -> dict[str, Any]:
     """
     run = run if isinstance(run, Run) else open_run(run)
     policy = policy or next(iter(run.policies), "direct")
-    rows = run.scan_ios(policy)
+    rounds = run.pooled_rounds(policy)
+    rows = run.pooled_ios(policy)
     done = quantiles.completed(rows)
-    rounds = run.rounds(policy)
     totals = [run.totals(policy, number) for number in rounds]
     spans = (
         done.group_by("round")

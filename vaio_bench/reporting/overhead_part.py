@@ -153,10 +153,10 @@ def _details(found: Overhead) -> Table:
 
 
 def spreads(run: Run, value: pl.Expr) -> dict[str, quantiles.Distribution]:
-    """The distribution of `value` over all rounds of each policy that has rows."""
+    """The distribution of `value` over the complete rounds of each policy that has rows."""
     found = {
-        policy: quantiles.distributions(quantiles.completed(run.scan_ios(policy)), value)
-        for policy in run.policies_with_rows
+        policy: quantiles.distributions(quantiles.completed(run.pooled_ios(policy)), value)
+        for policy in run.pooled_policies
     }
     return {policy: of[()] for policy, of in found.items() if of}
 
@@ -165,7 +165,9 @@ def latencies(run: Run) -> dict[str, quantiles.Distribution]:
     """The latencies of each policy, of rows or of another tool's histograms."""
     found = spreads(run, quantiles.LATENCY_NS)
     for policy in (name for name in run.policies if name not in run.policies_with_rows):
-        rounds = [run.histogram(policy, number) for number in run.rounds(policy)]
+        rounds = [run.histogram(policy, number) for number in run.pooled_rounds(policy)]
+        if not rounds:
+            continue
         spread = quantiles.counted(pl.concat(rounds))
         if spread.n:
             found[policy] = spread

@@ -22,14 +22,14 @@ _COLUMNS += ["latency_p99_ns", "blocks", "hit_blocks"]
 
 
 def over_time(run: Run) -> pl.DataFrame:
-    """The first stored round of each policy over time, disks together, thinned for a chart.
+    """The first complete round of each policy over time, disks together, thinned for a chart.
 
     Columns `policy, time_s, iops, mib_per_s, latency_p99_ns, hit_percent`. Neighbouring intervals
     are put together where there are more than a chart can show: rates are then their means, and
     the 99th percentile is the worst of them.
     """
     stored = run.timeline()
-    found = [_thinned(run, stored, policy) for policy in run.policies_with_rows]
+    found = [_thinned(run, stored, policy) for policy in run.pooled_policies]
     tables = [table for table in found if table is not None]
     if tables:
         return pl.concat(tables)
@@ -38,7 +38,7 @@ def over_time(run: Run) -> pl.DataFrame:
 
 
 def _thinned(run: Run, stored: pl.DataFrame, policy: str) -> pl.DataFrame | None:
-    first = run.rounds(policy)[0]
+    first = run.pooled_rounds(policy)[0]
     own = stored.filter((pl.col("policy") == policy) & (pl.col("round") == first)).select(_COLUMNS)
     if own.is_empty():  # the run died before it was written
         pieces = [pl.from_arrow(each) for each in round_timeline(run, policy, first)]
