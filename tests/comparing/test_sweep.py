@@ -18,6 +18,7 @@ from vaio_bench import experiment, round_loop, sweeping
 from vaio_bench.analyses.sweep import SWEEP_FILE, sweep_document, swept
 from vaio_bench.cli.sweep import show
 from vaio_bench.errors import InputError
+from vaio_bench.round_process import FilterDiedError
 from vaio_bench.store import open_run
 
 SMALL = """
@@ -110,11 +111,55 @@ def test_the_command_and_its_report(small: Path, tmp_path: Path, here: Callable)
     written = vaio_bench.report(tmp_path / "sweep", tmp_path / "r.html")
     html = (tmp_path / "r.html").read_text()
     assert '"type":"heatmap"' in html
+    for part in ("The noise floor of each cell", "The machine", "The harness itself costs"):
+        assert part in html
     assert written.answers[str(tmp_path / "sweep")]["What does it cost?"][0] == first
     # Beside a run, as a chapter of its own.
     cell = next((tmp_path / "sweep" / "cells").iterdir())
     both = vaio_bench.report([cell, tmp_path / "sweep"], tmp_path / "both.html")
     assert list(both.answers) == [str(cell), str(tmp_path / "sweep")]
+
+
+def test_a_cell_that_loses_rounds_has_failed(
+    small: Path, tmp_path: Path, here: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small.write_text(SMALL.replace("disks = [1, 2]", "").replace('["4KiB", "16KiB"]', '["4KiB"]'))
+
+    def lose(job: dict[str, Any], progress: Any) -> Any:
+        if (job["options"]["policy"], job["options"]["depth"]) == ("held", 4):
+            raise FilterDiedError("crashed in io_start", [])
+        return round_here(job, progress)
+
+    monkeypatch.setattr(round_loop, "run_round", lose)
+    ended: Ended = here("sweep", small, "-o", "sweep", "--quiet")
+    assert ended.exit_status == 1
+    bad = "depth=4"
+    assert f"sweep: 1 of 2 cells failed, first disks=1,{bad}" in ended.stderr
+    assert "it lost all rounds in 1 cells (crashed in io_start)." in ended.stdout
+    assert "lost all 2 rounds\n" in ended.stdout
+    document = json.loads((tmp_path / "sweep" / SWEEP_FILE).read_text())
+    exits = [each["exit"] for each in document["cells"]]
+    assert exits == ["ok", "failed: 2 rounds lost: crashed in io_start"]
+    assert document["exit"] == "failed: 1 of 2 cells"
+    assert here("report", "sweep", "-o", "r.html").exit_status == 0
+    html = (tmp_path / "r.html").read_text()
+    assert "2 rounds lost: crashed in io_start" in html
+    # Once the filter is mended, what was lost is run again, and that alone.
+    monkeypatch.setattr(round_loop, "run_round", round_here)
+    ended = here("sweep", "--resume", "sweep", "--json")
+    assert ended.exit_status == 0, ended.stderr
+    assert ended.document["failed"] == []
+
+
+def test_a_sweep_whose_first_cell_cannot_begin_leaves_nothing(small: Path, tmp_path: Path) -> None:
+    text = SMALL.replace("disks = [1, 2]", "read = [0.5]").replace('"null"', '"psync"')
+    small.write_text(text)
+    mine = tmp_path / "mine.img"
+    mine.write_bytes(bytes(2 << 20))
+    with pytest.raises(InputError, match="--destroy-data"):
+        sweeping.sweep(small, out=tmp_path / "sweep", target=mine)
+    assert not (tmp_path / "sweep").exists()
+    assert mine.read_bytes() == bytes(2 << 20)
 
 
 def test_warnings_are_told_once_a_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

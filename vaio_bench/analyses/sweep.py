@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,17 @@ class SweptCell:
 
 @dataclass(frozen=True)
 class Swept:
-    """The cells of a sweep that have something to compare, and the ids of those that do not."""
+    """The cells of a sweep that have something to compare, and the ids of those that do not.
+
+    `failed` maps the cells that lost rounds, or of which I/Os failed, to how they ended.
+    """
 
     name: str
     description: str
     axes: dict[str, list[Any]]
     cells: list[SweptCell]
     missing: list[str]
+    failed: dict[str, str] = field(default_factory=dict)
 
     @property
     def policies(self) -> list[str]:
@@ -94,14 +98,18 @@ def swept(path: str | Path) -> Swept:
     """
     document = open_sweep(path)
     cells, missing = [], []
+    failed: dict[str, str] = {}
     for each in document["cells"]:
-        run = Path(path) / "cells" / each["id"]
+        folder = Path(path) / "cells" / each["id"]
         try:
-            found = overhead(open_run(run), margin=document["margin"])
+            run = open_run(folder)
+            if run.exit.startswith("failed: "):
+                failed[each["id"]] = run.exit.removeprefix("failed: ")
+            found = overhead(run, margin=document["margin"])
         except InputError:
             missing.append(each["id"])
             continue
-        cells.append(SweptCell(each["id"], each["at"], run, found))
+        cells.append(SweptCell(each["id"], each["at"], folder, found))
     if not cells:
         raise InputError(f"{path}: no cell of the sweep has a round to compare yet")
     axes: dict[str, list[Any]] = {}
@@ -110,7 +118,7 @@ def swept(path: str | Path) -> Swept:
             if value not in axes.setdefault(axis, []):
                 axes[axis].append(value)
     head = document["experiment"]["experiment"]
-    return Swept(head["name"], head["description"], axes, _adjusted(cells), missing)
+    return Swept(head["name"], head["description"], axes, _adjusted(cells), missing, failed)
 
 
 def sweep_document(path: str | Path) -> dict[str, Any]:
@@ -122,15 +130,16 @@ def sweep_document(path: str | Path) -> dict[str, Any]:
         "axes": found.axes,
         "policies": found.policies,
         "missing": found.missing,
+        "failed": [{"cell": name, "reason": why} for name, why in found.failed.items()],
         "cells": [
             {"id": cell.id, "at": cell.at, "run": str(cell.run), **cell.found.to_dict()}
             for cell in found.cells
         ],
-        "warnings": _warnings(found.cells),
+        "warnings": warnings_of(found.cells),
     }
 
 
-def _warnings(cells: list[SweptCell]) -> list[dict[str, Any]]:
+def warnings_of(cells: list[SweptCell]) -> list[dict[str, Any]]:
     """The warnings of all cells, once a kind: the first of it, with the number of its `cells`."""
     kinds: dict[str, dict[str, Any]] = {}
     for cell in cells:

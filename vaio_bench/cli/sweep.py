@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from vaio_bench.cli import options as o
-from vaio_bench.errors import InputError
+from vaio_bench.errors import InputError, WorkError
 
 
 def register(app: typer.Typer) -> None:
@@ -57,6 +57,12 @@ def register(app: typer.Typer) -> None:
             print(json.dumps(found))
         else:
             show(found)
+        if found["failed"]:
+            first = found["failed"][0]
+            many = f"{len(found['failed'])} of {len(found['cells']) + len(found['missing'])} cells"
+            raise WorkError(
+                f"{found['sweep']}: {many} failed, first {first['cell']}: {first['reason']}"
+            )
 
 
 _SHOWN = ("latency_p50_ns", "iops", "cpu_ns_per_io")
@@ -83,13 +89,17 @@ def show(found: dict[str, Any]) -> None:
             row += [words.change(metrics[m]["ratio"]) if m in metrics else "" for m in _SHOWN]
             if median := metrics.get(_SHOWN[0]):
                 row[len(axes) + 1] += f" ({words.span(median['ci_low'], median['ci_high'])})"
-            rows.append([*row, metrics.get("latency_p50_ns", {}).get("verdict", "")])
+            lost = policy["lost"]
+            word = f"lost all {lost['of']} rounds" if lost and not metrics else ""
+            rows.append([*row, metrics.get("latency_p50_ns", {}).get("verdict", word)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     for row in rows:
         print("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
     if found["missing"]:
-        print(f"\nnot run yet: {len(found['missing'])} cells")
+        print(f"\nnot run, or without a whole round: {len(found['missing'])} cells")
     print()
+    for each in found["failed"]:
+        print(f"failed: cell {each['cell']}: {each['reason']}")
     for warning in found["warnings"]:
         print(f"warning: in {warning['cells']} of {len(found['cells'])} cells: {line_of(warning)}")
     print(f"sweep folder: {found['sweep']}  (vaio-bench report {found['sweep']} -o sweep.html)")

@@ -258,14 +258,15 @@ _MANIFEST = {
 }
 
 
-def environment_section(run: Run) -> Section:
-    """The machine, the target, the policies as resolved, and every warning."""
+def environment_section(run: Run, warnings: list[dict[str, Any]] | None = None) -> Section:
+    """The machine, the target, the policies as resolved, and every warning (by default its own)."""
     manifest = run.manifest
+    warnings = (manifest.get("warnings") or []) if warnings is None else warnings
     made = Section("environment", "Environment")
     warned: list[list[Cell | str]] = [
         [str(each.get("code", "warning")) if isinstance(each, dict) else "warning",
          warning_text(each)]
-        for each in manifest.get("warnings") or []
+        for each in warnings
     ]  # fmt: skip
     if warned:
         made.tables.append(Table(["warning", "what was seen"], warned))

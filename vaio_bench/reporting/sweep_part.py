@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from vaio_bench.analyses.overhead import MORE_IS_BETTER, Comparison
-from vaio_bench.analyses.sweep import Swept, SweptCell, open_sweep, swept
+from vaio_bench.analyses.sweep import Swept, SweptCell, open_sweep, swept, warnings_of
 from vaio_bench.errors import InputError
-from vaio_bench.reporting import words
+from vaio_bench.reporting import run_part, words
 from vaio_bench.reporting.figures import Figure, Palette
 from vaio_bench.reporting.model import Answer, Cell, Chapter, Line, Section, Table, Tone
+from vaio_bench.store import open_run
 
+# Cells that failed, as far as they are told one by one.
+_TOLD = 5
 _MAPPED = ("latency_p50_ns", "latency_p99_ns", "iops", "cpu_ns_per_io")
 _TONES: dict[str, Tone] = {"slower": "bad", "faster": "good", "equivalent": "good"}
 # Heat maps are grey at no change; this much and more has the full colour.
@@ -35,9 +38,12 @@ def chapter(path: Path, palette: Palette) -> Chapter:
         return Chapter(path.resolve().name, _facts(document), problems, [given], [made])
     for policy in found.policies:
         palette.colour(policy)
+    problems += [f"Cell {name}: {why}." for name, why in list(found.failed.items())[:_TOLD]]
+    if len(found.failed) > _TOLD:
+        problems.append(f"{len(found.failed) - _TOLD} more cells failed.")
     return Chapter(
         path.resolve().name, _facts(document), problems, [_answer(found)],
-        [_section(found, palette)],
+        [_section(found, palette), _environment(found)],
     )  # fmt: skip
 
 
@@ -63,7 +69,10 @@ def _answer(found: Swept) -> Answer:
             for cell in found.cells
             if "latency_p50_ns" in cell.found.policies.get(name, {})
         ]
-        badge = "slower" if "slower" in verdicts else (verdicts or ["no difference shown"])[0]
+        if not verdicts:
+            given.lines.append(Line("lost", "problem", text))
+            continue
+        badge = "slower" if "slower" in verdicts else verdicts[0]
         given.lines.append(Line(badge, _TONES.get(badge, "neutral"), text))
     return given
 
@@ -90,6 +99,48 @@ def _section(found: Swept, palette: Palette) -> Section:
     if found.missing:
         made.notes.append(f"Not run, or without a whole round: {', '.join(found.missing)}.")
     return made
+
+
+def _environment(found: Swept) -> Section:
+    """The machine as the first cell found it, the warnings of all, and each cell's noise floor."""
+    first = open_run(found.cells[0].run)
+    warnings = [
+        {**each, "seen": f"in {each['cells']} of {len(found.cells)} cells: {each['seen']}"}
+        if "seen" in each else each
+        for each in warnings_of(found.cells)
+    ]  # fmt: skip
+    made = run_part.environment_section(first, warnings)
+    floors = [cell.found.noise_floor.get(_MAPPED[0]) for cell in found.cells]
+    known = [floor for floor in floors if floor is not None]
+    harness = first.manifest.get("harness") or {}
+    told = [made.lead] if made.lead else []
+    told.append("The machine, the target and the harness's own cost are those of the first cell.")
+    if known:
+        told.append(
+            f"The noise floor of the median latency is {words.share(min(known))} in the quietest "
+            f"cell and {words.share(max(known))} in the noisiest."
+        )
+    if harness.get("null_ns_per_io") is not None:
+        told.append(
+            f"The harness itself costs {words.duration(harness['null_ns_per_io'])} per I/O (null "
+            f"backend), a pass filter {words.duration(harness.get('pass_ns_per_io'))} more."
+        )
+    made.lead = " ".join(told)
+    made.tables.insert(1 if warnings else 0, _floors(found))
+    return made
+
+
+def _floors(found: Swept) -> Table:
+    rows: list[list[Cell | str]] = [
+        [
+            found.place(cell.at),
+            str(cell.found.rounds),
+            *(words.share(cell.found.noise_floor.get(metric)) for metric in _MAPPED),
+        ]
+        for cell in found.cells
+    ]
+    columns = ["cell", "rounds", *(words.METRICS[metric] for metric in _MAPPED)]
+    return Table(columns, rows, collapsed="The noise floor of each cell")
 
 
 def _has(found: Swept, metric: str) -> bool:

@@ -255,8 +255,11 @@ def _sweep_sentence(found: Swept, name: str) -> str:
     metric = "latency_p50_ns"
     own = [(cell, cell.found.policies[name][metric]) for cell in found.cells
            if metric in cell.found.policies.get(name, {})]  # fmt: skip
+    gone = [cell.found.lost[name] for cell in found.cells if name in cell.found.lost]
+    gone = [each for each in gone if each.is_all]
+    told_lost = f"lost all rounds in {len(gone)} cells ({gone[0].reason})" if gone else ""
     if not own:
-        return f"{name}: there is no latency to compare."
+        return f"{name} {told_lost or 'has no latency to compare'}."
     counts = Counter(of.verdict for _, of in own)
     told = ", ".join(f"{word} in {counts[word]}" for word in _VERDICTS if counts[word])
     low, high = (pick(of.interval.ratio for _, of in own) for pick in (min, max))
@@ -265,7 +268,7 @@ def _sweep_sentence(found: Swept, name: str) -> str:
     if slower:
         cell, worst = max(slower, key=lambda each: each[1].interval.ratio)
         text += f"; most at {found.place(cell.at)}, where it adds {_added(worst)}"
-    return text + "."
+    return text + (f"; it {told_lost}" if told_lost else "") + "."
 
 
 _VERDICTS: tuple[Verdict, ...] = ("slower", "faster", "equivalent", "no difference shown")
