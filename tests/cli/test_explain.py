@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from filters.vendor import build
 
 from vaio_bench import catalogue
+from vaio_bench.analyses import intervals
+from vaio_bench.analyses.overhead import DEFAULT_MARGIN
 from vaio_bench.cli import VERBS
 from vaio_bench.errors import InputError
 from vaio_bench.explaining import explain, pages
@@ -35,6 +37,21 @@ def test_what_a_sweep_reads_has_a_page(cli: Callable[..., Any]) -> None:
     page = cli("explain", "experiment").stdout
     for table in ("[experiment]", "[grid]", "[workload]", "[target]", "sweep null-filter"):
         assert table in page
+
+
+def test_the_page_of_compare_has_the_rules_of_its_verdicts() -> None:
+    (page,) = explain("compare")
+    assert page.summary == "what policies cost against the direct path"
+    for word in (*get_args(intervals.Verdict), "noise floor", "Holm", "TOST", "studentised"):
+        assert word in page.text
+    # The figures that the page names are those of the code.
+    for figure in (
+        f"{intervals.RESAMPLES:,} resamples",
+        f"{intervals.BOOTSTRAP_ROUNDS_MIN} rounds on",
+        f"counts {intervals.UNTIL_WIDER:g} times",
+        f"(`--margin`, {DEFAULT_MARGIN:.0%}".replace("%", " %"),
+    ):
+        assert figure in " ".join(page.text.split())
 
 
 def test_json_is_one_document(cli: Callable[..., Any]) -> None:

@@ -1,4 +1,51 @@
-"""`vaio-bench compare`: what policies cost against the direct path."""
+"""`vaio-bench compare`: what policies cost against the direct path.
+
+## What is measured
+A round runs the baseline, the baseline once more (`NAME-again`, the A/A pair) and each policy: each
+in a process of its own, from the same state of the target, in an order drawn anew from the seed.
+The rounds are the samples, never the I/Os: those of one round queue behind one another.
+
+## The figures
+- change: the geometric mean over the rounds of policy / baseline, both of the same round.
+- 95 % interval: Student's t over the paired log ratios of the rounds, and as much further as the
+  clock's resolution can have moved them. With `--until` the standard error counts 1.1 times, as
+  rounds that happen to lie close together end a run early. Of several run folders, whose rounds
+  were not interleaved, it is Welch's.
+- noise floor: how far the baseline differs from itself. It is the half-width of the A/A pair's
+  interval, or the far end of that where it leaves out 1; of several run folders, how far their
+  baselines lie apart; without either, the scatter of the baseline's rounds.
+- `p`, `p_holm` (JSON, report): the t test's p value of "no difference", and the same adjusted for
+  several policies (Holm).
+- `bootstrap_low`, `bootstrap_high` (JSON): the studentised bootstrap (bootstrap-t) over 4,000
+  resamples of the rounds, from 5 rounds on. It supposes no shape and decides no verdict: where it
+  differs from the interval, a few rounds decide. Percentile and BCa intervals are not used: over a
+  dozen rounds they are too narrow.
+- outliers: rounds with a modified z-score above 3.5. They are counted, and kept.
+
+## The verdict
+The first of these that holds, for each metric and policy by itself:
+1. `no difference shown`: there is no interval, or the change is within the noise floor.
+2. `equivalent`: the whole interval lies within 1/(1 + margin) to 1 + margin (`--margin`, 2 %), even
+   if it leaves out 1. These are two one-sided tests (TOST) at 2.5 % each, as the interval is one of
+   95 %; customary is 5 %, so that this claims less.
+3. `slower` or `faster`, which are worse or better whatever the metric: the interval leaves out 1,
+   and `p_holm` is below 5 %. Holm's adjustment is over the policies of a metric, in a `sweep` over
+   its cells as well; metrics are not adjusted for one another.
+4. `no difference shown`, which is not a proof that there is none: more rounds may show one.
+
+Rounds that a filter took with it, or that were cut short, are in no figure, and I/Os that failed
+are in no latency and no rate. Both are told beside the figures; a lost round or a failed I/O makes
+the exit status 1.
+
+## Source
+D. J. Schuirmann, A comparison of the two one-sided tests procedure and the power approach, 1987.
+S. Holm, A simple sequentially rejective multiple test procedure, 1979.
+B. L. Welch, The generalization of "Student's" problem, 1947.
+B. Efron, R. J. Tibshirani, An Introduction to the Bootstrap, 1993, 12.5.
+B. Iglewicz, D. C. Hoaglin, How to Detect and Handle Outliers, 1993.
+Y. S. Chow, H. Robbins, On the asymptotic theory of fixed-width sequential confidence intervals,
+1965.
+"""
 
 from __future__ import annotations
 
