@@ -15,6 +15,7 @@ from typing import Any
 from vaio_bench import runner, spec, units
 from vaio_bench.analyses.across import overhead_of_runs
 from vaio_bench.analyses.failed import failures, losses
+from vaio_bench.analyses.inspected import inspected
 from vaio_bench.analyses.layers import inside_ns, layer_sums, layers
 from vaio_bench.analyses.overhead import (
     DEFAULT_MARGIN,
@@ -160,6 +161,7 @@ def stored_comparison(run: Run, margin: float = DEFAULT_MARGIN) -> dict[str, Any
         **found.to_dict(),
         "layers": [each.to_dict() for each in layers(run)],
         "layer_sums": [each.to_dict() for each in layer_sums(run)],
+        "inspected": [each.to_dict() for each in inspected(run)],
         "harness": run.manifest.get("harness"),
         "warmup": run.manifest.get("warmup"),
         "round_state": run.manifest.get("round_state"),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vaio_bench import spec
+from vaio_bench import servers, spec
 from vaio_bench.analyses.fidelity import LATE_SHARE_MAX
+from vaio_bench.analyses.inspected import inspected
 from vaio_bench.analyses.planned import planned
 from vaio_bench.analyses.simulated import simulated
 from vaio_bench.analyses.summary import summary
@@ -57,6 +58,8 @@ def replay(
     found["lost_rounds"] = lost
     disks = run.manifest.get("lost_disks", [])
     found["lost_disks"] = [f"round {each['round'] + 1}: {each['reason']}" for each in disks]
+    found["notes"] = servers.state_notes(run.manifest["policies"], found["rounds"])
+    found["inspected"] = [each.to_dict() for each in inspected(run)]
     found["cache"] = [each.to_dict() for each in simulated(run)]
     found["replication"] = [each.to_dict() for each in planned(run)]
     late = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vaio_bench.errors import InputError
@@ -61,6 +62,22 @@ def warnings_before(job: Job, target: object | None) -> list[RunWarning]:
     if target is None or not every_policy_has_one(job):
         return []
     return [WarningKind.TARGET_NOT_USED.of(target=target, policy=job.policies[0].name)]
+
+
+def state_notes(policies: Mapping[str, Any], rounds: int) -> list[str]:
+    """What rounds of policies that end at a server start from, in a line for people.
+
+    Args:
+        policies: those of a manifest, by name.
+        rounds: of each; a single one follows none.
+    """
+    names = [name for name, of in policies.items() if of.get("servers")]
+    if not names or rounds < 2:
+        return []
+    return [
+        f"{'policy' if len(names) == 1 else 'policies'} {', '.join(names)}: an NBD server's export "
+        "is not set back between rounds: each starts from what the one before left there"
+    ]
 
 
 def warnings_after(policy: str, servers: list[dict[str, Any]]) -> list[RunWarning]:

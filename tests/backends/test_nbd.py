@@ -9,8 +9,19 @@ from typing import Any
 import pytest
 from backends.conftest import Servers, Through
 from conftest import Ended, requires
-from replay_kit import FUA, Io, filters, in_flight_max, mixed, policy_file, rows_of, write_trace
+from replay_kit import (
+    FUA,
+    Io,
+    filters,
+    in_flight_max,
+    mixed,
+    policy_file,
+    round_here,
+    rows_of,
+    write_trace,
+)
 
+from vaio_bench import round_loop
 from vaio_bench.errors import InputError
 
 REACH = 4 << 20
@@ -316,3 +327,18 @@ def test_nobody_there(here_policy: Path, cli: Callable[..., Ended], tmp_path: Pa
     ended = cli("replay", trace, "--policy", here_policy, "-o", tmp_path / "run")
     assert ended.exit_status == 2
     assert "nbd+unix:///nowhere.sock: cannot connect to the NBD server" in ended.stderr
+
+
+@NBDKIT
+def test_what_rounds_start_from_is_told(
+    servers: Servers, here: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(round_loop, "run_round", round_here)
+    policy_file(tmp_path, filters({"use": servers.nbdkit("memory", "16M")}), "served")
+    write_trace(tmp_path / "t.parquet", some())
+    options = ["--policy", "served.toml", "--pace", "asap", "--destroy-data", "--quiet"]
+    told = "note: policy served: an NBD server's export is not set back between rounds"
+    assert told not in here("replay", "t.parquet", *options, "-o", "once").stdout
+    assert told in here("replay", "t.parquet", *options, "--rounds", "2", "-o", "run").stdout
+    here("report", "run", "-o", "r.html")
+    assert "as the round before left it" in (tmp_path / "r.html").read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from conftest import Ended
 from filters.vendor import build
 from replay_kit import Io, write_trace
@@ -28,6 +29,27 @@ def test_errors_and_a_lost_disk_stand_beside_the_rates(here: Here, tmp_path: Pat
     assert errors.startswith("errors: ")
     assert " of 75 I/Os failed (first: " in errors
     assert lost.startswith(f'lost: round 1: disk a: filter "so:{library}" crashed (SIGSEGV)')
+
+
+def test_what_an_inspection_found_is_told(here: Here, tmp_path: Path) -> None:
+    pytest.importorskip("yara_x", reason="requires yara-x (pip install vaio-bench[yara])")
+    (tmp_path / "all.yar").write_text("rule every { condition: filesize > 0 }")
+    text = '[[filter]]\nuse = "yara"\nrules = "all.yar"\naction = "block"\n'
+    (tmp_path / "scan.toml").write_text(text)
+    ios = [Io(i * 1000, "write", i * 4096, 4096) for i in range(10)]
+    write_trace(tmp_path / "t.parquet", ios)
+    options = ["--backend", "mem", "--pace", "asap", "--quiet", "--policy", "scan.toml"]
+    line = "yara of policy scan: 10 writes matched (every), 10 were blocked, in 40 KiB written over"
+    ended = here("replay", "t.parquet", *options, "-o", "run")
+    assert f"{line} 1 round\n" in ended.stdout
+    assert ended.exit_status == 1
+    (tmp_path / "scan.toml").write_text(text.replace("block", "allow"))
+    line = "yara of policy scan: 20 writes matched, 0 were blocked, in 80 KiB written over 2 rounds"
+    ended = here("compare", "t.parquet", *options, "--rounds", "2", "-o", "compared")
+    assert f"\n{line}\n" in ended.stdout
+    assert ended.exit_status == 0
+    here("report", "compared", "-o", "r.html")
+    assert "20 writes matched, 0 were blocked" in (tmp_path / "r.html").read_text()
 
 
 def test_two_policies_are_another_verbs(here: Here, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import polars as pl
 
+from vaio_bench import servers
 from vaio_bench.analyses import intervals
 from vaio_bench.analyses.failed import Losses, failures, listed, losses
 from vaio_bench.analyses.rounds import RATE_SHARE, round_figures
@@ -172,6 +173,7 @@ def overhead(
         for name in run.policies
         if run.manifest["policies"].get(name, {}).get("servers")
     ]
+    notes += servers.state_notes(run.manifest["policies"], figures["round"].n_unique())
     if run.warmup_ns:
         notes.append(
             f"the first {run.warmup_ns / 1e9:g} s of each round are warm-up and in no latency or "

@@ -241,6 +241,7 @@ def _show_hops(found: dict[str, Any]) -> None:
 
 def _show_ground(found: dict[str, Any]) -> None:
     """What the figures stand on: rounds, noise, the harness, and everything to be wary of."""
+    from vaio_bench.analyses.inspected import Inspected
     from vaio_bench.reporting import words
     from vaio_bench.warnings import line_of
 
@@ -256,6 +257,8 @@ def _show_ground(found: dict[str, Any]) -> None:
             f"{words.duration(harness['pass_ns_per_io'])} more, a clock reading "
             f"{words.duration(harness['clock_ns'])}"
         )
+    for each in found.get("inspected", ()):
+        print(Inspected(**each))
     outlying = sorted(
         (
             (of["outlier_rounds"], f"{words.METRICS[metric]} of {policy['name']}")

@@ -169,6 +169,7 @@ def _print(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from vaio_bench.analyses.inspected import Inspected
     from vaio_bench.units import format_size, format_time
 
     console = Console(soft_wrap=True, highlight=False)
@@ -192,6 +193,8 @@ def _print(found: dict[str, Any]) -> None:
             f"verified: {state}, {format_size(found['verified_bytes'])} checked, "
             f"{format_size(found['unverified_bytes'])} not checkable"
         )
+    for each in found["inspected"]:
+        console.print(str(Inspected(**each)), markup=False)
     for each in found["cache"]:
         console.print(_hits(each), markup=False)
     for each in found["replication"]:
@@ -205,6 +208,8 @@ def _print(found: dict[str, Any]) -> None:
     ):
         if found[key]:
             console.print(f"{found[key]:,} I/Os {what}")
+    for note in found["notes"]:
+        console.print(f"note: {note}", markup=False)
     for warning in found["warning_texts"]:
         console.print(f"warning: {warning}", markup=False)
     console.print(f"run folder: {found['run']}", markup=False)

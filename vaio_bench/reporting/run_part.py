@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from vaio_bench.analyses.fidelity import LATE_AFTER_NS, Fidelity
+from vaio_bench.analyses.inspected import inspected
 from vaio_bench.analyses.intervals import rounds_for
 from vaio_bench.analyses.overhead import Overhead
 from vaio_bench.analyses.timeline import INTERVAL_NS, round_timeline
@@ -95,6 +96,7 @@ def timeline_section(run: Run, table: pl.DataFrame, palette: Palette) -> Section
             [str(policy), str(kind), words.count(number)] for policy, kind, number in counted.rows()
         ]
         made.tables.append(Table(["policy", "event", "count"], rows, caption="Events"))
+    made.notes += [f"{each}." for each in inspected(run)]
     return made
 
 
@@ -252,6 +254,7 @@ _MANIFEST = {
     "target": "The target",
     "backend": "The backend",
     "pacing": "The pacing",
+    "round_state": "What each round starts from",
     "trace": "The trace",
     "harness": "The harness's own cost",
     "fit_to": "How the trace was fitted to the target",
