@@ -159,8 +159,10 @@ def test_failed_ios_have_no_part_in_latency(tmp_path: Path) -> None:
     ("changes", "policies", "margin", "message"),
     [
         ({"clock": "virtual"}, FEW, 0.02, "its clock is virtual"),
-        ({}, {"crypt": POLICIES["crypt"]}, 0.02, 'rows of baseline "direct", found: crypt'),
-        ({}, {"direct": Policy()}, 0.02, "a policy to compare with"),
+        ({}, {"crypt": POLICIES["crypt"]}, 0.02, "holds one policy, crypt, and nothing to compare"),
+        ({}, {"direct": Policy()}, 0.02, "holds one policy, direct, and nothing to compare"),
+        ({}, {"a": Policy(), "b": Policy()}, 0.02, 'rows of baseline "direct", found: a, b'),
+        ({}, {"direct": Policy(), "direct-again": Policy()}, 0.02, "a policy to compare with"),
         ({}, FEW, 0.0, "--margin: expected a share"),
     ],
 )
@@ -284,11 +286,15 @@ def test_a_figure_of_zero_is_told(tmp_path: Path) -> None:
     manifest["totals"]["crypt"]["1"]["cpu_user_ns"] = 0
     for of in manifest["totals"]["direct"].values():
         of["context_switches"] = 0
+    for of in manifest["totals"]["crypt"].values():
+        of["cpu_system_ns"] = 0
     (path / "manifest.json").write_text(json.dumps(manifest))
     found = overhead(path)
     assert "cpu_user_ns_per_io" not in found.policies["crypt"]
     assert "cpu_user_ns_per_io: crypt has 0 in round 2: there is no ratio to tell" in found.notes
-    assert any("context_switches_per_io: direct has 0 in every round" in n for n in found.notes)
+    # However many they are, they are one note.
+    [line] = [note for note in found.notes if note.startswith("0 in every round")]
+    assert "cpu_system_ns_per_io of crypt; context_switches_per_io of direct" in line
 
 
 def test_a_rate_is_known_no_better_than_its_run_time(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import vaio_bench
 from tests.eviction.traces import write_requests
 from vaio_bench.analyses.rounds import round_figures
 from vaio_bench.errors import InputError
-from vaio_bench.reporting import run_part
+from vaio_bench.reporting import overhead_part, run_part
+from vaio_bench.reporting.figures import Palette
 from vaio_bench.reporting.page import _script_json
 from vaio_bench.store import open_run, part_folder
 
@@ -104,10 +105,39 @@ def test_absent_parts_say_why(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", policies={"direct": Policy()}, rounds=2, ios=100, pace="asap")
     vaio_bench.report(run, tmp_path / "r.html")
     html = (tmp_path / "r.html").read_text()
-    assert "expected a policy to compare with" in html
+    assert "holds one policy, direct, and nothing to compare it with" in html
     assert "no plan in results/rpo.json" in html
     assert "no policy of this run has a cache" in html
     assert "as soon as possible at depth 32" in html
+
+
+def test_a_replay_is_told_in_figures_of_its_own(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", policies={"crypt": POLICIES["crypt"]}, rounds=2, ios=100)
+    written = vaio_bench.report(run, tmp_path / "r.html")
+    [line] = written.answers[str(run)]["What does it cost?"]
+    assert line.startswith("crypt: 200 I/Os in 2 rounds, ")
+    assert "holds one policy, crypt, and nothing to compare it with: `vaio-bench compare`" in line
+    assert "response, from due to completion" in (tmp_path / "r.html").read_text()
+
+
+def test_rounds_shorter_than_an_interval_have_no_course_over_time(tmp_path: Path) -> None:
+    run = open_run(make_run(tmp_path / "run", rounds=1, ios=100))
+    found = run_part.timeline_section(run, run_part.over_time(run), Palette())
+    assert found.figures == []
+    assert "No first round took longer than one interval (100 ms)" in found.lead
+    longer = open_run(make_run(tmp_path / "longer", rounds=1, ios=2_000))
+    assert run_part.timeline_section(longer, run_part.over_time(longer), Palette()).figures
+
+
+def test_a_library_is_called_by_its_file_in_a_legend(tmp_path: Path) -> None:
+    use = "so:/opt/vendor/lib/filter.so"
+    policies = {"direct": Policy(), "theirs": Policy([use, "uring"], added_ns=5_000)}
+    run = open_run(make_run(tmp_path / "run", policies=policies, rounds=1, ios=100))
+    found = overhead_part.layers_section(run, Palette())
+    for chart in found.figures:
+        assert [each["name"] for each in chart.data] == ["uring", "filter.so"]
+        assert use in chart.data[1]["hovertemplate"]
+    assert f"theirs: {use}" in [row[0] for row in found.tables[0].rows]
 
 
 def test_a_virtual_clock_has_no_overhead(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import polars as pl
 import pytest
+from run_folder import make_run
 
 from vaio_bench.analyses.layers import inside_ns
 from vaio_bench.analyses.overhead import overhead
@@ -26,6 +28,11 @@ from vaio_bench.store import open_run
 )
 def test_durations(ns: float | None, text: str) -> None:
     assert words.duration(ns) == text
+
+
+def test_what_two_measurements_differ_by_is_never_less_than_nothing() -> None:
+    assert words.more(22.0) == "22 ns more"
+    assert words.more(-0.5) == "nothing that shows"
 
 
 @pytest.mark.parametrize(
@@ -111,3 +118,11 @@ def test_where_rounds_leave_it_open_the_time_inside_the_filters_is_told(
     own = rows["self_ns"].list.to_array(2).arr.first().sort()
     assert inside["crypt"] == own[math.ceil(len(own) / 2) - 1]
     assert f"spends {words.duration(inside['crypt'])} (median" in text
+
+
+def test_one_round_has_no_interval_and_says_so_once(tmp_path: Path) -> None:
+    found = overhead(make_run(tmp_path / "run", rounds=1, ios=50))
+    text = words.overhead_sentence("crypt", found.policies["crypt"], found)
+    assert "was measured in one round, which proves nothing about the median I/O (" in text
+    assert text.count("interval") == 1
+    assert ", no interval)" in text

@@ -147,6 +147,11 @@ def overhead(
     lost = losses(run)
     others = [name for name in run.attempted if name not in (baseline, again)]
     known = ", ".join(run.policies) or "none"
+    if len(run.attempted) == 1:
+        raise InputError(
+            f"{run.path}: holds one policy, {run.attempted[0]}, and nothing to compare it with: "
+            "`vaio-bench compare` replays a trace with and without policies"
+        )
     if baseline in lost and lost[baseline].is_all:
         raise InputError(f"{run.path}: its baseline {baseline} {lost[baseline]}")
     if baseline not in run.policies:
@@ -372,15 +377,22 @@ def _rounding(figures: pl.DataFrame, *names: str) -> float:
 
 def _zeroes(figures: pl.DataFrame, metrics: Sequence[str], names: Sequence[str]) -> list[str]:
     """Notes on figures of 0, which have no ratio: nothing is left out in silence."""
-    notes = []
+    notes: list[str] = []
+    always: dict[str, list[str]] = {}
     for metric in metrics:
         zeroes = figures.filter(pl.col(metric) <= 0)
         for name in names if zeroes.height else ():
             zero = zeroes.filter(pl.col("policy") == name)["round"].to_list()
             if zero:
-                whole = len(zero) == figures.filter(pl.col("policy") == name).height
-                which = "every round" if whole else f"round {listed(zero)}"
-                notes.append(f"{metric}: {name} has 0 in {which}: there is no ratio to tell")
+                if len(zero) == figures.filter(pl.col("policy") == name).height:
+                    always.setdefault(metric, []).append(name)
+                    continue
+                notes.append(
+                    f"{metric}: {name} has 0 in round {listed(zero)}: there is no ratio to tell"
+                )
+    if always:
+        told = "; ".join(f"{metric} of {', '.join(of)}" for metric, of in always.items())
+        notes.append(f"0 in every round, so that there is no ratio to tell: {told}")
     return notes
 
 

@@ -254,7 +254,7 @@ def _show_ground(found: dict[str, Any]) -> None:
     if harness.get("null_ns_per_io") is not None:
         print(
             f"harness: {words.duration(harness['null_ns_per_io'])} per I/O, a pass filter "
-            f"{words.duration(harness['pass_ns_per_io'])} more, a clock reading "
+            f"{words.more(harness['pass_ns_per_io'])}, a clock reading "
             f"{words.duration(harness['clock_ns'])}"
         )
     for each in found.get("inspected", ()):

@@ -40,14 +40,19 @@ def _print(found: dict[str, Any]) -> None:
         table.add_row(what, here)
     floor = found["harness_floor"]
     table.add_row("harness floor", f"{floor['null_ns_per_io']:.0f} ns an I/O")
-    table.add_row("a further filter", f"{floor['pass_ns_per_io']:.0f} ns an I/O")
+    adds = floor["pass_ns_per_io"]
+    table.add_row("a further filter", f"{adds:.0f} ns an I/O" if adds > 0 else "nothing that shows")
     table.add_row("a time stamp", f"{floor['clock_ns']:.1f} ns")
     console.print(table)
     for warning in found["warnings"]:
         console.print(f"\nwarning {warning['code']}: {warning['seen']}", markup=False)
         console.print(f"  {warning['why']}.", markup=False)
         console.print(f"  {warning['remedy']}.", markup=False)
-    console.print("\nfit to measure" if found["fit"] else "\nfit to measure with these warnings")
+    if found["unfit"]:
+        console.print(f"\nnot fit to measure now: {'; '.join(found['unfit'])}", markup=False)
+    else:
+        with_them = "" if found["fit"] else " with these warnings"
+        console.print(f"\nfit to measure{with_them}")
 
 
 def _rows(env: dict[str, Any]) -> list[tuple[str, str]]:

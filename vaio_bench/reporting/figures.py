@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -308,7 +309,7 @@ def stacked(found: Sequence[Layer], palette: Palette, quantity: str) -> Figure:
         {
             "type": "bar",
             "orientation": "h",
-            "name": layer,
+            "name": words.layer_name(layer),
             "y": policies,
             "x": [values.get(policy, 0) / factor for policy in policies],
             "text": [
@@ -322,7 +323,7 @@ def stacked(found: Sequence[Layer], palette: Palette, quantity: str) -> Figure:
                 "color": "var(--backend)" if from_below == 1 else palette.colour(layer),
                 "line": {"color": "var(--surface)", "width": 1},
             },
-            "hovertemplate": f"%{{y}}: %{{x:.4~g}} {unit}",
+            "hovertemplate": f"{escape(layer)}<br>%{{y}}: %{{x:.4~g}} {unit}<extra></extra>",
         }
         for (layer, from_below), values in sorted(by_layer.items(), key=lambda i: i[0][1])
     ]
@@ -353,7 +354,8 @@ def series(
         data.append(
             {
                 "type": "scatter",
-                "mode": "lines",
+                # A line needs two points.
+                "mode": "lines" if kept.height > 1 else "markers",
                 "name": str(policy),
                 "x": packed(kept["time_s"].to_numpy()),
                 "y": packed(kept[column].to_numpy()),

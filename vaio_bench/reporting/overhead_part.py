@@ -10,6 +10,7 @@ from vaio_bench.analyses import quantiles
 from vaio_bench.analyses.failed import Losses
 from vaio_bench.analyses.layers import layer_sums, layers
 from vaio_bench.analyses.overhead import Comparison, Overhead, overhead
+from vaio_bench.analyses.summary import summary
 from vaio_bench.errors import InputError
 from vaio_bench.reporting import figures, words
 from vaio_bench.reporting.figures import Palette
@@ -44,6 +45,39 @@ def answer(found: Overhead | None, why: str, inside: dict[str, int]) -> Answer:
         else:
             given.lines.append(Line(word, tone_of(word), text))
     return given
+
+
+def replay_answer(run: Run, why: str) -> Answer:
+    """What the one policy of a run did, where there is nothing to compare it with."""
+    found = summary(run)
+    latency = found["latency_ns"]
+    rounds = "1 round" if found["rounds"] == 1 else f"{found['rounds']} rounds"
+    failed = f", {words.count(found['errors'])} of which failed" if found["errors"] else ""
+    text = (
+        f"{found['policy']}: {words.count(found['ios'])} I/Os in {rounds}{failed}, "
+        f"{words.count(found['iops'])} a second and {words.size(found['bytes_per_s'])}/s; latency "
+        f"{words.duration(latency['p50'])} in the median, {words.duration(latency['p99'])} at the "
+        f"99th percentile. The run {why}."
+    )
+    return Answer("What does it cost?", [Line("replay", "neutral", text)])
+
+
+def replay_section(run: Run, why: str) -> Section:
+    """The figures of the one policy of a run."""
+    found = summary(run)
+    made = Section("overhead", "The replay", lead=f"The run {why}.")
+    levels = {"p50": "median", "p99": "p99", "p999": "p99.9", "max": "longest"}
+    names = {
+        "latency_ns": "latency, from submit to completion",
+        "response_ns": "response, from due to completion",
+        "issue_error_ns": "issue error, from due to submit",
+    }
+    rows: list[list[Cell | str]] = [
+        [title, *(words.duration(found[key].get(level)) for level in levels)]
+        for key, title in names.items()
+    ]
+    made.tables.append(Table([found["policy"], *levels.values()], rows))
+    return made
 
 
 def section(found: Overhead | None, why: str, palette: Palette, pacing: dict[str, Any]) -> Section:
@@ -241,7 +275,7 @@ def layers_section(run: Run, palette: Palette) -> Section:
     if floor.get("null_ns_per_io") is not None:
         made.notes.append(
             f"The harness itself costs {words.duration(floor['null_ns_per_io'])} per I/O on this "
-            f"machine (null backend), a pass filter {words.duration(floor.get('pass_ns_per_io'))} "
-            f"more, reading the clock {words.duration(floor.get('clock_ns'))}."
+            f"machine (null backend), a pass filter {words.more(floor.get('pass_ns_per_io'))}, "
+            f"reading the clock {words.duration(floor.get('clock_ns'))}."
         )
     return made

@@ -140,14 +140,20 @@ def chapter_of(run: Run, palette: Palette) -> tuple[Chapter, Overhead | None]:
     replicated = run_rpo(run)
     timed = fidelity(run)
     table = run_part.over_time(run)
+    # One policy is a replay: there is nothing that it could cost more than.
+    alone = len(run.attempted) == 1 and run.pooled_policies == run.attempted
     answers = [
-        overhead_part.answer(found, why, inside_ns(run) if found else {}),
+        overhead_part.replay_answer(run, why)
+        if alone
+        else overhead_part.answer(found, why, inside_ns(run) if found else {}),
         rpo_part.rpo_answer(plan, replicated),
         rpo_part.hits_answer(run, hit, results.get("cache")),
         run_part.trust_answer(run, timed, found),
     ]
     sections = [
-        overhead_part.section(found, why, palette, run.manifest.get("pacing") or {}),
+        overhead_part.replay_section(run, why)
+        if alone
+        else overhead_part.section(found, why, palette, run.manifest.get("pacing") or {}),
         *_some(grid_part.section(run)),
         overhead_part.distribution_section(run, palette),
         overhead_part.layers_section(run, palette),

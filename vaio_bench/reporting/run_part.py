@@ -89,6 +89,12 @@ def timeline_section(run: Run, table: pl.DataFrame, palette: Palette) -> Section
         figures.series(scaled, "latency_p99_ns", "Latency, p99", unit, palette, worst),
         figures.series(table, "mib_per_s", "Throughput", "MiB/s", palette),
     ]
+    if table.group_by("policy").len()["len"].max() == 1:
+        made.lead = (
+            f"No first round took longer than one interval ({words.duration(INTERVAL_NS)}): there "
+            "is no course over time to draw."
+        )
+        made.figures = []
     events = run.events()
     if events.height:
         counted = events.group_by("policy", "kind").len().sort("policy", "kind")

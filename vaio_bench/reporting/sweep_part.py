@@ -123,7 +123,7 @@ def _environment(found: Swept) -> Section:
     if harness.get("null_ns_per_io") is not None:
         told.append(
             f"The harness itself costs {words.duration(harness['null_ns_per_io'])} per I/O (null "
-            f"backend), a pass filter {words.duration(harness.get('pass_ns_per_io'))} more."
+            f"backend), a pass filter {words.more(harness.get('pass_ns_per_io'))}."
         )
     made.lead = " ".join(told)
     made.tables.insert(1 if warnings else 0, _floors(found))

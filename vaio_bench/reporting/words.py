@@ -42,6 +42,24 @@ def duration(ns: float | None) -> str:
     return _NONE if ns is None else _scaled(ns, _TIMES)
 
 
+def more(ns: float | None) -> str:
+    """What something adds, of a difference of two measurements: below 0 it was too little to see.
+
+    `22 ns more`, or `nothing that shows`.
+    """
+    return "nothing that shows" if ns is not None and ns <= 0 else f"{duration(ns)} more"
+
+
+def layer_name(use: str) -> str:
+    """What a layer is called where room is little: a library by its file, Python by its class.
+
+    The name in full stands in tables.
+    """
+    if use.startswith("so:"):
+        return use.rpartition("/")[2].removeprefix("so:")
+    return use.rpartition(":")[2] if use.startswith("py:") else use
+
+
 def seconds(value: float | None) -> str:
     """Seconds, up to days: `2.50 s`, `15 min`."""
     if value is None:
@@ -209,9 +227,9 @@ def overhead_sentence(
 
 
 def _effect(of: Comparison, what: str, found: Overhead) -> str:
-    differs = (
-        f"{change(of.interval.ratio)}, 95 % interval {span(of.interval.low, of.interval.high)}"
-    )
+    interval = span(of.interval.low, of.interval.high)
+    differs = f"{change(of.interval.ratio)}, "
+    differs += interval if of.interval.low is None else f"95 % interval {interval}"
     floor = "none" if of.floor is None else share(of.floor)
     if of.verdict in ("slower", "faster"):
         does, where = ("adds", "to") if of.added > 0 else ("takes", "off")
