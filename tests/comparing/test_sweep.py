@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from vaio_bench import experiment, round_loop, sweeping
 from vaio_bench.analyses.sweep import SWEEP_FILE, sweep_document, swept
 from vaio_bench.cli.sweep import show
 from vaio_bench.errors import InputError
+from vaio_bench.reporting import sweep_part
+from vaio_bench.reporting.figures import Palette
 from vaio_bench.round_process import FilterDiedError
 from vaio_bench.store import open_run
 
@@ -144,7 +147,13 @@ def test_a_cell_that_loses_rounds_has_failed(
     assert here("report", "sweep", "-o", "r.html").exit_status == 0
     html = (tmp_path / "r.html").read_text()
     assert "2 rounds lost: crashed in io_start" in html
-    # Once the filter is mended, what was lost is run again, and that alone.
+    whole = sweep_part.chapter(tmp_path / "sweep", Palette()).sections[0]
+    assert "held: median latency over the depth" in [chart.title for chart in whole.figures]
+    # A policy without a figure has no empty chart.
+    shutil.rmtree(tmp_path / "sweep" / "cells" / document["cells"][0]["id"])
+    part = sweep_part.chapter(tmp_path / "sweep", Palette()).sections[0]
+    assert not [chart.title for chart in part.figures if chart.title.startswith("held")]
+    # Once the filter is mended, what is missing is run.
     monkeypatch.setattr(round_loop, "run_round", round_here)
     ended = here("sweep", "--resume", "sweep", "--json")
     assert ended.exit_status == 0, ended.stderr

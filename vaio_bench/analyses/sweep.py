@@ -65,7 +65,7 @@ class Swept:
                 "read": f"{float(at['read']):.0%} reads" if axis == "read" else "",
             }
             parts.append(words.get(axis) or value)
-        return ", ".join(parts) or "the one cell"
+        return ", ".join(parts) or ("the one workload" if without else "the one cell")
 
 
 def is_sweep(path: str | Path) -> bool:

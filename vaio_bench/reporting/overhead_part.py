@@ -147,7 +147,7 @@ def _lost_cell(lost: Losses | None) -> Cell | str:
     if lost is None:
         return "0"
     many = "all" if lost.is_all else str(len(lost.rounds))
-    return Cell(f"{many} of {lost.of}", lost.reason, "problem", "lost")
+    return Cell(f"{many} of {lost.of}", "", "problem", "lost")
 
 
 def _verdict_cell(metric: str, of: Comparison | None) -> Cell | str:

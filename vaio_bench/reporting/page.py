@@ -205,7 +205,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Trace", Path(str(trace.get("path", "not known"))).name),
         ("I/Os", words.count(trace.get("ios"))),
         ("Recorded over", words.seconds(trace.get("duration_s"))),
-        ("Rounds", f"{number} of each of {len(run.policies)} policies"),
+        ("Rounds", _rounds(number, run.attempted)),
         ("Paced", pace),
         ("Backend", used),
         ("Clock", str(manifest.get("clock", "not known"))),
@@ -214,6 +214,13 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Tool", f"vaio-bench {manifest.get('tool_version', '?')}"),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _rounds(number: int, policies: Sequence[str]) -> str:
+    """How many rounds a run has, of what."""
+    if len(policies) == 1:
+        return f"{number} of {policies[0]}"
+    return f"{number} of each of {len(policies)} policies"
 
 
 def _processor(machine: dict[str, Any]) -> str:

@@ -92,10 +92,14 @@ def _section(found: Swept, palette: Palette) -> Section:
         _heat_map(found, policy, metric)
         for policy in found.policies
         for metric in _MAPPED
-        if _has(found, metric)
+        if _grid(found, policy, metric)
     ]
     if len(_depths(found)) > 1:
-        made.figures += [_lines(found, policy, palette) for policy in found.policies]
+        made.figures += [
+            _lines(found, policy, palette)
+            for policy in found.policies
+            if _grid(found, policy, _MAPPED[0])
+        ]
     if found.missing:
         made.notes.append(f"Not run, or without a whole round: {', '.join(found.missing)}.")
     return made
@@ -167,14 +171,28 @@ def _grid(found: Swept, policy: str, metric: str) -> dict[tuple[str, int], Compa
     }
 
 
+def _lost(found: Swept, policy: str) -> set[tuple[str, int]]:
+    """Where a policy has lost every round."""
+    return {
+        (_row_of(found, cell), cell.at["depth"])
+        for cell in found.cells
+        if policy in cell.found.lost and cell.found.lost[policy].is_all
+    }
+
+
 def _table(found: Swept, metric: str) -> Table:
     depths = _depths(found)
     rows: list[list[Cell | str]] = []
     for policy in found.policies:
-        grid = _grid(found, policy, metric)
+        grid, lost = _grid(found, policy, metric), _lost(found, policy)
         for row in _rows(found):
             cells: list[Cell | str] = [f"{policy}: {row}"]
-            cells += [_verdict_cell(grid.get((row, depth))) for depth in depths]
+            cells += [
+                Cell("", "", "problem", "lost")
+                if (row, depth) in lost
+                else _verdict_cell(grid.get((row, depth)))
+                for depth in depths
+            ]
             rows.append(cells)
     name = words.METRICS[metric]
     columns = [name, *(f"depth {depth}" for depth in depths)]
