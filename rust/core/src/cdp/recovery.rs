@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::entry::Kind;
 use super::store::{
     Damage, Epoch, Images, Marks, Owner, SegmentFile, StoredPoint, Term, copy_sparse,
-    lock_for_reading, name_terms, read_owner, segment_files, walk,
+    lock_for_reading, lost_end, name_terms, read_owner, segment_files, walk,
 };
 use crate::clock::{Ns, monotonic_ns};
 use crate::error::{Error, Result};
@@ -106,6 +106,8 @@ pub fn offer(dir: &Path) -> Result<Offer> {
         Ok(true)
     })?;
     name_terms(&mut points, owner.long_term, owner.base_ns);
+    let lost = || lost_end(dir, &files, owner.first_segment, owner.newest_segment);
+    let damage = damage.or_else(lost);
     Ok(Offer { owner, points, newest_ns, journal_bytes, damage, files, _lock: lock })
 }
 

@@ -44,12 +44,12 @@ mod tests;
 
 pub use images::{Images, copy_sparse};
 pub use marks::Marks;
-use owner::write_owner;
 pub use owner::{Epoch, Owner, adopt, read_owner};
+use owner::{put_owner, write_owner};
 pub use retention::{Chore, LongTerm, Term, lock_for_reading, name_terms};
 use segment::good_entry_after;
 use segment::scan;
-pub use segment::{Damage, SegmentFile, segment_files, segment_path, unpack, walk};
+pub use segment::{Damage, SegmentFile, lost_end, segment_files, segment_path, unpack, walk};
 
 /// A segment is closed at this size, at the next point.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
@@ -203,7 +203,8 @@ impl Store {
         for segment in &mut segments[at_segment..] {
             segment.last_no = segment.last_no.max(*received_no);
         }
-        if let Some(damage) = damage {
+        let lost = || lost_end(&self.dir, &files, first, owner.newest_segment);
+        if let Some(damage) = damage.or_else(lost) {
             let newest = files.last().map(|file| &file.path);
             self.mend(newest == Some(&damage.segment), &damage)?;
         }
@@ -260,16 +261,33 @@ impl Store {
         last.is_some_and(|point| point.no == self.received_no && point.term == Term::Long)
     }
 
-    fn roll(&mut self) -> Result<()> {
+    fn roll(&mut self) -> Result<(), Refusal> {
         let number = self.segments.last().map_or(1, |last| last.file.number + 1);
         let path = segment_path(&self.dir, number);
-        let file =
-            OpenOptions::new().write(true).create_new(true).open(&path).map_err(at(&path))?;
-        File::open(self.dir.join("journal")).and_then(|d| d.sync_all()).map_err(at(&path))?;
+        let file = match self.new_segment(number, &path) {
+            Ok(file) => file,
+            Err(e) => {
+                // Nothing is in it yet, and the next attempt makes it anew.
+                let _ = std::fs::remove_file(&path);
+                return Err(self.fall_back(e));
+            }
+        };
         let name = SegmentFile { first: number, number, is_merged: false, path };
         self.segments.push(Segment { file: name, bytes: 0, last_no: self.received_no });
         (self.file, self.written, self.durable) = (Some(file), 0, 0);
         Ok(())
+    }
+
+    /// An empty segment, of which the store knows that it is there.
+    fn new_segment(&mut self, number: u64, path: &Path) -> std::io::Result<File> {
+        let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+        File::open(self.dir.join("journal")).and_then(|dir| dir.sync_all())?;
+        if let Some(owner) = &mut self.owner {
+            let known = owner.newest_segment;
+            owner.newest_segment = number;
+            put_owner(&self.dir, owner).inspect_err(|_| owner.newest_segment = known)?;
+        }
+        Ok(file)
     }
 
     fn write_out(&mut self) -> Result<(), Refusal> {
@@ -340,7 +358,7 @@ impl Vault for Store {
             && (self.written + self.buffer.len() as u64 >= self.segment_bytes
                 || self.ends_long_term());
         if self.file.is_none() || at_point {
-            self.roll().map_err(Refusal::Broken)?;
+            self.roll()?;
         }
         if entry.kind == Kind::ResyncBegin {
             self.begin_comparing(entry.no).map_err(Refusal::Broken)?;

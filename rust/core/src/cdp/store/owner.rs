@@ -25,6 +25,9 @@ pub struct Owner {
     /// Segments before this one offer no points: they are being taken into the base.
     #[serde(default)]
     pub first_offered: u64,
+    /// Number of the newest segment: a journal that ends before it has lost its end.
+    #[serde(default)]
+    pub newest_segment: u64,
     /// When the newest point was cut that is in the base.
     #[serde(default)]
     pub base_ns: Option<Ns>,
@@ -173,6 +176,7 @@ fn owner_of(hello: &Hello, epochs: Vec<Epoch>, before: Option<&Owner>) -> Owner 
         continuous: hello.continuous,
         first_segment: before.map_or(0, |owner| owner.first_segment),
         first_offered: before.map_or(0, |owner| owner.first_offered),
+        newest_segment: before.map_or(0, |owner| owner.newest_segment),
         base_ns: before.and_then(|owner| owner.base_ns),
         base_id: before.map_or(0, |owner| owner.base_id),
         base_state_ns: before.and_then(|owner| owner.base_state_ns),
@@ -243,6 +247,7 @@ fn copy_in(dir: &Path, images: &[PathBuf]) -> Result<()> {
         continuous: false,
         first_segment: 0,
         first_offered: 0,
+        newest_segment: 0,
         base_ns: None,
         base_id: 0,
         base_state_ns: None,
@@ -269,10 +274,15 @@ pub fn read_owner(dir: &Path) -> Result<Option<Owner>> {
 }
 
 pub(super) fn write_owner(dir: &Path, owner: &Owner) -> Result<()> {
+    put_owner(dir, owner).map_err(at(&dir.join("store.json")))
+}
+
+/// As `write_owner`, for whom a full disk is one that may have room again.
+pub(super) fn put_owner(dir: &Path, owner: &Owner) -> std::io::Result<()> {
     let (path, aside) = (dir.join("store.json"), dir.join("store.json.partial"));
-    let text = serde_json::json!(owner).to_string();
-    let mut file = File::create(&aside).map_err(at(&aside))?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(at(&aside))?;
-    std::fs::rename(&aside, &path).map_err(at(&path))?;
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(at(&path))
+    let mut file = File::create(&aside)?;
+    file.write_all(serde_json::json!(owner).to_string().as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&aside, &path)?;
+    File::open(dir)?.sync_all()
 }

@@ -162,6 +162,23 @@ pub fn walk(
     Ok(None)
 }
 
+/// The segment that a journal's end lacks, if it lacks any: its files go up to where they did.
+#[must_use]
+pub fn lost_end(
+    dir: &Path,
+    files: &[SegmentFile],
+    first_segment: u64,
+    newest_segment: u64,
+) -> Option<Damage> {
+    let last = files.last().map_or_else(|| first_segment.max(1) - 1, |file| file.number);
+    (last < newest_segment).then(|| Damage {
+        segment: segment_path(dir, last + 1),
+        byte: 0,
+        what: format!("the journal's segment {} is missing", last + 1),
+        is_gap: true,
+    })
+}
+
 /// Whether any whole entry starts after `byte`: then the damage there is no torn end.
 pub(super) fn good_entry_after(path: &Path, byte: u64) -> Result<bool> {
     let mut file = File::open(path).map_err(at(path))?;

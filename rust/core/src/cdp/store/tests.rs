@@ -200,6 +200,31 @@ fn continuous_recovery_stops_at_damage_and_tells_the_time_it_has_reached() {
 }
 
 #[test]
+fn a_journal_that_lost_its_end_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("store");
+    let mut store = Store::open(&dir, 0, 20_000).unwrap();
+    store.claim(&hello(0)).unwrap();
+    let states = fill(&mut store, &mut vec![0; DISK], 1, 40);
+    drop(store);
+    assert!(offer(&dir).unwrap().damage.is_none());
+    let files = segment_files(&dir).unwrap().0;
+    assert!(files.len() > 3);
+    for lost in [1, 3, files.len()] {
+        let first = files.len() - lost;
+        for file in &files[first..] {
+            let _ = std::fs::remove_file(&file.path);
+        }
+        let damage = offer(&dir).unwrap().damage.unwrap();
+        assert_eq!(damage.what, format!("the journal's segment {} is missing", first + 1));
+        check(&dir, &states);
+        // What comes next would be taken for what followed.
+        let refused = Store::open(&dir, 0, 20_000).err().unwrap().to_string();
+        assert!(refused.contains("start a new one"), "{refused}");
+    }
+}
+
+#[test]
 fn a_full_store_keeps_what_it_confirmed() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("store");
