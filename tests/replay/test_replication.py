@@ -218,6 +218,18 @@ def test_a_full_store_degrades_the_source_and_loses_nothing_it_confirmed(tmp_pat
         assert found["checked"]["verified_bytes"] > 0
 
 
+def test_a_site_without_room_for_the_initial_synchronisation_ends_the_run(tmp_path: Path) -> None:
+    (tmp_path / "disk.img").write_bytes(b"x" * (8 << 20))
+    with site(tmp_path, "--capacity", "2MiB") as (address, _, _):
+        link = f'{{ bandwidth = "1Gbit/s", site = "{address}", key = "file:{tmp_path / "key"}" }}'
+        policy = policy_file(tmp_path, filters({"use": "cdp", "rpo": "400ms", "link": Raw(link)}))
+        with pytest.raises((InputError, WorkError), match="store is full: expected room for the in"):
+            replaying.replay(
+                trace(tmp_path), out=tmp_path / "run", target=tmp_path / "disk.img", policy=policy,
+                settings=Settings(backend="psync", destroy_data=True),
+            )  # fmt: skip
+
+
 def test_long_term_points_outlive_the_others_and_are_the_source_then(
     tmp_path: Path, cli: Callable[..., Any]
 ) -> None:

@@ -79,6 +79,8 @@ pub struct Source {
     unwaited_no: u64,
     /// The replica has taken this source.
     joined: bool,
+    /// The replica had no room for what it was sent last.
+    pub store_full: bool,
     /// Why the connection was last lost.
     pub last_trouble: String,
     /// Times in the stream count from here: the start of the trace.
@@ -160,6 +162,7 @@ impl Source {
             received_no: 0,
             unwaited_no: 0,
             joined: false,
+            store_full: false,
             last_trouble: String::new(),
             origin_ns: 0,
             started: false,

@@ -386,6 +386,7 @@ impl Filter for Cdp {
         let seeding = self.opened < 2;
         if seeding {
             self.began_ns = now;
+            self.source.store_full = false;
             self.source.seed();
         }
         let lasts = if seeding { REACH_NS } else { self.settings.drain_ns };
@@ -399,7 +400,10 @@ impl Filter for Cdp {
             Phase::Closing(until) if self.opened < 2 => {
                 let is_done = self.source.is_up() && self.source.is_seeded();
                 let is_there = self.seen_ns < until.max(self.reached_ns + REACH_NS);
-                self.fatal.is_none() && !is_done && (self.source.is_reached() || is_there)
+                // No point lets retention give anything up before all that the disks hold is there.
+                let has_room = !self.source.store_full;
+                let goes_on = self.fatal.is_none() && has_room && !is_done;
+                goes_on && (self.source.is_reached() || is_there)
             }
             Phase::Closing(until) => {
                 self.fatal.is_none() && !self.source.is_settled() && self.seen_ns < until
@@ -413,6 +417,13 @@ impl Filter for Cdp {
             return Some(format!("cdp: the replica site refuses this run: {why}"));
         }
         let seeding = matches!(self.phase, Phase::Closing(_)) && self.opened < 2;
+        if seeding && self.source.store_full {
+            let left = self.source.unsynced_bytes();
+            return Some(format!(
+                "cdp: the replica site's store is full: expected room for the initial \
+                 synchronisation, of which {left} bytes are left"
+            ));
+        }
         let why = &self.source.last_trouble;
         (seeding && !self.source.is_up())
             .then(|| format!("cdp: the replica site cannot be reached: {why}"))

@@ -185,6 +185,7 @@ impl Source {
                 self.acked(&Ack { at_ns: now, received_no, durable_no, one_way_ns }, &points);
             }
             Frame::Full => {
+                self.store_full = true;
                 link.reset(now, "the store is full");
                 self.backoff_ns = FULL_RETRY_NS;
                 if self.mode != Mode::Bitmap {
