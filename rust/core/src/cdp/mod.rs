@@ -8,6 +8,7 @@
 //! ([`model`]), with the replica at its far end, in virtual time.
 
 pub mod channel;
+pub mod dial;
 pub mod dirty;
 pub mod entry;
 pub mod fold;

@@ -3,7 +3,7 @@
 //! emulated on loopback; compression and encryption are done here, off the guest's path.
 
 use std::collections::VecDeque;
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +14,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
 use super::channel::{Channel, Encoded, wait};
+use super::dial::dial;
 use super::entry::{Codec, Entry};
 use super::frame::Frame;
 use super::link::{Link, LinkEvent};
@@ -24,7 +25,6 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// How far ahead of the line's pace a frame may be taken up: covers a thread that wakes late.
 const AHEAD_NS: Ns = 3_000_000;
-const CONNECT_NS: Ns = 5_000_000_000;
 const IDLE_NS: Ns = 200_000_000;
 /// A thread that is later than this leaves the line idle.
 const LATE_NS: Ns = 10_000_000;
@@ -311,14 +311,11 @@ impl End {
         }
         let unreachable =
             |e: std::io::Error| Error::failed(format!("site {}", self.site)).caused_by(e);
-        let mut addresses = self.site.to_socket_addrs().map_err(unreachable)?;
-        let Some(address) = addresses.next() else {
-            return Err(Error::failed(format!("site {}: no such address", self.site)));
-        };
-        let began = monotonic_ns();
-        let socket = TcpStream::connect_timeout(&address, Duration::from_nanos(CONNECT_NS))
-            .map_err(unreachable)?;
-        self.one_way_ns = (monotonic_ns() - began) / 2;
+        let addresses: Vec<SocketAddr> =
+            self.site.to_socket_addrs().map_err(unreachable)?.collect();
+        let (socket, took_ns) = dial(&addresses).map_err(unreachable)?;
+        self.one_way_ns = took_ns / 2;
+        let address = socket.peer_addr().map_err(unreachable)?;
         let name = ServerName::IpAddress(address.ip().into());
         let tls = ClientConnection::new(Arc::clone(&self.config), name)
             .map_err(|e| Error::failed(format!("TLS: {e}")))?;
