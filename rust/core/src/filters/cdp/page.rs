@@ -9,9 +9,9 @@ acknowledged before it, and nothing else. Failed writes never reach the log.
 
 In virtual time the link is a model with the replica at its far end. On the wall clock it is TCP
 and TLS 1.3, both ends proving that they have the shared key, to a `vaio-bench site`; a policy that
-names none gets one on loopback, with its store in the run folder (`replica/POLICY/ROUND`). The line
-is held to the declared bandwidth and round trip by the sender, so that a link can be emulated. A
-byte has arrived at the end of its transmission and half a round trip.
+names none gets one on loopback, with its store in the run folder (`replica/POLICY/ROUND/store`).
+The line is held to the declared bandwidth and round trip by the sender, so that a link can be
+emulated. A byte has arrived at the end of its transmission and half a round trip.
 
 When the journal is full, `degrade` says what happens. `bitmap`: changed blocks are marked instead,
 and there are no restore points (a hole) until all have been read from the disk and what differs
@@ -40,11 +40,12 @@ A filter for all disks of the run: a point is one moment on all of them.
   a relative PATH is looked for beside the policy's file, then in the folder of the command),
   `timeout` (`\"10s\"`: without an answer or a confirmation for so long the connection is given
   up; twice as long each time it was in vain), `window` (bytes on their way at most; by default
-  twice what the line holds and eight batches, and 16 MiB more to a real site, whose disk works
-  meanwhile), and `faults`, each with a `kind` and a time `at` after the start: `outage` (`for`
-  how long), `reset`, `bandwidth` and `rtt` (with their new value). In virtual time also
-  `compression_ratio` (what compression leaves of a byte, 1 by default), `site_sync` (how long
-  the site takes to make data durable), and the fault `restart` of the site (`for` how long).
+  twice what the line holds at its fastest and longest and eight batches, and 16 MiB more to a
+  real site, whose disk works meanwhile), and `faults`, each with a `kind` and a time `at` after
+  the start: `outage` (`for` how long), `reset`, `bandwidth` and `rtt` (with their new value). In
+  virtual time also `compression_ratio` (what compression leaves of a byte, 1 by default),
+  `site_sync` (how long the site takes to make data durable), and the fault `restart` of the site
+  (`for` how long).
 - `journal`: `memory` (`\"256MiB\"`) and `spill`, bytes that are captured and not confirmed, and
   the spill `file` (by default in the run folder, removed with the round). From half of `memory` on
   the newest entries go to the file, and come back before they are sent; each record has checksums,

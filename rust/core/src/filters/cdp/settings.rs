@@ -377,11 +377,20 @@ fn long_term(params: &Params, faults: &mut Vec<ParamError>) -> Option<LongTerm> 
     Some(LongTerm { every_ns, retention_ns, points })
 }
 
-/// Twice what is on its way at full speed, and some batches.
+/// Twice what is on its way at full speed, and some batches: as fast and as long as the line ever
+/// becomes, since senders follow their line.
 fn window(line: &Line, batch_bytes: u64, is_real: bool) -> u64 {
+    let (mut bytes_per_s, mut rtt_ns) = (line.bytes_per_s, line.rtt_ns);
+    for fault in &line.faults {
+        match *fault {
+            Fault::Bandwidth { bytes_per_s: to, .. } => bytes_per_s = bytes_per_s.max(to),
+            Fault::Rtt { rtt_ns: to, .. } => rtt_ns = rtt_ns.max(to),
+            Fault::Outage { .. } | Fault::Restart { .. } | Fault::Reset { .. } => {}
+        }
+    }
     // A real site takes in the next bytes while its disk makes the last ones durable.
     let at_site = if is_real { SITE_BYTES } else { 0 };
-    (line.bytes_per_s * line.rtt_ns as f64 / 1e9 * 2.0) as u64 + batch_bytes * 8 + at_site
+    (bytes_per_s * rtt_ns as f64 / 1e9 * 2.0) as u64 + batch_bytes * 8 + at_site
 }
 
 /// What the line sends in a millisecond, or a page: below that headers would count.

@@ -249,3 +249,25 @@ fn what_is_told_as_sent_was_sent() {
         assert!((points..points * 21 / 20).contains(&sent), "{sent} for {points}");
     }
 }
+
+#[test]
+fn a_line_that_becomes_longer_or_faster_is_used_to_the_full() {
+    let after = json!([
+        {"kind": "rtt", "at": "1s", "rtt": "200ms"},
+        {"kind": "bandwidth", "at": "1s", "bandwidth": "40MB/s"},
+    ]);
+    let params = json!({
+        "rpo": "2s", "batch": "16KiB", "drain": "1h",
+        "link": {"bandwidth": "8MB/s", "rtt": "1ms", "faults": after},
+    });
+    let mut rig = rig(params);
+    // 30 MB/s, of which the first second leaves 22 MB.
+    for i in 0..2400 {
+        rig.io(i * SECOND / 480, Op::Write, i % 512 * 65536, 65536);
+    }
+    rig.run();
+    rig.close();
+    let last = details(&mut rig, "restore_point").pop().unwrap();
+    let late = last["recoverable_ns"].as_u64().unwrap() - last["cut_ns"].as_u64().unwrap();
+    assert!(late < SECOND, "{last}");
+}
