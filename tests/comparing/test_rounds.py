@@ -266,6 +266,7 @@ def test_a_policy_that_loses_every_round_is_told(
     answers = here("report", "r", "-o", "r.html").stdout
     assert f"crypt lost all 3 rounds: {why}." in answers
     assert "all of 3" in (tmp_path / "r.html").read_text()
+    assert f"not kept: crypt lost all 3 rounds: {why}" in here("fidelity", "r").stdout
     # Alone it leaves nothing to compare, which is told all the same.
     ended = here("compare", "t.parquet", *options, "--policy", "crypt", "-o", "s", "--json")
     assert ended.exit_status == 1

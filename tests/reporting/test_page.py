@@ -118,6 +118,11 @@ def test_a_replay_is_told_in_figures_of_its_own(tmp_path: Path) -> None:
     assert line.startswith("crypt: 200 I/Os in 2 rounds, ")
     assert "holds one policy, crypt, and nothing to compare it with: `vaio-bench compare`" in line
     assert "response, from due to completion" in (tmp_path / "r.html").read_text()
+    modelled = make_run(tmp_path / "m", policies={"crypt": Policy()}, rounds=1, ios=50,
+                        clock="virtual")  # fmt: skip
+    written = vaio_bench.report(modelled, tmp_path / "m.html")
+    [line] = written.answers[str(modelled)]["What does it cost?"]
+    assert "The run holds one policy, crypt, and nothing" in line
 
 
 def test_rounds_shorter_than_an_interval_have_no_course_over_time(tmp_path: Path) -> None:

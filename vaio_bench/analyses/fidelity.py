@@ -16,6 +16,7 @@ import polars as pl
 
 from vaio_bench.analyses import quantiles
 from vaio_bench.analyses.against_trace import Against, Recorded, against, recorded
+from vaio_bench.analyses.failed import losses
 from vaio_bench.schemas import IoFlag
 from vaio_bench.store import Run, open_run
 
@@ -82,7 +83,10 @@ def document(run: Run | str | Path, *, late_after_ns: int = LATE_AFTER_NS) -> di
         "late_after_ns": late_after_ns,
         "trace_at_hand": trace is not None,
         "rounds": [each.to_dict() for each in found],
-        "faults": [fault for each in found for fault in faults(each, paced=pace == "recorded")],
+        "faults": [
+            *(f"{name} {lost}" for name, lost in losses(run).items()),
+            *(fault for each in found for fault in faults(each, paced=pace == "recorded")),
+        ],
     }
 
 

@@ -148,10 +148,7 @@ def overhead(
     others = [name for name in run.attempted if name not in (baseline, again)]
     known = ", ".join(run.policies) or "none"
     if len(run.attempted) == 1:
-        raise InputError(
-            f"{run.path}: holds one policy, {run.attempted[0]}, and nothing to compare it with: "
-            "`vaio-bench compare` replays a trace with and without policies"
-        )
+        raise InputError(f"{run.path}: {alone(run.attempted[0])}")
     if baseline in lost and lost[baseline].is_all:
         raise InputError(f"{run.path}: its baseline {baseline} {lost[baseline]}")
     if baseline not in run.policies:
@@ -197,6 +194,14 @@ def overhead(
         figures, others, baseline, margin, notes, clock_ns=run.clock_ns,
         wider=intervals.UNTIL_WIDER, lost=lost,
     )  # fmt: skip
+
+
+def alone(policy: str) -> str:
+    """What is to be said of a run of one policy."""
+    return (
+        f"holds one policy, {policy}, and nothing to compare it with: `vaio-bench compare` replays "
+        "a trace with and without policies"
+    )
 
 
 def check_margin(margin: float) -> None:

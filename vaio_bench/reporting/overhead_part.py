@@ -9,7 +9,7 @@ import polars as pl
 from vaio_bench.analyses import quantiles
 from vaio_bench.analyses.failed import Losses
 from vaio_bench.analyses.layers import layer_sums, layers
-from vaio_bench.analyses.overhead import Comparison, Overhead, overhead
+from vaio_bench.analyses.overhead import Comparison, Overhead, alone, overhead
 from vaio_bench.analyses.summary import summary
 from vaio_bench.errors import InputError
 from vaio_bench.reporting import figures, words
@@ -47,7 +47,7 @@ def answer(found: Overhead | None, why: str, inside: dict[str, int]) -> Answer:
     return given
 
 
-def replay_answer(run: Run, why: str) -> Answer:
+def replay_answer(run: Run) -> Answer:
     """What the one policy of a run did, where there is nothing to compare it with."""
     found = summary(run)
     latency = found["latency_ns"]
@@ -57,15 +57,15 @@ def replay_answer(run: Run, why: str) -> Answer:
         f"{found['policy']}: {words.count(found['ios'])} I/Os in {rounds}{failed}, "
         f"{words.count(found['iops'])} a second and {words.size(found['bytes_per_s'])}/s; latency "
         f"{words.duration(latency['p50'])} in the median, {words.duration(latency['p99'])} at the "
-        f"99th percentile. The run {why}."
+        f"99th percentile. The run {alone(found['policy'])}."
     )
     return Answer("What does it cost?", [Line("replay", "neutral", text)])
 
 
-def replay_section(run: Run, why: str) -> Section:
+def replay_section(run: Run) -> Section:
     """The figures of the one policy of a run."""
     found = summary(run)
-    made = Section("overhead", "The replay", lead=f"The run {why}.")
+    made = Section("overhead", "The replay", lead=f"The run {alone(found['policy'])}.")
     levels = {"p50": "median", "p99": "p99", "p999": "p99.9", "max": "longest"}
     names = {
         "latency_ns": "latency, from submit to completion",

@@ -143,7 +143,7 @@ def chapter_of(run: Run, palette: Palette) -> tuple[Chapter, Overhead | None]:
     # One policy is a replay: there is nothing that it could cost more than.
     alone = len(run.attempted) == 1 and run.pooled_policies == run.attempted
     answers = [
-        overhead_part.replay_answer(run, why)
+        overhead_part.replay_answer(run)
         if alone
         else overhead_part.answer(found, why, inside_ns(run) if found else {}),
         rpo_part.rpo_answer(plan, replicated),
@@ -151,7 +151,7 @@ def chapter_of(run: Run, palette: Palette) -> tuple[Chapter, Overhead | None]:
         run_part.trust_answer(run, timed, found),
     ]
     sections = [
-        overhead_part.replay_section(run, why)
+        overhead_part.replay_section(run)
         if alone
         else overhead_part.section(found, why, palette, run.manifest.get("pacing") or {}),
         *_some(grid_part.section(run)),
