@@ -14,6 +14,7 @@ from replay_kit import Io, filters, policy_file, round_here, write_trace
 
 import vaio_bench as vb
 from vaio_bench import comparing, round_loop
+from vaio_bench.analyses.hits import hits
 from vaio_bench.analyses.summary import summary
 from vaio_bench.cli.compare import show
 from vaio_bench.errors import InputError
@@ -284,19 +285,20 @@ def test_rows_of_a_lost_round_are_in_no_figure_of_its_policy(
     def lose(job: dict[str, Any], progress: Any) -> Any:
         ended = round_here(job, progress)
         policy, number = (job["options"][key] for key in ("policy", "round"))
-        if policy == "crypt" or (policy, number) == ("pass", 1):
+        if policy == "crypt" or (policy, number) in (("pass", 1), ("cache", 0)):
             raise FilterDiedError("crashed", [])
         return ended
 
     monkeypatch.setattr(round_loop, "run_round", lose)
-    found = compare(reads(50), policies=["pass", "crypt"], rounds=3)
+    found = compare(reads(50), policies=["pass", "crypt", "cache"], rounds=3)
     run = open_run(tmp_path / "run")
     # All rounds have left rows; two of pass and none of crypt are whole.
     assert run.scan_ios("pass").collect().height == 150
     assert {name: of.n for name, of in latencies(run).items()} == {
-        "direct": 150, "direct-again": 150, "pass": 100}  # fmt: skip
+        "direct": 150, "direct-again": 150, "pass": 100, "cache": 100}  # fmt: skip
     ios = {each["policy"]: each["ios"] for each in found["layer_sums"]}
-    assert ios == {"direct": 150, "direct-again": 150, "pass": 100}
+    assert ios == {"direct": 150, "direct-again": 150, "pass": 100, "cache": 100}
+    assert [each.round for each in hits(run)] == [1, 2]
     assert "crypt" not in {each["policy"] for each in found["layers"]}
     assert summary(run, "pass")["ios"] == 100
     vb.report(run.path, tmp_path / "r.html")

@@ -51,16 +51,16 @@ class Hits:
 
 
 def hits(run: Run | str | Path) -> list[Hits]:
-    """Counts of each policy and round in which a cache was asked; empty where none was."""
+    """Counts of each policy and complete round in which a cache was asked; empty where none was."""
     run = run if isinstance(run, Run) else open_run(run)
     read, write = (_is("read"), _is("write") | _is("write_zeroes"))
     hit, partial = _flag(IoFlag.HIT), _flag(IoFlag.PARTIAL_HIT)
     hit_bytes = pl.col("length_bytes") * pl.col("hit_blocks") / pl.col("blocks")
     found: list[Hits] = []
-    for policy in run.policies_with_rows:
+    for policy in run.pooled_policies:
         counted = (
             quantiles.completed(run.scan_ios(policy))
-            .filter(pl.col("blocks") > 0)
+            .filter((pl.col("blocks") > 0) & pl.col("round").is_in(run.pooled_rounds(policy)))
             .group_by("round")
             .agg(
                 read.sum().alias("reads"),

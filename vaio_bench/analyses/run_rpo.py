@@ -126,7 +126,7 @@ def run_rpo(
         if use is None:
             continue
         target_ns = given or _time_of(use, "rpo")
-        for round_ in run.rounds(policy):
+        for round_ in run.pooled_rounds(policy):
             own = events.filter((pl.col("policy") == policy) & (pl.col("round") == round_))
             written = _acknowledged(run, policy, round_)
             # Each of them is told of every point that they share.

@@ -19,8 +19,8 @@ _STEPS = 200
 
 
 def charts(run: Run, plan: dict[str, Any] | None, palette: Palette) -> list[Figure]:
-    """Lag, backlog and link of the first round; none where nothing replicated."""
-    stored = run.timeline().filter(pl.col("round") == pl.col("round").min())
+    """Lag, backlog and link of the first complete round; none where nothing replicated."""
+    stored = run.timeline().filter(pl.col("round") == pl.col("round").min().over("policy"))
     table = (
         # The gauges of disks that replicate together stand at one of them.
         stored.group_by("policy", "start_ns", maintain_order=True)
@@ -80,11 +80,11 @@ def _use(run: Run, table: pl.DataFrame, plan: dict[str, Any] | None, palette: Pa
 
 
 def arrived(run: Run, policy: str) -> tuple[np.ndarray, np.ndarray]:
-    """Times in seconds and the bytes that had arrived by then, in the first round."""
+    """Times in seconds and the bytes that had arrived by then, in the first complete round."""
     told = run.events().filter(
         (pl.col("policy") == policy)
         & (pl.col("kind") == "restore_point")
-        & (pl.col("round") == run.rounds(policy)[0])
+        & (pl.col("round") == run.pooled_rounds(policy)[0])
     )
     points = []
     for disk, detail in told.select("disk", "detail").iter_rows():
