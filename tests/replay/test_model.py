@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from replay_kit import FUA, PREFLUSH, Io, filters, mixed, policy_file
 
@@ -77,11 +77,17 @@ def test_a_file_ends_as_the_model_says(
             assert image[at] == alone[seq][at], (at, seq)
 
 
+# Trace and disk end within a unit of crypt, which is whole in the cache below.
+@example(trace=[Io(0, "read", 0, 1)], chain=["crypt", "cache"], backend="mem", seed=0)
+# The units of a write's first and last part, and what lies between, are in one block of the cache.
+@example(trace=[Io(0, "write", 5000, 3000)], chain=["crypt", "write-back"], backend="sim", seed=0)
 @SETTINGS
 @given(
     trace=ios(),
     chain=st.lists(
-        st.sampled_from(["pass", "delay", "crypt", "cache", "throttle"]), unique=True, max_size=4
+        st.sampled_from(["pass", "delay", "crypt", "cache", "write-back", "throttle"]),
+        unique=True,
+        max_size=4,
     ),
     backend=st.sampled_from(["mem", "sim"]),
     seed=st.integers(0, 1 << 32),
@@ -91,13 +97,14 @@ def test_any_chain_is_transparent_and_repeats_to_the_byte(
     backend: str, seed: int,
 ) -> None:  # fmt: skip
     keys = {
-        "pass": {},
-        "delay": {"read": "70us", "write": "20us"},
-        "crypt": {"key": "random"},
-        "cache": {"capacity": "16KiB"},
-        "throttle": {"iops": 20_000},
+        "pass": {"use": "pass"},
+        "delay": {"use": "delay", "read": "70us", "write": "20us"},
+        "crypt": {"use": "crypt", "key": "random"},
+        "cache": {"use": "cache", "capacity": "16KiB"},
+        "write-back": {"use": "cache", "capacity": "32KiB", "write_policy": "back"},
+        "throttle": {"use": "throttle", "iops": 20_000},
     }
-    uses = [{"use": name, **keys[name]} for name in chain]
+    uses = [keys[name] for name in chain]
     text = 'framework = "free"\n' + filters(*uses)
     policy = policy_file(tmp_path_factory.mktemp("policy"), text) if chain else None
     runs = []

@@ -125,6 +125,17 @@ impl Cache {
         }
     }
 
+    /// A layer above that works in whole units may go beyond the end of a disk that has none: the
+    /// disk says whether it can, and a block has as many bytes as are asked of it.
+    #[inline]
+    fn reach(&mut self, cx: &Cx<'_>, io: IoId) {
+        let io = cx.io(io);
+        let to = io.offset_bytes + io.length_bytes;
+        if let Some(end) = self.disk_bytes.get_mut(usize::from(io.disk)).filter(|end| **end < to) {
+            *end = to;
+        }
+    }
+
     #[inline]
     fn copy_out(&mut self, cx: &mut Cx<'_>, io: IoId, block: u64, frame: FrameId) {
         let portion = self.grid.portion(cx, io, block);
@@ -233,6 +244,7 @@ impl Filter for Cache {
     }
 
     fn io_start(&mut self, cx: &mut Cx<'_>, io: IoId) -> Answer {
+        self.reach(cx, io);
         if self.grid.is_beyond(cx, io) {
             self.works[io as usize].begin();
             return Answer::Pass;

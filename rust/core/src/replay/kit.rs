@@ -32,6 +32,8 @@ use crate::usage::Used;
 
 /// The longest prefill write and sweep read.
 const PREFILL_BYTES: u64 = 256 << 10;
+/// A disk without a file is as long as the file that would be made for it.
+const SIZE_ALIGN: u64 = 4096;
 
 /// What one worker is made of, checked before its thread starts.
 pub(super) struct Kit {
@@ -62,9 +64,9 @@ impl Kit {
             }
         }
         let servers = devices::servers(options, &disks)?;
-        let reach = |(_, found): &(u16, DiskScan)| found.reach_bytes;
+        let sized = |(_, found): &(u16, DiskScan)| found.reach_bytes.next_multiple_of(SIZE_ALIGN);
         let disk_bytes = match targets.as_slice() {
-            [] => disks.iter().map(reach).collect(),
+            [] => disks.iter().map(sized).collect(),
             targets => targets.iter().map(|target: &Target| target.size_bytes).collect(),
         };
         let extents = targets.iter().map(Target::extents).collect();

@@ -152,6 +152,7 @@ impl Cache {
     fn write_portion(&mut self, cx: &mut Cx<'_>, io: IoId, index: usize) {
         let piece = self.works[io as usize].pieces[index];
         self.drop_block(&piece);
+        self.wake(cx, &piece);
         let portion = self.grid.portion(cx, io, piece.block);
         let write = Child {
             op: cx.io(io).op,
@@ -180,6 +181,7 @@ impl Cache {
             let piece = self.works[io as usize].pieces[tag as usize];
             if is_back {
                 self.put_dirty_over(cx, io, child, &piece);
+                self.wake(cx, &piece);
             } else if self.is_current(&piece) {
                 self.arrived(cx, child, &piece);
                 self.works[io as usize].pieces[tag as usize].need = Need::Fetched;
