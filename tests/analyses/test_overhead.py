@@ -189,6 +189,18 @@ def test_a_run_that_died_in_its_first_round_is_refused(tmp_path: Path, without: 
         overhead(path)
 
 
+def test_a_run_that_was_stopped_after_its_first_loss_is_refused(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", policies=FEW, rounds=1, ios=50, exit="interrupted")
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["totals"] = {}
+    manifest["lost_rounds"] = [
+        {"policy": "crypt", "round": 0, "warmup": False, "reason": "crashed"}
+    ]
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="no round is complete both"):
+        overhead(path)
+
+
 def test_runs_apart_are_compared_unpaired_and_say_so(tmp_path: Path) -> None:
     direct = make_run(tmp_path / "a", policies={"direct": Policy()}, rounds=4, ios=500)
     crypt = make_run(

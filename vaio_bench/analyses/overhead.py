@@ -160,7 +160,8 @@ def overhead(
         raise InputError(f'{run.path}: expected a policy to compare with "{baseline}", found none')
     figures = round_figures(run)
     gone = [name for name in others if name in lost and lost[name].is_all]
-    if not gone and not any(shared_rounds(figures, name, baseline) for name in others):
+    is_measured = bool(gone and run.rounds(baseline, complete_only=True))
+    if not is_measured and not any(shared_rounds(figures, name, baseline) for name in others):
         raise InputError(f'{run.path}: no round is complete both with "{baseline}" and without it')
     notes = [
         f"policy {name}, round {number + 1}: cut short, left out"
