@@ -69,10 +69,12 @@ def explain(name: str) -> list[Page]:
         return [_own(name)]
     group, _, bare = name.rpartition(":")
     known = pages()
-    found = [page for page in known if page.name == bare and group in ("", page.group)]
+    # Analyses are files of Python, and verbs and pages speak of them by those names, too.
+    names = (bare, bare.replace("_", "-"))
+    found = [page for page in known if page.name in names and group in ("", page.group)]
     if not found:
-        names = list(dict.fromkeys(page.name for page in known))
-        close = difflib.get_close_matches(bare, names, n=3, cutoff=0.5)
+        all_names = list(dict.fromkeys(page.name for page in known))
+        close = difflib.get_close_matches(bare, all_names, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else "`explain` alone lists them"
         raise InputError(f"explain: expected the name of a kind, got {name!r}: {hint}")
     return found

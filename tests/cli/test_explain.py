@@ -40,6 +40,7 @@ def test_what_a_sweep_reads_has_a_page(cli: Callable[..., Any]) -> None:
 
 
 def test_the_page_of_compare_has_the_rules_of_its_verdicts() -> None:
+    assert explain("run_rpo") == explain("run-rpo") == explain("analysis:run_rpo")
     (page,) = explain("compare")
     assert page.summary == "what policies cost against the direct path"
     for word in (*get_args(intervals.Verdict), "noise floor", "Holm", "TOST", "studentised"):

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.analyses.test_rpo import MS, store
+from vaio_bench.reporting import words
 
 ROWS = [(i * 50 * MS, "d", "write", i % 64 * 4096, 16_384) for i in range(400)]
 LINK = ("--link", "2Mbit/s,20ms")
@@ -61,6 +62,25 @@ def test_the_answer_comes_first(cli: Any, trace: Path) -> None:
     assert answer.startswith("RPO of 5 s held ")
     assert "% of the time over 2 Mbit/s; 2." in answer
     assert "Mbit/s would have held it throughout; snapshots every 4 s would have lost" in answer
+
+
+def test_a_trace_without_a_recoverable_point_is_too_short_to_tell(
+    cli: Any, trace: Path, tmp_path: Path
+) -> None:
+    # In sync at its start, any trace of 12 s holds 5 s for 5 of them.
+    slow = ("--link", "1kbit/s", "--target-rpo", "5s", "--snapshot-every", "4s")
+    ended = cli("rpo", trace, *slow)
+    assert ended.stdout.startswith("No restore point was recoverable over 1 kbit/s within the")
+    assert "too short to tell how much of the time an RPO of 5 s is held; " in ended.stdout
+    assert "Mbit/s would have held it throughout" in ended.stdout
+    [told] = [line for line in ended.stdout.splitlines() if "time in target" in line]
+    assert told.count("too short to tell") == 2
+    plan = cli("rpo", trace, *slow, "--json").document
+    for mode in plan["modes"]:
+        assert "too short to tell" in words.rpo_sentence(plan, mode)
+    # Shorter than the target, it would be held without any link.
+    ended = cli("rpo", trace, "--link", "1kbit/s", "--target-rpo", "1h")
+    assert ended.stdout.splitlines()[0].endswith("an RPO of 1 h is held.")
 
 
 def test_a_bandwidth_that_is_told_is_enough(cli: Any, trace: Path) -> None:

@@ -307,6 +307,17 @@ def mode_name(mode: dict[str, Any]) -> str:
     )
 
 
+def is_cut_short(mode: dict[str, Any], duration_s: float | None) -> bool:
+    """No point of the mode was recoverable by the trace's end, but the start, which is in sync.
+
+    Its shares of time then tell how long the trace is, and nothing of the link.
+    """
+    worst_s = (mode.get("rpo_s") or {}).get("max")
+    if not duration_s or worst_s is None:
+        return False
+    return bool(worst_s >= duration_s * (1 - 1e-9))
+
+
 def parse_link(link: str) -> tuple[int, int]:
     """Bits per second and round trip in ns of "RATE[,RTT]".
 
@@ -408,6 +419,16 @@ def _answer(document: dict[str, Any]) -> str:
     held = "throughout" if cdp["met_time"] == 1 else f"{_share(cdp['met_time'])} of the time"
     bandwidth = format_given_bps(document["link"]["bandwidth_bps"])
     parts = [f"RPO of {target} held {held} over {bandwidth}"]
+    is_short = document["duration_s"] <= document["target_s"]
+    if is_cut_short(cdp, document["duration_s"]):
+        lasted = format_time(document["duration_s"] * 1e9)
+        parts = [
+            f"No restore point was recoverable over {bandwidth} within the trace of {lasted}, too "
+            f"short to tell how much of the time an RPO of {target} is held"
+        ]
+    if is_short and is_cut_short(cdp, document["duration_s"]):
+        # It would be held without any link.
+        return parts[0]
     if needed is None:
         parts.append("no bandwidth would have held it throughout")
     elif cdp["met_time"] == 1:

@@ -212,4 +212,8 @@ def _print(found: dict[str, Any]) -> None:
         console.print(f"note: {note}", markup=False)
     for warning in found["warning_texts"]:
         console.print(f"warning: {warning}", markup=False)
+    stores = sorted(Path(found["run"]).glob("replica/*/*/store"))
+    if stores:
+        more = f", and of {len(stores) - 1} more rounds" if len(stores) > 1 else ""
+        console.print(f"replica, for `recover --store`: {stores[0]}{more}", markup=False)
     console.print(f"run folder: {found['run']}", markup=False)

@@ -122,7 +122,7 @@ def _table(plan: RpoPlan) -> Table:
     """A column a mode."""
     from rich.table import Table
 
-    from vaio_bench.analyses.rpo import mode_name
+    from vaio_bench.analyses.rpo import is_cut_short, mode_name
     from vaio_bench.units import format_needed_bps, format_size, format_time
 
     table = Table("", *map(mode_name, plan.modes), show_edge=False)
@@ -133,7 +133,13 @@ def _table(plan: RpoPlan) -> Table:
     for share in ("99.9", "90"):
         held = [format_time(mode["achievable_rpo_s"][share] * 1e9) for mode in plan.modes]
         table.add_row(f"RPO held {share} % of the time", *held)
-    table.add_row("time in target", *[_percent(mode["met_time"]) for mode in plan.modes])
+    met = [
+        "too short to tell"
+        if is_cut_short(mode, plan.document["duration_s"])
+        else _percent(mode["met_time"])
+        for mode in plan.modes
+    ]
+    table.add_row("time in target", *met)
     table.add_row("points in target", *[_percent(mode["met_sessions"]) for mode in plan.modes])
     table.add_row("violations", *[f"{mode['violations_count']:,}" for mode in plan.modes])
     for share in plan.modes[0]["bandwidth_for_target_bps"]:

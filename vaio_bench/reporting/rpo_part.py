@@ -9,6 +9,7 @@ import polars as pl
 
 from vaio_bench.analyses import hits
 from vaio_bench.analyses.overhead import Overhead
+from vaio_bench.analyses.rpo import is_cut_short
 from vaio_bench.analyses.run_rpo import RunRpo
 from vaio_bench.reporting import figures, link_part, replication_part, words
 from vaio_bench.reporting.cache_part import add_simulated
@@ -37,13 +38,22 @@ def rpo_answer(plan: dict[str, Any] | None, measured: RunRpo) -> Answer:
         met = plan["modes"][0].get("met_time")
         good = met == 1
         badge = "planned" if met is None else "target met" if good else f"{words.share(met)}"
-        given.lines.insert(0, Line(badge, "good" if good else "bad", f"{plan['answer']}."))
+        line = Line(badge, "good" if good else "bad", f"{plan['answer']}.")
+        given.lines.insert(0, _unless_cut_short(line, plan, plan["modes"][0]))
     for mode in plan["modes"]:
         met = mode.get("met_time")
         good = met is not None and met == 1
         badge = "target met" if good else f"{words.share(met)} of the time"
-        given.lines.append(Line(badge, "good" if good else "bad", words.rpo_sentence(plan, mode)))
+        line = Line(badge, "good" if good else "bad", words.rpo_sentence(plan, mode))
+        given.lines.append(_unless_cut_short(line, plan, mode))
     return given
+
+
+def _unless_cut_short(line: Line, plan: dict[str, Any], mode: dict[str, Any]) -> Line:
+    """The line, without a verdict where the trace was too short for one."""
+    if is_cut_short(mode, plan.get("duration_s")):
+        return Line("too short to tell", "neutral", line.text)
+    return line
 
 
 def rpo_section(
@@ -82,7 +92,7 @@ def rpo_section(
         "of the oldest acknowledged write that no such point holds."
     )
     modes = plan["modes"]
-    made.tables += [_modes_table(modes), _bandwidth_table(modes)]
+    made.tables += [_modes_table(plan), _bandwidth_table(modes)]
     loads = replication_part.loads_table(plan)
     made.tables += [loads] if loads else []
     made.figures.append(_rpo_chart(plan, palette))
@@ -114,12 +124,13 @@ def _text_of(warning: Any) -> str:
     return str(text or warning.get("code", ""))
 
 
-def _modes_table(modes: list[dict[str, Any]]) -> Table:
+def _modes_table(plan: dict[str, Any]) -> Table:
     columns = ["replication", "RPO median", "p95", "p99", "worst", "worst exposure"]
     columns += ["time in target", "points in target", "time without points", "violations"]
     columns += ["backlog, most", "written", "sent"]
     rows: list[list[Cell | str]] = []
-    for mode in modes:
+    for mode in plan["modes"]:
+        is_short = is_cut_short(mode, plan.get("duration_s"))
         rpo, exposure = mode.get("rpo_s") or {}, mode.get("exposure_s") or {}
         continuous = mode.get("mode") == "cdp" and not mode.get("point_interval_s")
         rows.append(
@@ -127,7 +138,7 @@ def _modes_table(modes: list[dict[str, Any]]) -> Table:
                 words.mode_name(mode),
                 *[words.seconds(rpo.get(step)) for step in ("p50", "p95", "p99", "max")],
                 words.seconds(exposure.get("max")),
-                words.share(mode.get("met_time")),
+                "too short to tell" if is_short else words.share(mode.get("met_time")),
                 "continuous" if continuous else words.share(mode.get("met_sessions")),
                 words.share(mode.get("no_restore_point_time")),
                 words.count(mode.get("violations_count", len(mode.get("violations") or []))),

@@ -8,6 +8,7 @@ from typing import Any
 
 from vaio_bench.analyses.intervals import Verdict
 from vaio_bench.analyses.overhead import Comparison, Overhead
+from vaio_bench.analyses.rpo import is_cut_short
 from vaio_bench.analyses.sweep import Swept
 from vaio_bench.store import BASELINE
 from vaio_bench.units import round_up
@@ -310,6 +311,12 @@ def rpo_sentence(plan: dict[str, Any], mode: dict[str, Any]) -> str:
     met = mode.get("met_time")
     worst = f"the worst moment is {seconds(rpo.get('max'))}"
     name = mode_name(mode)
+    if is_cut_short(mode, plan.get("duration_s")):
+        return (
+            f"{name}: no point was recoverable within the trace of "
+            f"{seconds(plan.get('duration_s'))}, too short to tell how much of the time an RPO of "
+            f"{seconds(target)} is held."
+        )
     if met == 1:
         return f"{name} keeps the RPO within {seconds(target)} all the time; {worst}."
     text = f"{name} keeps the RPO within {seconds(target)} for {share(met)} of the time; {worst}"

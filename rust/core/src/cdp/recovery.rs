@@ -83,7 +83,9 @@ pub struct Recovered {
 /// `Input` when the folder is no store.
 pub fn offer(dir: &Path) -> Result<Offer> {
     let none = || {
-        Error::input("expected a replica store (there is no store.json)")
+        let within = dir.join("store").join("store.json").is_file();
+        let hint = if within { ": that lies in the folder `store` of it" } else { "" };
+        Error::input(format!("expected a replica store (there is no store.json{hint})"))
             .with("file", dir.display())
     };
     if read_owner(dir)?.is_none() {
