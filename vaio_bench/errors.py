@@ -21,3 +21,7 @@ class WorkError(VaioBenchError):
 
 class FilterHungError(WorkError):
     """A filter of another make lets go of nothing that it holds: it costs its round."""
+
+
+class ServerLostError(WorkError):
+    """An NBD server went away or cannot be understood any more: it costs its round."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vaio_bench import manifest, replica, servers, target_state
 from vaio_bench.environment import NOISY_BUSY_SHARE, NOISY_STEAL_SHARE, ProcessorWatch
 from vaio_bench.errors import WorkError
-from vaio_bench.round_process import Ended, FilterDiedError, RoundError, run_round
+from vaio_bench.round_process import Ended, RoundError, RoundLostError, run_round
 from vaio_bench.store import open_run, part_folder
 from vaio_bench.warnings import WarningKind
 
@@ -157,7 +157,7 @@ class RoundLoop:
                 "hang_ns": round(hang_s * 1e9),
                 "policy": name,
                 "round": number,
-                **servers.engine(self.policies[name], self.job),
+                **servers.engine(self.policies[name], self.job, was_there=self._was_there(name)),
                 "run": f"{self.writer.manifest['id']}/{name}/{number}",
             },
         }
@@ -171,7 +171,7 @@ class RoundLoop:
             with replica.own_sites(chain, replicas, self.job.settings.clock) as (filters, site):
                 job["options"]["filters"] = filters
                 ended = run_round(job, show)
-        except FilterDiedError as error:
+        except RoundLostError as error:
             self._lose(name, number, error, warmup=warmup)
             self._done += 1
             return
@@ -192,7 +192,13 @@ class RoundLoop:
         if ended.interrupted:
             raise KeyboardInterrupt
 
-    def _lose(self, name: str, number: int, error: FilterDiedError, *, warmup: bool) -> None:
+    def _was_there(self, name: str) -> bool:
+        """Whether a round of this policy has had its server: one that is gone since is a loss."""
+        known = self.writer.manifest
+        lost = any(each["policy"] == name for each in known.get("lost_rounds", []))
+        return lost or "servers" in known["policies"][name]
+
+    def _lose(self, name: str, number: int, error: RoundLostError, *, warmup: bool) -> None:
         """Keeps why a round is lost: the others go on."""
         told = {"policy": name, "round": number, "warmup": warmup, "reason": str(error)}
         self.writer.manifest.setdefault("lost_rounds", []).append(told)

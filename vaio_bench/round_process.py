@@ -12,10 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from vaio_bench.black_box import HANG_S, Doing, HangWatch, named, read, signal_name
-from vaio_bench.errors import FilterHungError, InputError, VaioBenchError, WorkError
+from vaio_bench.errors import (
+    FilterHungError,
+    InputError,
+    ServerLostError,
+    VaioBenchError,
+    WorkError,
+)
 from vaio_bench.foreign import make_of
 
 _STDERR_KEPT = 4000
+
+_LOSSES = (FilterHungError.__name__, ServerLostError.__name__)
+"""Errors that cost their round and no other."""
 
 
 @dataclass
@@ -51,11 +60,11 @@ class RoundError(Exception):
         return self.kind(f"{round_}: {self}{why}")
 
 
-class FilterDiedError(RoundError):
-    """A foreign filter crashed or hung: it costs this round, not the run."""
+class RoundLostError(RoundError):
+    """A foreign filter or a server failed: it costs this round, not the run."""
 
     def __init__(self, message: str, events: list[dict[str, Any]]) -> None:
-        # The last event is of this (`filter_crash` or `filter_hang`).
+        # Of a filter, the last event is of this (`filter_crash` or `filter_hang`).
         super().__init__(WorkError, message, events)
 
 
@@ -65,7 +74,7 @@ def run_round(job: dict[str, Any], progress: Callable[[int], None]) -> Ended:
     With `black_box` in the job, a file, a foreign filter that crashes or hangs is found there.
 
     Raises:
-        FilterDiedError: a foreign filter crashed or hung.
+        RoundLostError: a foreign filter crashed or hung, or a server went away.
         RoundError: it failed.
     """
     process = subprocess.Popen(
@@ -107,8 +116,8 @@ def run_round(job: dict[str, Any], progress: Callable[[int], None]) -> Ended:
         return Ended(result["totals"], result["settled"], state["events"], interrupted)
     if interrupted:
         raise KeyboardInterrupt
-    if state.get("error", {}).get("kind") == FilterHungError.__name__:
-        raise FilterDiedError(state["error"]["message"], state["events"])
+    if state.get("error", {}).get("kind") in _LOSSES:
+        raise RoundLostError(state["error"]["message"], state["events"])
     failure = _failure(state, status, "".join(told))
     # What told of its end by itself was not ended by a filter.
     died = None if "error" in state else watch.verdict(status, state["events"], failure)
@@ -146,7 +155,7 @@ class _Watch:
 
     def verdict(
         self, status: int, events: list[dict[str, Any]], failure: RoundError
-    ) -> FilterDiedError | None:
+    ) -> RoundLostError | None:
         """What a filter of another make did to a process that ended without a word.
 
         `failure` tells how it ended, for where it was in no callback: one of a filter's own threads
@@ -156,6 +165,7 @@ class _Watch:
             return None
         options = self._job["options"]
         filters = [each["name"] for each in options["filters"]]
+        of_batch: dict[str, Any] = {}
         inside = [self._hung] if self._hung else read(Path(self._job["black_box"]))
         if not inside:
             made = [at for at, name in enumerate(filters) if make_of(name)]
@@ -172,9 +182,12 @@ class _Watch:
                 how = f"hung (no return in {self._job.get('hang_s', HANG_S):g} s)"
             reason = doing.told(how, filters, options["window"]["disks"])
             disk, layer, callback, io = doing.disk, doing.layer, doing.callback, doing.seq
-        detail = json.dumps({"reason": reason, "callback": callback, "io": io})
+            if doing.ios > 1:
+                of_batch = {"last_io": doing.last_seq, "ios": doing.ios}
+        told = {"reason": reason, "callback": callback, "io": io, **of_batch}
+        detail = json.dumps(told)
         event = {"disk": disk, "layer": layer, "kind": kind, "detail": detail, "time_ns": 0}
-        return FilterDiedError(reason, [*events, event])
+        return RoundLostError(reason, [*events, event])
 
 
 def _listen(

@@ -43,15 +43,22 @@ def check(job: Job) -> None:
             )
 
 
-def engine(policy: Policy, job: Job) -> dict[str, Any]:
-    """What the engine's options say in place of the target; empty for a policy without a server."""
+def engine(policy: Policy, job: Job, *, was_there: bool) -> dict[str, Any]:
+    """What the engine's options say in place of the target; empty for a policy without a server.
+
+    `was_there`: it served an earlier round, so that its absence is no mistake in the policy.
+    """
     if policy.server is None:
         return {}
     writes = job.scan["writes"] > 0
     return {
         "backend": BACKEND,
         "targets": [],
-        "server": {"uri": policy.server.use, "params": policy.server.params},
+        "server": {
+            "uri": policy.server.use,
+            "params": policy.server.params,
+            "was_there": was_there,
+        },
         "read_only": not writes,
         "prefill": writes,
     }

@@ -202,9 +202,11 @@ class WarningKind(Enum):
         "Use `vaio-bench replay` where the moment of an I/O matters",
     )
     ROUNDS_LOST = (
-        "{lost} round(s) were lost to a filter that crashed, hung or ended its process: {reason}",
-        "figures are of the rounds that are left, which a filter that fails now and then flatters",
-        "Look at the callback and the I/O that are named, in the run's events too",
+        "{lost} round(s) were lost to a filter that crashed, hung or ended its process, or to a "
+        "server that went away: {reason}",
+        "figures are of the rounds that are left, which what fails now and then flatters",
+        "Look at the callback and the I/O that are named, in the run's events too; start the "
+        "server again",
     )
     DISKS_LOST = (
         "{lost} disk(s) were lost to a filter that crashed or hung in its own process: {reason}",

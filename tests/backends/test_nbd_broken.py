@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from replay_kit import Io, filters, policy_file, rows_of, write_trace
 
 import vaio_bench as vb
 from vaio_bench.errors import InputError, VaioBenchError
+from vaio_bench.runner import Settings
 
 Broken = Callable[[Callable[[socket.socket], None]], str]
 
@@ -65,14 +67,16 @@ def answer(connection: socket.socket, cookie: bytes, error: int = 0) -> None:
 
 
 def fails(through: Through, uri: str, *, timeout: str = "500ms") -> str:
-    """The message of a run that must end with status 1, soon."""
+    """The message of a run that never begins, or that loses its round, soon."""
     began = time.monotonic()
     params = {"timeout": timeout, "connect_timeout": "500ms"}
-    with pytest.raises(VaioBenchError) as raised:
-        through(IOS, uri, params=params, verify=False, depth=8)
+    try:
+        [message] = through(IOS, uri, params=params, verify=False, depth=8).found["lost_rounds"]
+    except VaioBenchError as error:
+        message = str(error)
     assert time.monotonic() - began < 20
-    assert uri in str(raised.value)
-    return str(raised.value)
+    assert uri in message
+    return message
 
 
 def test_gone_in_mid_run(broken_server: Broken, through: Through, tmp_path: Path) -> None:
@@ -84,7 +88,7 @@ def test_gone_in_mid_run(broken_server: Broken, through: Through, tmp_path: Path
     assert "closed the connection in the middle of the run" in fails(through, broken_server(talk))
     run = vb.open_run(tmp_path / "run1")
     rows = rows_of(run, "chain")
-    assert run.exit.startswith("failed: policy chain, round 1: nbd+unix://")
+    assert run.exit.startswith("failed: 1 rounds lost: nbd+unix://")
     assert (rows["status"] == 0).sum() == 100
     lost = rows.filter(rows["status"] != 0)
     # All that was in flight, and nothing that was not.
@@ -116,6 +120,53 @@ def test_one_request_is_never_answered(broken_server: Broken, through: Through) 
             time.sleep(0.02)
 
     assert "did not answer a request" in fails(through, broken_server(talk))
+
+
+def dies_in_its_second_round(path: Path) -> threading.Thread:
+    """Serves one connection to its end, the next for 30 requests; nobody listens from then on."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+
+    def serve() -> None:
+        for requests in (len(IOS), 30):
+            connection, _ = listener.accept()
+            with connection:
+                shake(connection)
+                for _ in range(requests):
+                    answer(connection, request(connection)[1])
+        listener.close()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_one_that_dies_costs_a_comparison_its_own_rounds_alone(tmp_path: Path) -> None:
+    path = tmp_path / "dies.sock"
+    server = dies_in_its_second_round(path)
+    uri = f"nbd+unix://{path}"
+    began = time.monotonic()
+    found = vb.compare(
+        write_trace(tmp_path / "t.parquet", IOS),
+        out=tmp_path / "run",
+        policies=[policy_file(tmp_path, filters({"use": uri})), "pass"],
+        rounds=3,
+        settings=Settings(pace="asap", depth=4, backend="mem", destroy_data=True),
+    )
+    assert time.monotonic() - began < 60
+    server.join(timeout=5)
+    first, second = found["lost_rounds"]
+    assert [lost["policy"] for lost in (first, second)] == ["chain", "chain"]
+    assert first["reason"].startswith(f"{uri}: ")
+    assert "in the middle of the run" in first["reason"]
+    assert second["reason"].startswith(f"{uri}: cannot connect to the NBD server")
+    run = vb.open_run(tmp_path / "run")
+    assert run.exit.startswith(f"failed: 2 rounds lost: {uri}")
+    # What the lost round has done is there, and counts in nothing.
+    assert (rows_of(run, "chain", first["round"])["status"] == 0).sum() == 30
+    complete = {name: len(run.rounds(name, complete_only=True)) for name in run.policies}
+    assert complete == {"direct": 3, "direct-again": 3, "chain": 1, "pass": 3}
 
 
 GARBAGE = {
@@ -168,8 +219,8 @@ def test_reads_are_answered_within_their_range(
         time.sleep(5)
 
     uri = broken_server(talk)
-    with pytest.raises(VaioBenchError, match="the server sent garbage"):
-        through([Io(0, "read", 8192, 4096)], uri, verify=False)
+    [lost] = through([Io(0, "read", 8192, 4096)], uri, verify=False).found["lost_rounds"]
+    assert "the server sent garbage" in lost
 
 
 def test_structured_replies_in_any_shape(broken_server: Broken, through: Through) -> None:
@@ -212,8 +263,8 @@ def test_every_answer_twice(broken_server: Broken, through: Through, op: str) ->
 
     uri = broken_server(talk)
     ios = [Io(i, op, i * 4096, 4096) for i in range(200)]
-    with pytest.raises(VaioBenchError, match="the server sent garbage"):
-        through(ios, uri, params={"timeout": "2s"}, verify=False, depth=8)
+    found = through(ios, uri, params={"timeout": "2s"}, verify=False, depth=8).found
+    assert "the server sent garbage" in found["lost_rounds"][0]
 
 
 @pytest.mark.parametrize(

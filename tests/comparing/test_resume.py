@@ -15,7 +15,7 @@ from replay_kit import round_here, write_trace
 from vaio_bench import comparing, round_loop
 from vaio_bench.analyses import fidelity
 from vaio_bench.errors import InputError
-from vaio_bench.round_process import FilterDiedError
+from vaio_bench.round_process import RoundLostError
 from vaio_bench.run_writer import RunWriter
 from vaio_bench.store import open_run
 
@@ -174,7 +174,7 @@ def test_a_lost_round_that_was_run_again_is_lost_no_more(
         which = (job["options"]["policy"], job["options"]["round"])
         ended = round_here(job, progress)
         if which in lost:
-            raise FilterDiedError(f"{which} crashed", [crash])
+            raise RoundLostError(f"{which} crashed", [crash])
         return ended
 
     def codes() -> list[str]:

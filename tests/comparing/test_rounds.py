@@ -19,7 +19,7 @@ from vaio_bench.analyses.summary import summary
 from vaio_bench.cli.compare import show
 from vaio_bench.errors import InputError
 from vaio_bench.reporting.overhead_part import latencies
-from vaio_bench.round_process import FilterDiedError
+from vaio_bench.round_process import RoundLostError
 from vaio_bench.store import open_run
 
 Compare = Callable[..., dict[str, Any]]
@@ -101,7 +101,7 @@ def test_until_goes_on_for_the_others_when_one_loses_every_round(
 ) -> None:
     def lose(job: dict[str, Any], progress: Any) -> Any:
         if job["options"]["policy"] == "crypt":
-            raise FilterDiedError("crashed", [])
+            raise RoundLostError("crashed", [])
         return round_here(job, progress)
 
     monkeypatch.setattr(round_loop, "run_round", lose)
@@ -246,7 +246,7 @@ def test_a_policy_that_loses_every_round_is_told(
     def lose(job: dict[str, Any], progress: Any) -> Any:
         policy, number = (job["options"][key] for key in ("policy", "round"))
         if policy == "crypt" or (policy, number) == ("delay", 1):
-            raise FilterDiedError('filter[0] "so:x.so" crashed in io_start (SIGSEGV)', [])
+            raise RoundLostError('filter[0] "so:x.so" crashed in io_start (SIGSEGV)', [])
         return round_here(job, progress)
 
     monkeypatch.setattr(round_loop, "run_round", lose)
@@ -286,7 +286,7 @@ def test_rows_of_a_lost_round_are_in_no_figure_of_its_policy(
         ended = round_here(job, progress)
         policy, number = (job["options"][key] for key in ("policy", "round"))
         if policy == "crypt" or (policy, number) in (("pass", 1), ("cache", 0)):
-            raise FilterDiedError("crashed", [])
+            raise RoundLostError("crashed", [])
         return ended
 
     monkeypatch.setattr(round_loop, "run_round", lose)

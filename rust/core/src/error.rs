@@ -14,6 +14,8 @@ pub enum ErrorKind {
     Failed,
     /// A filter of another make lets go of nothing: it costs its round, not the run.
     Hung,
+    /// An NBD server went away, or cannot be understood any more: it costs its round, not the run.
+    ServerLost,
     /// Stopped on request: exit status 130.
     Interrupted,
 }

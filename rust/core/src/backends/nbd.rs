@@ -18,7 +18,7 @@ use super::target::Target;
 use super::waker::{Bell, Waker};
 use super::{Backend, Completion, Counts, Request};
 use crate::clock::{Ns, monotonic_ns};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::io::{OK, Op, Status};
 use crate::slab::IoId;
 
@@ -79,8 +79,10 @@ the answer before it sleeps: a wake-up would take as long. That costs a processo
 server makes it stop looking. CPU per I/O is not told of such a policy: the server's is not known.
 
 The manifest says what stands there (size, flags, block sizes). What the export holds is overwritten
-only with `--destroy-data`. A server that goes away, sends garbage or does not answer in time ends
-the round with an error that names the URI; the I/Os in flight have the errno in their rows.
+only with `--destroy-data`. A server that goes away, sends garbage or does not answer in time costs
+the round, with a reason that names the URI; the I/Os in flight have the errno in their rows. The
+rounds after it are tried: each is lost at once while nobody is there, and the other policies go on.
+A server that is not there to begin with is a mistake in the policy.
 
 ## Unsuitable for
 Virtual time: a server runs on the wall clock. Splitting the server's time among its filters: all of
@@ -276,7 +278,7 @@ impl Nbd {
         let Err(broken) = act(&mut self.links[at]) else { return };
         let server = self.servers.iter().find(|server| server.links.contains(&at));
         let uri = server.map_or("", |server| server.export.uri.as_str());
-        self.error = Some(Error::failed(broken.words).with("file", uri));
+        self.error = Some(Error::new(ErrorKind::ServerLost, broken.words).with("file", uri));
         self.broken = Some(broken.status);
         // Nothing is read any more: the slots are free to go.
         self.links.clear();

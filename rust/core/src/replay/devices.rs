@@ -3,13 +3,14 @@
 use super::options::{BackendKind, Options};
 use super::scan::DiskScan;
 use crate::backends::nbd::{Server, Settings, Uri};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Connects to the server of each of these disks; none for other backends.
 ///
 /// # Errors
 /// `Input` when the policy's filter is wrong, nobody is there, or the export is too small or
-/// read-only; `Failed` when a server cannot be understood or does not answer in time.
+/// read-only; `Failed` when a server cannot be understood or does not answer in time; `ServerLost`
+/// for each of these where the server was there before.
 pub(super) fn servers(options: &Options, disks: &[(u16, DiskScan)]) -> Result<Vec<Server>> {
     if options.backend != BackendKind::Nbd {
         return Ok(Vec::new());
@@ -31,6 +32,10 @@ pub(super) fn servers(options: &Options, disks: &[(u16, DiskScan)]) -> Result<Ve
         ))
         .with("file", &uri));
     }
+    let lost = |error: Error| {
+        let kind = if spec.was_there { ErrorKind::ServerLost } else { error.kind };
+        Error { kind, ..error }
+    };
     disks
         .iter()
         .map(|(disk, found)| {
@@ -50,5 +55,6 @@ pub(super) fn servers(options: &Options, disks: &[(u16, DiskScan)]) -> Result<Ve
             }
             Ok(server)
         })
-        .collect()
+        .collect::<Result<_>>()
+        .map_err(lost)
 }

@@ -96,6 +96,9 @@ pub struct FilterSpec {
 pub struct ServerSpec {
     pub uri: String,
     pub params: Value,
+    /// It served an earlier round: that it is not there is no mistake in the policy.
+    #[serde(default)]
+    pub was_there: bool,
 }
 
 /// One round of one policy.
