@@ -14,7 +14,7 @@ import pytest
 from filters.conftest import Io, Replayed
 
 import vaio_bench as vb
-from vaio_bench.filters import PASS, Setting
+from vaio_bench.filters import PASS, Setting, yara
 from vaio_bench.filters.yara import Yara, YaraParameters
 from vaio_bench.spec import PolicyError, load_policy, parse_policy
 
@@ -101,6 +101,45 @@ def test_beyond_the_window_or_overwritten_there_is_no_match() -> None:
     rig = Rig(action="block")
     assert rig.write(0, EICAR + halves[0]) == errno.EIO
     assert rig.write(68 + 512, halves[1]) == PASS
+
+
+HALVES = [b"." * 472 + EICAR[:40], EICAR[40:].ljust(512, b".")]
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("op", ["write", "discard", "write_zeroes"])
+def test_what_is_left_of_a_write_that_was_partly_overwritten_counts(side: int, op: str) -> None:
+    rig = Rig(action="block")
+    dots = b"." * 512
+    assert rig.write(0, HALVES[0] + dots if side == 0 else dots + HALVES[1]) == PASS
+    # Over the other half of it, with the bytes that make it whole, or after a hole was made.
+    other = 512 * (1 - side)
+    if op != "write":
+        rig.io(op, other, 512)
+    assert rig.write(other, HALVES[1 - side]) == errno.EIO
+    # That one is not on the disk: the next is held to what was left.
+    assert rig.write(other, HALVES[1 - side]) == errno.EIO
+    assert rig.write(other, dots) == PASS
+
+
+def test_a_match_may_span_three_writes_and_a_blocked_one_overwrites_nothing() -> None:
+    rig = Rig(action="block")
+    rig.write(0, b"." * 492 + EICAR[:20])
+    rig.write(552, EICAR[60:])
+    assert rig.write(512, EICAR[20:60]) == errno.EIO
+    assert rig.write(400, EICAR + b"." * 44) == errno.EIO
+    assert rig.write(512, EICAR[20:60]) == errno.EIO
+
+
+def test_what_it_remembers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yara, "KEPT_BYTES", 4096)
+    rig = Rig(action="block", window=512)
+    rig.write(0, b"." * 8152 + EICAR[:40])
+    assert sum(map(len, rig.filter._pieces.values())) == 1024
+    assert rig.write(8192, EICAR[40:]) == errno.EIO
+    for at in range(64):
+        rig.write(1 << 20 | at * 1024, b"." * 1024)
+    assert sum(map(len, rig.filter._pieces.values())) == 4096
 
 
 def test_it_blocks_what_the_guest_writes(

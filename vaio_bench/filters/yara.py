@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
-from collections import deque
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -34,13 +33,11 @@ class YaraParameters(Parameters):
     recent: int = Field(default=64, ge=0, le=4096)
 
 
-class _Piece(NamedTuple):
-    """A write that passed, as far as a match may reach into it."""
+KEPT_BYTES = 16 << 20
+"""What an instance remembers of recent writes, at most."""
 
-    start: int
-    end: int
-    head: bytes
-    tail: bytes
+_Pieces = dict[int, bytes]
+"""What is known of the disk: the bytes from an offset on, none over another, oldest first."""
 
 
 class Yara(Filter):
@@ -48,9 +45,8 @@ class Yara(Filter):
 
     An inspection filter, as an antivirus product on this interface would be.
 
-    A match may span I/Os: before the bytes of a write it sees the end of a recent write that
-    stops where this one starts, and behind them the beginning of one that starts where it stops,
-    `window` bytes of each.
+    A match may span I/Os: with the bytes of a write it sees `window` bytes before and behind them,
+    as far as recent writes left them there. Of a write that is partly overwritten, the rest counts.
 
     ## Parameters
     - `rules`: a file of YARA rules, looked for beside the policy's file, then in the folder of the
@@ -58,7 +54,7 @@ class Yara(Filter):
     - `action`: `alert` (default) passes the write and tells of the match in the run's events,
       `block` fails the write with EIO and tells of it, `allow` only counts.
     - `window`: bytes of a neighbouring write that are scanned along, 4096 by default.
-    - `recent`: how many writes are remembered for that, 64 by default.
+    - `recent`: how many writes are remembered for that, 64 by default, and 16 MiB of them at most.
 
     ## Example
     ```toml
@@ -107,7 +103,8 @@ class Yara(Filter):
         except yara_x.CompileError as error:
             first = " ".join(str(error).split())
             raise ValueError(f"rules: {parameters.rules}: {first}") from error
-        self._pieces: deque[_Piece] = deque(maxlen=parameters.recent)
+        self._scanner: Any = None
+        self._pieces: _Pieces = {}
         self._counts = {"scanned_bytes": 0, "matched_writes": 0, "blocked_writes": 0}
 
     def open(self, slots: int) -> None:
@@ -115,15 +112,21 @@ class Yara(Filter):
         import yara_x
 
         self._scanner = yara_x.Scanner(self._rules)
-        self._pieces.clear()
+        self._pieces = {}
         self._counts = dict.fromkeys(self._counts, 0)
+
+    def close(self, cx: Context) -> None:
+        """Lets go of the scanner where it was made: its thread is the only one that may."""
+        self._scanner = None
 
     def io_start(self, cx: Context, io: Io) -> Answer:
         """Scans a write; forgets what another I/O overwrites."""
         if io.op == "write" and io.data is not None:
             return self._write(cx, io, bytes(io.data))
         if io.op in ("write_zeroes", "discard"):
-            self._forget(io.offset_bytes, io.offset_bytes + io.length_bytes)
+            self._pieces = _without(
+                self._pieces, io.offset_bytes, io.offset_bytes + io.length_bytes
+            )
         return PASS
 
     def gauges(self) -> dict[str, int]:
@@ -132,11 +135,11 @@ class Yara(Filter):
 
     def _write(self, cx: Context, io: Io, data: bytes) -> Answer:
         start, end = io.offset_bytes, io.offset_bytes + len(data)
-        self._forget(start, end)
-        before = next((p.tail for p in reversed(self._pieces) if p.end == start), b"")
-        behind = next((p.head for p in reversed(self._pieces) if p.start == end), b"")
+        pieces = _without(self._pieces, start, end)
+        before = _before(pieces, start, self.parameters.window)
+        behind = _behind(pieces, end, self.parameters.window)
         self._counts["scanned_bytes"] += len(data)
-        action, window = self.parameters.action, self.parameters.window
+        action = self.parameters.action
         matched = self._matches(before, data, behind)
         if matched:
             self._counts["matched_writes"] += 1
@@ -144,11 +147,23 @@ class Yara(Filter):
                 place = {"action": action, "io": io.seq, "offset_bytes": start}
                 cx.event("match", json.dumps({"rules": matched, **place}))
             if action == "block":
+                # What it was to overwrite is still there.
                 self._counts["blocked_writes"] += 1
                 return fail(errno.EIO)
-        if window and self.parameters.recent:
-            self._pieces.append(_Piece(start, end, data[:window], data[-window:]))
+        self._pieces = pieces
+        self._remember(start, data)
         return PASS
+
+    def _remember(self, start: int, data: bytes) -> None:
+        window, recent = self.parameters.window, self.parameters.recent
+        if not (window and recent and data):
+            return
+        if len(data) > KEPT_BYTES:
+            self._remember(start, data[:window])
+            start, data = start + len(data) - window, data[-window:]
+        self._pieces[start] = data
+        while len(self._pieces) > recent or sum(map(len, self._pieces.values())) > KEPT_BYTES:
+            del self._pieces[next(iter(self._pieces))]
 
     def _matches(self, before: bytes, data: bytes, behind: bytes) -> list[str]:
         """Rules that match with at least a byte of this write; those of a condition alone too."""
@@ -161,7 +176,35 @@ class Yara(Filter):
                 found.append(rule.identifier)
         return found
 
-    def _forget(self, start: int, end: int) -> None:
-        if any(piece.start < end and start < piece.end for piece in self._pieces):
-            kept = [p for p in self._pieces if p.end <= start or end <= p.start]
-            self._pieces = deque(kept, maxlen=self._pieces.maxlen)
+
+def _without(pieces: _Pieces, start: int, end: int) -> _Pieces:
+    """What is left of the pieces when this range is overwritten."""
+    if not any(at < end and start < at + len(data) for at, data in pieces.items()):
+        return pieces
+    left = {}
+    for at, data in pieces.items():
+        if at >= end or at + len(data) <= start:
+            left[at] = data
+            continue
+        if at < start:
+            left[at] = data[: start - at]
+        if at + len(data) > end:
+            left[end] = data[end - at :]
+    return left
+
+
+def _before(pieces: _Pieces, start: int, window: int) -> bytes:
+    """So many bytes before an offset, as far as they are known without a gap."""
+    ends = {at + len(data): data for at, data in pieces.items()}
+    found = b""
+    while len(found) < window and (data := ends.get(start - len(found))):
+        found = data + found
+    return found[len(found) - min(len(found), window) :]
+
+
+def _behind(pieces: _Pieces, end: int, window: int) -> bytes:
+    """So many bytes from an offset on, as far as they are known without a gap."""
+    found = b""
+    while len(found) < window and (data := pieces.get(end + len(found))):
+        found += data
+    return found[:window]
