@@ -275,6 +275,14 @@ impl Pipeline {
         !self.polled.is_empty() || self.backend.has_completions()
     }
 
+    /// Has the kernel do its part of what `has_completions` saw, where no other call comes soon.
+    ///
+    /// # Errors
+    /// As `poll`.
+    pub fn fetch(&mut self) -> Result<()> {
+        self.backend.fetch()
+    }
+
     /// Kick and wait in one call to the kernel, where nothing is due before a completion. The time
     /// is not booked to the I/Os: it is mostly sleep.
     ///

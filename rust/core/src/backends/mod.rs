@@ -74,6 +74,11 @@ pub trait Backend: Send {
         true
     }
 
+    /// Has the kernel do what is left to do before `reap` finds what `has_completions` saw.
+    fn fetch(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// When the next completion will come, where a model knows it.
     fn next_event_ns(&self) -> Option<Ns> {
         None

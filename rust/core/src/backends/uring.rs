@@ -269,6 +269,10 @@ impl Backend for Uring {
         !self.ring.completion().is_empty() || self.ring.submission().taskrun()
     }
 
+    fn fetch(&mut self) -> Result<()> {
+        if self.ring.submission().taskrun() { self.kick() } else { Ok(()) }
+    }
+
     #[inline]
     fn reap(&mut self, _now: Ns, out: &mut Vec<Completion>) -> Result<()> {
         if self.polled && self.ring.submission().taskrun() {

@@ -72,7 +72,10 @@ impl Worker {
     fn spin(&mut self, until: Ns) -> Result<()> {
         self.pipeline.kick()?;
         while self.pipeline.core.clock.now() < until {
-            if self.pipeline.has_completions() || self.shared.stop.load(Relaxed) {
+            if self.pipeline.has_completions() {
+                return self.pipeline.fetch();
+            }
+            if self.shared.stop.load(Relaxed) {
                 return Ok(());
             }
         }
