@@ -19,7 +19,7 @@ from vaio_bench import _core
 HANG_S = 30.0
 """A callback that takes longer than this has hung, unless a run says otherwise."""
 
-_RECORD = struct.Struct("<QQQQIIIII12x")
+_RECORD = struct.Struct("<QQQQIIIIIIQ")
 _NO_IO = (1 << 64) - 1
 _STAND_IN = "hop"
 
@@ -40,6 +40,9 @@ class Doing:
     op: str
     offset_bytes: int
     length_bytes: int
+    ios: int
+    """How many I/Os it is about: `seq` is the first of a batch, `last_seq` the last."""
+    last_seq: int
 
     def told(self, how: str, filters: Sequence[str], disks: Sequence[str]) -> str:
         """`filter[0] "so:x.so" hung in io_start of I/O 17 (write of 512 bytes at offset ...)`.
@@ -55,6 +58,9 @@ class Doing:
             return self.callback if disk is None else f"{self.callback} ({disk})"
         where = f"offset {self.offset_bytes}" + (f" of {disk}" if disk is not None else "")
         io = f"{self.op} of {self.length_bytes} bytes at {where}"
+        if self.ios > 1:
+            which = f"{self.ios} I/Os from {self.seq} to {self.last_seq}"
+            return f"{self.callback} of {which} (the first: {io})"
         return f"{self.callback} of I/O {self.seq} ({io})"
 
 
@@ -76,16 +82,16 @@ def read(file: Path) -> list[Doing]:
     names, ops = _core.black_box_words()
     found = []
     for at in range(0, len(content) - _RECORD.size + 1, _RECORD.size):
-        moves, seq, offset, length, callback, op, layer, disk, number = _RECORD.unpack_from(
-            content, at
-        )
+        fields = _RECORD.unpack_from(content, at)
+        moves, seq, offset, length, callback, op, layer, disk, number, ios, last = fields
         if layer == 0:
             break
         if moves % 2:
             io = None if seq == _NO_IO else seq
             name = names[callback] if callback < len(names) else "?"
             op_name = ops[op] if op < len(ops) else "?"
-            found.append(Doing(layer - 1, disk, name, moves, number, io, op_name, offset, length))
+            shown = (io, op_name, offset, length, ios, last)
+            found.append(Doing(layer - 1, disk, name, moves, number, *shown))
     return [doing for doing in found if doing.signal] or found
 
 

@@ -22,7 +22,7 @@ from vaio_bench.runner import Settings
 from vaio_bench.spec import Policy, PolicyError, load_policy, parse_policy
 from vaio_bench.store import open_run
 
-LOSE = 9  # Of broken.c.
+LOSE, FORK = 9, 14  # Of broken.c.
 AT = 20
 WALL = Settings(pace="asap", depth=4, backend="mem")
 VIRTUAL = Settings(pace="asap", depth=4, backend="sim", clock="virtual")
@@ -172,6 +172,50 @@ def test_in_a_process_it_costs_its_disk_alone(tmp_path: Path, policy: Callable[.
     of_a = rows.filter(pl.col("disk") == "a")
     assert len(of_a) == 60
     assert of_a.filter(pl.col("status") != 0)["status"].to_list() == [5]
+
+
+UNDEFERRED = (
+    "hung (an I/O with children under way was not answered DEFER) after io_start of I/O 19 (write "
+    f"of 4096 bytes at offset {19 * 4096})"
+)
+
+
+@pytest.mark.parametrize(
+    ("placement", "settings"),
+    [("inline", WALL), ("inline", VIRTUAL), pytest.param("thread", WALL, marks=pytest.mark.slow)],
+)
+def test_one_that_passes_an_io_with_children_under_way_is_known_at_once(
+    tmp_path: Path,
+    write_trace: Callable[[Sequence[Io]], Path],
+    writes: list[Io],
+    policy: Callable[..., Path],
+    placement: str,
+    settings: Settings,
+) -> None:
+    use = f"so:{build('broken', tmp_path, f'-DBREAKS={FORK}', f'-DAT={AT}')}"
+    # Were the policy's time waited for, the run would end after a minute.
+    file = policy(use, placement, "60s")
+    message, rows, events = lost(write_trace(writes), tmp_path / "run", file, settings)
+    assert message == f'round 0: filter[0] "{use}" {UNDEFERRED} of disk disk'
+    assert 19 not in rows["seq"].to_list()
+    assert events["kind"].to_list() == ["misuse", "filter_hang"]
+    assert json.loads(events["detail"][0])["io"] == 19
+
+
+def test_in_a_process_that_costs_the_disk_alone(
+    tmp_path: Path, policy: Callable[..., Path]
+) -> None:
+    use = f"so:{build('broken', tmp_path, f'-DBREAKS={FORK}', f'-DAT={AT}')}"
+    ios = [DiskIo(i * 1000, "write", i * 4096, 4096, "a") for i in range(60)]
+    ios += [DiskIo(i * 1000, "write", i * 4096, 4096, "b") for i in range(15)]
+    trace = write_disks(tmp_path / "t.parquet", sorted(ios, key=lambda io: io.time_ns))
+    file = policy(use, "process", "60s")
+    found = vb.replay(trace, out=tmp_path / "run", policy=file, settings=WALL)
+    # Numbers are the trace's, of both disks.
+    told = UNDEFERRED.replace("I/O 19", "I/O 34")
+    assert found["lost_disks"] == [f'round 0: disk a: filter "{use}" {told}']
+    rows = rows_of(open_run(tmp_path / "run"), "still")
+    assert rows.filter(pl.col("disk") == "b")["status"].to_list() == [0] * 15
 
 
 LONG = "hung (let go of no I/O in 0.4 s) after io_start of I/O 19 ("

@@ -368,7 +368,9 @@ def test_a_crash_is_named(
     replay: Callable[..., Replayed],
     writes: list[Io],
 ) -> None:
-    with pytest.raises(WorkError, match=r'"py:mine:Aborts" crashed \(SIGABRT\) in batch of I/O 19'):
+    with pytest.raises(
+        WorkError, match=r'"py:mine:Aborts" crashed \(SIGABRT\) in io_start of I/O 19'
+    ):
         replay(write_trace(writes), 'use = "py:mine:Aborts"')
 
 

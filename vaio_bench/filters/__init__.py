@@ -14,7 +14,8 @@ is still mostly Python, and a run with one is labelled so.
             return fail(errno.EIO) if io.op == "write" and io.seq % 2 else PASS
 
 An answer is `PASS`, `COMPLETE`, `DEFER` or `fail(errno)`. `io.data` is a memoryview that is valid
-during the callback. What a callback raises fails its I/O, and the traceback is in the run's events.
+during the callback. What a callback raises fails its I/O (one of a batch's: all of them), and the
+traceback is in the run's events.
 The keys of its table in a policy are the fields of its `Parameters`, a pydantic model.
 `vaio-bench certify py:MODULE:CLASS` tests it against the laws of all filters and against what its
 `properties` declare.
@@ -27,7 +28,7 @@ import importlib
 import inspect
 import json
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
@@ -46,6 +47,11 @@ COMPLETE: Answer = -1
 DEFER: Answer = -2
 """Held: `cx.resume` or `cx.finish` it later; other I/Os keep flowing. A filter that lets go of none
 for the policy's `hang` has hung."""
+
+
+_ERRNO_MAX = 4095
+_NO_SEQ = (1 << 64) - 1
+"""The number of an I/O that is not of the trace."""
 
 
 def fail(status: int) -> Answer:
@@ -114,7 +120,8 @@ class Filter:
     def close(self, cx: Context) -> None:
         """The run ends: start what must reach the device, and the rest as that is done.
 
-        Called once; the run waits until no I/O of the filter's own is in flight.
+        The run waits until no I/O of the filter's own is in flight. Called at the prefill's end,
+        too: `open` then comes again.
         """
 
     def io_start(self, cx: Context, io: Io) -> Answer:
@@ -131,18 +138,21 @@ class Filter:
 
     def start_batch(self, cx: Context, ios: Sequence[Io]) -> Sequence[Answer]:
         """I/Os that come down, in their order; override it to look at many at a time."""
-        return [self._one(cx, self.flush if io.op == "flush" else self.io_start, io) for io in ios]
+        answers = [self._one(cx, "flush" if io.op == "flush" else "io_start", io) for io in ios]
+        self._back_to(cx, "start_batch", ios)
+        return answers
 
     def complete_batch(self, cx: Context, ios: Sequence[Io]) -> Sequence[Answer]:
         """I/Os that come back up."""
-        return [self._one(cx, self.io_complete, io) for io in ios]
+        answers = [self._one(cx, "io_complete", io) for io in ios]
+        self._back_to(cx, "complete_batch", ios)
+        return answers
 
     def batch(
         self, cx: Context, down: Sequence[Io], up: Sequence[Io]
     ) -> tuple[list[Answer], list[Answer]]:
         """What the engine calls: one entry into the interpreter for all of them."""
-        started = list(self.start_batch(cx, down)) if down else []
-        return started, list(self.complete_batch(cx, up)) if up else []
+        return self._many(cx, "start_batch", down), self._many(cx, "complete_batch", up)
 
     def io_abort(self, cx: Context, io: Io) -> None:
         """The driver gives up an I/O that this filter holds: finish it soon."""
@@ -195,19 +205,63 @@ class Filter:
         """The policy's parameters have changed."""
         return 0
 
-    def _one(self, cx: Context, ask: Callable[[Context, Io], Answer], io: Io) -> Answer:
+    def _one(self, cx: Context, name: str, io: Io) -> Answer:
         """One I/O's answer: what is raised fails this I/O and none beside it."""
+        cx.turn_to(name, io)
         try:
-            return ask(cx, io)
-        except Exception as error:
-            told = {
-                "callback": ask.__name__,
-                "io": io.seq,
-                "error": f"{type(error).__name__}: {error}",
-                "traceback": traceback.format_exc(),
-            }
-            cx.event("error", json.dumps(told))
+            return _checked(getattr(self, name)(cx, io))
+        except (Exception, SystemExit) as error:
+            _tell(cx, name, error, [io])
             return fail(errno.EIO)
+
+    def _many(self, cx: Context, name: str, ios: Sequence[Io]) -> list[Answer]:
+        """A batch's answers: what a filter's own `start_batch` raises fails all of its I/Os."""
+        if not ios:
+            return []
+        if not self._has_own(name):
+            return list(getattr(self, name)(cx, ios))
+        cx.turn_to(name, ios[0], ios[1:])
+        try:
+            answers = list(getattr(self, name)(cx, ios))
+            if len(answers) != len(ios):
+                raise ValueError(f"expected {len(ios)} answers, got {len(answers)}")
+        except (Exception, SystemExit) as error:
+            _tell(cx, name, error, ios)
+            return [fail(errno.EIO)] * len(ios)
+        for at, io in enumerate(ios):
+            try:
+                _checked(answers[at])
+            except TypeError as error:
+                _tell(cx, name, error, [io])
+                answers[at] = fail(errno.EIO)
+        return answers
+
+    def _back_to(self, cx: Context, name: str, ios: Sequence[Io]) -> None:
+        """A filter's own `start_batch` that had these I/Os shown one by one goes on."""
+        if ios and self._has_own(name):
+            cx.turn_to(name, ios[0], ios[1:])
+
+    def _has_own(self, name: str) -> bool:
+        return getattr(type(self), name) is not getattr(Filter, name)
+
+
+def _checked(answer: Any) -> Answer:
+    if type(answer) is not int or not DEFER <= answer <= _ERRNO_MAX:
+        raise TypeError(f"expected PASS, COMPLETE, DEFER or fail(errno), got {answer!r}")
+    return answer
+
+
+def _tell(cx: Context, callback: str, error: BaseException, ios: Sequence[Io]) -> None:
+    """An `error` event: the callback, the I/O or the range of a batch, and the traceback."""
+    numbers = [io.seq for io in ios if io.seq != _NO_SEQ]
+    told = {
+        "callback": callback,
+        "io": min(numbers, default=None),
+        **({"last_io": max(numbers, default=None), "ios": len(ios)} if len(ios) > 1 else {}),
+        "error": f"{type(error).__name__}: {error}",
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+    cx.event("error", json.dumps(told))
 
 
 def make(

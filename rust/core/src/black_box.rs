@@ -10,6 +10,7 @@
 
 use std::cell::Cell;
 use std::fs::OpenOptions;
+use std::marker::PhantomData;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -17,6 +18,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 
 use crate::error::{Error, Result};
+use crate::io::Op;
 use crate::slab::Io;
 
 pub const RECORD_BYTES: usize = 64;
@@ -24,7 +26,7 @@ const RECORDS: usize = 4096;
 const NO_SEQ: u64 = u64::MAX;
 
 /// The callbacks by their neutral names: their index is what a record holds.
-pub const CALLBACKS: [&str; 24] = [
+pub const CALLBACKS: [&str; 26] = [
     "attach",
     "detach",
     "open",
@@ -49,6 +51,8 @@ pub const CALLBACKS: [&str; 24] = [
     "auxiliary",
     "gauges",
     "batch",
+    "start_batch",
+    "complete_batch",
 ];
 
 /// A callback, as its index in [`CALLBACKS`].
@@ -79,6 +83,56 @@ pub enum Callback {
     Auxiliary,
     Gauges,
     Batch,
+    StartBatch,
+    CompleteBatch,
+}
+
+impl Callback {
+    /// Those in which a filter looks at I/Os that it was shown many at a time.
+    const OF_BATCHES: [Self; 6] = [
+        Self::IoStart,
+        Self::IoComplete,
+        Self::Flush,
+        Self::Batch,
+        Self::StartBatch,
+        Self::CompleteBatch,
+    ];
+
+    /// The callback of a batch's I/Os that has this name.
+    #[must_use]
+    pub fn of_batch(name: &str) -> Option<Self> {
+        Self::OF_BATCHES.into_iter().find(|callback| CALLBACKS[*callback as usize] == name)
+    }
+}
+
+/// What a record says of the I/O, or of the first of several.
+#[derive(Debug, Clone, Copy)]
+pub struct Shown {
+    pub seq: u64,
+    pub op: Op,
+    pub offset_bytes: u64,
+    pub length_bytes: u64,
+}
+
+impl Shown {
+    #[must_use]
+    pub const fn of(io: &Io) -> Self {
+        let Io { seq, op, offset_bytes, length_bytes, .. } = *io;
+        Self { seq, op, offset_bytes, length_bytes }
+    }
+
+    fn words(&self) -> String {
+        let Self { op, offset_bytes, length_bytes, .. } = self;
+        format!("{} of {length_bytes} bytes at offset {offset_bytes}", op.name())
+    }
+}
+
+/// `io_start of I/O 17 (write of 512 bytes at offset 4096)`; an I/O of the prefill has no number.
+#[must_use]
+pub fn words(callback: Callback, io: &Shown) -> String {
+    let number = Some(io.seq).filter(|seq| *seq != NO_SEQ);
+    let which = number.map_or("an I/O of the prefill".to_owned(), |seq| format!("I/O {seq}"));
+    format!("{} of {which} ({})", CALLBACKS[callback as usize], io.words())
 }
 
 /// What one instance of a foreign filter is doing.
@@ -98,6 +152,10 @@ pub struct Record {
     pub disk: AtomicU32,
     /// The signal that came while inside.
     pub signal: AtomicU32,
+    /// How many I/Os the callback is about, where that is more than one.
+    pub ios: AtomicU32,
+    /// Of several I/Os the highest number; `seq` is the lowest.
+    pub last_seq: AtomicU64,
 }
 
 impl Record {
@@ -114,6 +172,8 @@ impl Record {
             layer: AtomicU32::new(0),
             disk: AtomicU32::new(0),
             signal: AtomicU32::new(0),
+            ios: AtomicU32::new(0),
+            last_seq: AtomicU64::new(NO_SEQ),
         }
     }
 
@@ -126,18 +186,66 @@ impl Record {
     /// About to call foreign code.
     #[inline]
     pub fn enter(&self, callback: Callback, io: Option<&Io>) {
-        if let Some(io) = io {
-            self.seq.store(io.seq, Relaxed);
-            self.offset_bytes.store(io.offset_bytes, Relaxed);
-            self.length_bytes.store(io.length_bytes, Relaxed);
-            self.op.store(io.op as u32, Relaxed);
-        } else {
-            self.seq.store(NO_SEQ, Relaxed);
+        match io {
+            Some(io) => self.about(callback, &Shown::of(io), 1, NO_SEQ),
+            None => {
+                self.seq.store(NO_SEQ, Relaxed);
+                self.ios.store(0, Relaxed);
+                self.callback.store(callback as u32, Relaxed);
+            }
         }
-        self.callback.store(callback as u32, Relaxed);
         INSIDE.set(std::ptr::from_ref(self));
         // Nobody else writes it: no read-modify-write is needed.
         self.moves.store(self.moves.load(Relaxed) + 1, Release);
+    }
+
+    #[inline]
+    fn about(&self, callback: Callback, io: &Shown, ios: u32, last_seq: u64) {
+        self.seq.store(io.seq, Relaxed);
+        self.offset_bytes.store(io.offset_bytes, Relaxed);
+        self.length_bytes.store(io.length_bytes, Relaxed);
+        self.op.store(io.op as u32, Relaxed);
+        self.ios.store(ios, Relaxed);
+        self.last_seq.store(last_seq, Relaxed);
+        self.callback.store(callback as u32, Relaxed);
+    }
+
+    /// Inside already, and now at this I/O of a batch, or at so many from `io` to `last_seq`.
+    #[inline]
+    pub fn note(&self, callback: Callback, io: &Shown, ios: u32, last_seq: u64) {
+        self.about(callback, io, ios, last_seq);
+        // As odd as before: still inside, and not at what it was at.
+        self.moves.store(self.moves.load(Relaxed) + 2, Release);
+        let watched = WATCHED.get();
+        if !watched.is_null() && !std::ptr::eq(watched, self) {
+            // SAFETY: `Watched` lends it for as long as it is in this place.
+            unsafe { &*watched }.note(callback, io, ios, last_seq);
+        }
+    }
+
+    /// The callback that is under way, in words, and the number of its I/O, if it has one:
+    /// `io_start of I/O 17 (write of 512 bytes at offset 4096)`.
+    #[must_use]
+    pub fn doing(&self) -> Option<(String, Option<u64>)> {
+        if self.moves.load(Relaxed).is_multiple_of(2) {
+            return None;
+        }
+        let name = CALLBACKS.get(self.callback.load(Relaxed) as usize).copied().unwrap_or("?");
+        let Some(seq) = self.io_seq() else { return Some((name.to_owned(), None)) };
+        let io = Shown {
+            seq,
+            op: Op::from_code(self.op.load(Relaxed) as u8),
+            offset_bytes: self.offset_bytes.load(Relaxed),
+            length_bytes: self.length_bytes.load(Relaxed),
+        };
+        let ios = self.ios.load(Relaxed);
+        let words = if ios > 1 {
+            let last = self.last_seq.load(Relaxed);
+            format!("{name} of {ios} I/Os from {seq} to {last} (the first: {})", io.words())
+        } else {
+            format!("{name} of I/O {seq} ({})", io.words())
+        };
+        Some((words, Some(seq)))
     }
 
     /// Back from it.
@@ -156,6 +264,7 @@ impl Default for Record {
 
 thread_local! {
     static INSIDE: Cell<*const Record> = const { Cell::new(std::ptr::null()) };
+    static WATCHED: Cell<*const Record> = const { Cell::new(std::ptr::null()) };
 }
 
 struct Map {
@@ -202,6 +311,24 @@ pub fn open(file: &Path) -> Result<()> {
         note_deadly_signals();
     }
     Ok(())
+}
+
+/// While it lives, what this thread notes is noted in another record as well: the one by which
+/// whoever handed the I/Os over looks after the filter.
+pub struct Watched<'a>(PhantomData<&'a Record>);
+
+impl<'a> Watched<'a> {
+    #[must_use]
+    pub fn by(record: &'a Record) -> Self {
+        WATCHED.set(record);
+        Self(PhantomData)
+    }
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        WATCHED.set(std::ptr::null());
+    }
 }
 
 static APART: AtomicBool = AtomicBool::new(false);
@@ -259,8 +386,13 @@ mod tests {
         assert_eq!(size_of::<Record>(), RECORD_BYTES);
         assert_eq!(std::mem::offset_of!(Record, callback), 32);
         assert_eq!(std::mem::offset_of!(Record, signal), 48);
+        assert_eq!(std::mem::offset_of!(Record, ios), 52);
+        assert_eq!(std::mem::offset_of!(Record, last_seq), 56);
         assert_eq!(CALLBACKS[Callback::Batch as usize], "batch");
         assert_eq!(CALLBACKS[Callback::Configure as usize], "configure");
+        assert_eq!(CALLBACKS[Callback::CompleteBatch as usize], "complete_batch");
+        assert_eq!(Callback::of_batch("start_batch"), Some(Callback::StartBatch));
+        assert_eq!(Callback::of_batch("timer"), None);
     }
 
     #[test]
@@ -271,5 +403,22 @@ mod tests {
         assert_eq!(record.seq.load(Relaxed), NO_SEQ);
         record.leave();
         assert_eq!(record.moves.load(Relaxed), 2);
+    }
+
+    #[test]
+    fn it_tells_which_of_a_batch_it_is_at() {
+        let record = Record::new();
+        assert_eq!(record.doing(), None);
+        record.enter(Callback::Batch, None);
+        assert_eq!(record.doing(), Some(("batch".to_owned(), None)));
+        let io = Shown { seq: 17, op: Op::Write, offset_bytes: 4096, length_bytes: 512 };
+        record.note(Callback::IoStart, &io, 1, 17);
+        let one = "io_start of I/O 17 (write of 512 bytes at offset 4096)";
+        assert_eq!(record.doing(), Some((one.to_owned(), Some(17))));
+        record.note(Callback::StartBatch, &io, 8, 24);
+        let words = record.doing().expect("inside").0;
+        assert!(words.starts_with("start_batch of 8 I/Os from 17 to 24 (the first: write"));
+        record.leave();
+        assert_eq!(record.doing(), None);
     }
 }

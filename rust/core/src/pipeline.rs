@@ -133,12 +133,6 @@ impl Pipeline {
             && !self.chains.instances().iter().any(|instance| instance.filter.is_busy())
     }
 
-    /// Why a filter cannot do its work, if one cannot.
-    #[must_use]
-    pub fn failure(&self) -> Option<String> {
-        self.chains.instances().iter().find_map(|instance| instance.filter.failure())
-    }
-
     /// The run is over: the filters' last words.
     pub fn end(&mut self) {
         for instance in self.chains.iter_mut() {
@@ -321,6 +315,11 @@ impl Pipeline {
                 instance.filter.settle(now);
                 instance.filter.gauges(&mut own);
                 out.extend(own.drain(..).map(|(name, value)| (instance.layer, name, value)));
+                if let Some(detail) = instance.filter.gauges_error() {
+                    let layer = instance.layer;
+                    let mut cx = Cx { core: &mut self.core, layer, disk: instance.disk };
+                    cx.event("error", detail);
+                }
             }
         }
     }

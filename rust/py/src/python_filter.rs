@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use vaio_bench_core::black_box;
+use vaio_bench_core::black_box::{self, Callback, Shown};
 use vaio_bench_core::filters::batch::{Answers, BatchCx, Batched, Target};
 use vaio_bench_core::filters::foreign::{self, About, Described, detail, word};
 use vaio_bench_core::filters::{
@@ -27,8 +27,7 @@ const DEFER: i64 = -2;
 pub struct FilterIo {
     #[pyo3(get)]
     id: u32,
-    #[pyo3(get)]
-    op: &'static str,
+    kind: Op,
     #[pyo3(get)]
     offset_bytes: u64,
     #[pyo3(get)]
@@ -49,8 +48,20 @@ pub struct FilterIo {
     bytes: Lent,
 }
 
+impl FilterIo {
+    const fn shown(&self) -> Shown {
+        let Self { seq, kind: op, offset_bytes, length_bytes, .. } = *self;
+        Shown { seq, op, offset_bytes, length_bytes }
+    }
+}
+
 #[pymethods]
 impl FilterIo {
+    #[getter]
+    const fn op(&self) -> &'static str {
+        self.kind.name()
+    }
+
     /// A memoryview; None where the run carries no bytes. Read-only for a write from above.
     #[getter]
     fn data(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
@@ -85,6 +96,26 @@ impl FilterContext {
     /// Calls the filter's `timer` with this token at that time.
     fn timer(&self, at_ns: u64, token: u64) -> PyResult<()> {
         self.with(|host| host.cx.timer(at_ns, token))
+    }
+
+    /// The filter's own loop turns to this I/O of its batch, or to the batch as a whole: who looks
+    /// at a filter that crashed or hung is told of it.
+    #[pyo3(signature = (callback, io, others=None))]
+    fn turn_to(
+        &self,
+        callback: &str,
+        io: &FilterIo,
+        others: Option<Vec<Bound<'_, FilterIo>>>,
+    ) -> PyResult<()> {
+        let Some(callback) = Callback::of_batch(callback) else { return Ok(()) };
+        let (mut first, mut last, mut ios) = (io.shown(), io.seq, 1);
+        for other in others.iter().flatten().map(Bound::get) {
+            if other.seq < first.seq {
+                first = other.shown();
+            }
+            (last, ios) = (last.max(other.seq), ios + 1);
+        }
+        self.with(|host| host.turn_to(callback, &first, ios, last))
     }
 
     /// Lets an I/O that was answered DEFER go on to the next layer.
@@ -187,11 +218,16 @@ impl Bridge {
 
 /// The traceback of what was raised, as an event.
 fn tell(py: Python<'_>, host: &mut BatchCx<'_, '_>, method: &str, error: &PyErr) {
+    host.cx.event("error", raised(py, method, error));
+}
+
+/// The detail of an `error` event.
+fn raised(py: Python<'_>, method: &str, error: &PyErr) -> String {
     let trace = error.traceback(py).and_then(|trace| trace.format().ok()).unwrap_or_default();
     let told = serde_json::json!({
         "callback": method, "error": error.to_string(), "traceback": trace,
     });
-    host.cx.event("error", told.to_string());
+    told.to_string()
 }
 
 /// Where in the filter's source an error was raised: ` (FILE, line N)`.
@@ -227,7 +263,7 @@ fn shown(host: &mut BatchCx<'_, '_>, id: IoId) -> FilterIo {
     };
     FilterIo {
         id,
-        op: io.op.name(),
+        kind: io.op,
         offset_bytes: io.offset_bytes,
         length_bytes: io.length_bytes,
         flags: io.flags,
@@ -348,12 +384,16 @@ impl Target for Bridge {
         }
     }
 
-    fn gauges(&self, out: &mut Vec<(&'static str, i64)>) {
-        let told = Python::attach(|py| {
-            let told = self.object.call_method0(py, "gauges")?;
-            told.extract::<std::collections::BTreeMap<String, i64>>(py)
-        });
-        out.extend(told.unwrap_or_default().iter().map(|(name, value)| (word(name), *value)));
+    fn gauges(&self, out: &mut Vec<(&'static str, i64)>) -> Result<(), String> {
+        Python::attach(|py| {
+            let told = self
+                .object
+                .call_method0(py, "gauges")
+                .and_then(|told| told.extract::<std::collections::BTreeMap<String, i64>>(py));
+            let told = told.map_err(|error| raised(py, "gauges", &error))?;
+            out.extend(told.iter().map(|(name, value)| (word(name), *value)));
+            Ok(())
+        })
     }
 
     fn failure(&self) -> Option<String> {

@@ -23,6 +23,7 @@
 #define EXIT 11
 #define EXIT_AT_ONCE 12
 #define EXIT_APART 13
+#define FORK 14
 
 #ifndef BREAKS
 #define BREAKS NOTHING
@@ -89,19 +90,36 @@ static vaio_answer io_start(void *instance, vaio_context *cx, const vaio_io *io)
     }
     case LOSE:
         return vaio_defer();
+    case FORK: {
+        vaio_child child = {
+            .op = VAIO_WRITE,
+            .offset_bytes = io->offset_bytes,
+            .length_bytes = io->length_bytes,
+            .share = 1,
+        };
+        cx->call->child(cx, io->id, &child);
+        break;
+    }
     default:
         break;
     }
     return vaio_pass();
 }
 
+static void child_complete(void *instance, vaio_context *cx, const vaio_io *child) {
+    (void)instance, (void)cx, (void)child;
+}
+
 static const vaio_filter filter = {
     .abi_version = BREAKS == VERSION ? 77 : VAIO_ABI_VERSION,
     .struct_size = sizeof(vaio_filter),
     .name = "broken",
-    .properties = {.flags = VAIO_TRANSPARENT | VAIO_MAY_DEFER, .unit_bytes = 1},
+    .properties = {.flags = VAIO_TRANSPARENT | VAIO_MAY_DEFER,
+                   .unit_bytes = 1,
+                   .children_per_io = BREAKS == FORK},
     .attach = attach,
     .detach = detach,
+    .child_complete = child_complete,
     .io_start = BREAKS == CALLBACK ? NULL : io_start,
 };
 

@@ -4,9 +4,11 @@
 //! Every I/O is deferred as it comes, down or up, and all that have gathered are shown when the
 //! worker next looks. What the filter gets wrong is told, not trusted, as in [`super::dylib`].
 
+use std::cell::RefCell;
+
 use super::foreign::misuse;
 use super::{Answer, Child, Cx, Filter, Lifecycle, Up};
-use crate::black_box::{Callback, Record};
+use crate::black_box::{Callback, Record, Shown};
 use crate::clock::Ns;
 use crate::io::{OK, Status};
 use crate::slab::{IoId, NONE};
@@ -40,7 +42,9 @@ pub trait Target: Send {
     /// # Errors
     /// The errno of a filter that cannot do what was asked.
     fn lifecycle(&mut self, cx: &mut BatchCx<'_, '_>, event: Lifecycle<'_>) -> Result<(), Status>;
-    fn gauges(&self, out: &mut Vec<(&'static str, i64)>);
+    /// # Errors
+    /// What was raised, as the detail of an `error` event.
+    fn gauges(&self, out: &mut Vec<(&'static str, i64)>) -> Result<(), String>;
     /// Why the filter cannot do its work.
     fn failure(&self) -> Option<String>;
 }
@@ -49,9 +53,16 @@ pub trait Target: Send {
 pub struct BatchCx<'a, 'b> {
     pub cx: &'a mut Cx<'b>,
     held: &'a mut Vec<Held>,
+    record: &'static Record,
 }
 
 impl BatchCx<'_, '_> {
+    /// The filter turns to this I/O of its batch, or to so many from `io` to `last_seq`.
+    #[inline]
+    pub fn turn_to(&self, callback: Callback, io: &Shown, ios: u32, last_seq: u64) {
+        self.record.note(callback, io, ios, last_seq);
+    }
+
     /// Lets an I/O go on below; false where the filter does not hold it on its way down.
     pub fn resume(&mut self, io: IoId) -> bool {
         let held = self.let_go(io, &[Held::Down]);
@@ -100,13 +111,17 @@ pub struct Batched {
     held: Vec<Held>,
     /// By I/O: it is to fail once its children are done, if the filter does not end it.
     is_broken: Vec<bool>,
+    /// What `gauges` raised, until it is told, and what it raised last.
+    raised: RefCell<Option<String>>,
+    told: Option<String>,
 }
 
 impl Batched {
     #[must_use]
     pub fn new(target: Box<dyn Target>, record: &'static Record) -> Self {
         let (down, up, held, is_broken) = Default::default();
-        Self { target, record, down, up, held, is_broken }
+        let (raised, told) = Default::default();
+        Self { target, record, down, up, held, is_broken, raised, told }
     }
 
     fn call<T>(
@@ -117,7 +132,8 @@ impl Batched {
         call: impl FnOnce(&mut dyn Target, &mut BatchCx<'_, '_>) -> T,
     ) -> T {
         self.record.enter(callback, io.map(|io| cx.io(io)));
-        let out = call(&mut *self.target, &mut BatchCx { cx, held: &mut self.held });
+        let mut lent = BatchCx { cx, held: &mut self.held, record: self.record };
+        let out = call(&mut *self.target, &mut lent);
         self.record.leave();
         out
     }
@@ -241,8 +257,15 @@ impl Filter for Batched {
 
     fn gauges(&self, out: &mut Vec<(&'static str, i64)>) {
         self.record.enter(Callback::Gauges, None);
-        self.target.gauges(out);
+        let outcome = self.target.gauges(out);
         self.record.leave();
+        *self.raised.borrow_mut() = outcome.err();
+    }
+
+    fn gauges_error(&mut self) -> Option<String> {
+        let raised = self.raised.take()?;
+        // Figures are asked for many times a second: what they raise again is known.
+        (self.told.as_ref() != Some(&raised)).then(|| self.told.insert(raised).clone())
     }
 
     fn failure(&self) -> Option<String> {

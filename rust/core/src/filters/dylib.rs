@@ -3,22 +3,24 @@
 //! What the library gets wrong is told, not trusted: numbers of I/Os are checked, an I/O that it
 //! does not hold can be neither resumed nor finished, and each such misuse is an event of the run.
 
+use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_void};
-use std::mem::{offset_of, size_of};
-use std::path::Path;
+use std::mem::size_of;
 
 use serde_json::Value;
 use vaio_bench_abi as abi;
 
 use self::calls::Host;
+use self::loading::load;
 use super::foreign::{self, About, Described};
 use super::{Answer, Auxiliary, Cx, Filter, Lifecycle, ParamError, Properties, Scope, Setting, Up};
 use crate::backends::waker::Waker;
-use crate::black_box::{self, Callback, Record};
+use crate::black_box::{self, Callback, Record, Shown};
 use crate::io::{OK, Op, Status};
 use crate::slab::{Io, IoId, NONE};
 
 mod calls;
+mod loading;
 
 /// What a filter has to do with an I/O.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +33,7 @@ enum Held {
 const GAUGES_MAX: usize = 32;
 const AUXILIARIES_MAX: u32 = 16;
 const MESSAGE_BYTES: usize = 512;
+const UNDEFERRED: &str = "an I/O with children under way was not answered DEFER";
 
 /// Loads the library and makes an instance for the disk.
 ///
@@ -42,7 +45,8 @@ pub fn build(path: &str, params: &Value, setting: &Setting) -> Described {
     let record = black_box::record(setting.layer, setting.disk_index);
     let mut properties = table.properties;
     let instance = attach(path, &table, params, setting, record, &mut properties)?;
-    let filter = Dylib { table, instance, record, held: Vec::new(), waker: None };
+    let (held, broken) = Default::default();
+    let filter = Dylib { table, instance, record, held, broken, failure: None, waker: None };
     Ok((Box::new(filter), said(path, &table, &properties)?))
 }
 
@@ -74,68 +78,6 @@ fn said(
     let name = text(table.name).unwrap_or_else(|| path.to_owned());
     let page = text(table.page).unwrap_or_default();
     Ok(About { name, class, page, properties: declared(properties) })
-}
-
-fn load(path: &str) -> Result<abi::vaio_filter, String> {
-    let file = std::path::absolute(Path::new(path)).map_err(|e| format!("so:{path}: {e}"))?;
-    if !file.is_file() {
-        return Err(format!("so:{path}: no such file"));
-    }
-    // SAFETY: the user names this library to be run; its initialisers are its own.
-    let library = unsafe { libloading::Library::new(&file) }
-        .map_err(|e| format!("so:{path}: cannot be loaded: {}", innermost(&e)))?;
-    // SAFETY: the type is that of the header's entry.
-    let entry = unsafe { library.get::<abi::vaio_entry>(abi::ENTRY_SYMBOL) }
-        .map(|symbol| *symbol)
-        .map_err(|_| {
-            format!("so:{path}: expected the symbol {}, which it lacks", abi::ENTRY_SYMBOL)
-        })?;
-    // Instances and threads of the library's own may outlive any place to unload it at.
-    std::mem::forget(library);
-    // SAFETY: the entry takes the version and gives NULL or its table.
-    let table = unsafe { entry(abi::ABI_VERSION) };
-    if table.is_null() {
-        return Err(format!("so:{path}: it does not serve ABI version {}", abi::ABI_VERSION));
-    }
-    // SAFETY: every table begins with these two numbers.
-    let (version, size) = unsafe { ((*table).abi_version, (*table).struct_size as usize) };
-    if version != abi::ABI_VERSION {
-        return Err(format!("so:{path}: expected ABI version {}, got {version}", abi::ABI_VERSION));
-    }
-    let least = offset_of!(abi::vaio_filter, io_complete);
-    if size < least {
-        return Err(format!("so:{path}: expected a struct_size of {least} or more, got {size}"));
-    }
-    // SAFETY: all zeroes are a table without callbacks.
-    let mut kept: abi::vaio_filter = unsafe { std::mem::zeroed() };
-    // SAFETY: the library vouches for `size` bytes; an older one has fewer than we know of.
-    unsafe {
-        std::ptr::copy_nonoverlapping(
-            table.cast::<u8>(),
-            (&raw mut kept).cast::<u8>(),
-            size.min(size_of::<abi::vaio_filter>()),
-        );
-    }
-    let required = [
-        ("attach", kept.attach.is_none()),
-        ("detach", kept.detach.is_none()),
-        ("io_start", kept.io_start.is_none()),
-        ("child_complete", kept.child_complete.is_none() && has_children(&kept.properties)),
-    ];
-    match required.iter().find(|(_, missing)| *missing) {
-        Some((name, _)) => Err(format!("so:{path}: the callback {name} is missing")),
-        None => Ok(kept),
-    }
-}
-
-fn has_children(properties: &abi::vaio_properties) -> bool {
-    properties.children_per_io > 0 || properties.background_ios > 0
-}
-
-fn innermost(error: &libloading::Error) -> String {
-    let text =
-        std::error::Error::source(error).map_or_else(|| error.to_string(), |e| e.to_string());
-    text.lines().next().unwrap_or_default().to_owned()
 }
 
 fn attach(
@@ -210,6 +152,10 @@ struct Dylib {
     record: &'static Record,
     /// By I/O: what the filter may do with it.
     held: Vec<Held>,
+    /// I/Os that it answered with children under way: it may still end them.
+    broken: HashMap<IoId, Callback>,
+    /// Why one of them will never be ended.
+    failure: Option<String>,
     /// Where it is from now on: the library was given its address.
     waker: Option<Box<Waker>>,
 }
@@ -268,8 +214,9 @@ impl Dylib {
             return abi::vaio_answer { kind: abi::answer::DEFER, status: OK };
         }
         if cx.io(io).open_children > 0 {
-            foreign::misuse(cx, "an I/O with children under way was not answered DEFER", io);
+            foreign::misuse(cx, UNDEFERRED, io);
             self.held[io as usize] = still;
+            self.broken.insert(io, callback);
             return abi::vaio_answer { kind: abi::answer::DEFER, status: OK };
         }
         if !(abi::answer::PASS..=abi::answer::FAIL).contains(&answer.kind) {
@@ -277,6 +224,21 @@ impl Dylib {
             return abi::vaio_answer { kind: abi::answer::FAIL, status: libc::EIO };
         }
         answer
+    }
+
+    /// The last child of an I/O that it took for answered is done: if it has not ended the I/O by
+    /// now, it never will.
+    fn look_for_lost(&mut self, cx: &Cx<'_>, parent: IoId) {
+        let io = cx.io(parent);
+        if io.open_children > 0 {
+            return;
+        }
+        if let Some(callback) = self.broken.remove(&parent)
+            && self.held[parent as usize] != Held::No
+        {
+            let io = black_box::words(callback, &Shown::of(io));
+            self.failure.get_or_insert_with(|| format!("hung ({UNDEFERRED}) after {io}"));
+        }
     }
 
     fn simple(&mut self, cx: &mut Cx<'_>, callback: Callback, told: Option<abi::OnEvent>) -> i32 {
@@ -312,6 +274,7 @@ impl Filter for Dylib {
     fn open(&mut self, slots: usize) {
         self.held.clear();
         self.held.resize(slots, Held::No);
+        self.broken.clear();
         if let Some(open) = self.table.open {
             self.record.enter(Callback::Open, None);
             // SAFETY: a callback of the library with its instance.
@@ -349,6 +312,10 @@ impl Filter for Dylib {
         self.table.io_complete.is_some()
     }
 
+    fn failure(&self) -> Option<String> {
+        self.failure.clone()
+    }
+
     fn io_abort(&mut self, cx: &mut Cx<'_>, io: IoId) {
         if let Some(abort) = self.table.io_abort {
             let shown = calls::shown(cx.io(io), io);
@@ -368,8 +335,11 @@ impl Filter for Dylib {
                     complete(instance, cx, &raw const shown);
                 });
             }
-            None if parent != NONE => cx.finish(parent, cx.io(child).status),
+            None if parent != NONE => return cx.finish(parent, cx.io(child).status),
             None => {}
+        }
+        if parent != NONE && !self.broken.is_empty() {
+            self.look_for_lost(cx, parent);
         }
     }
 

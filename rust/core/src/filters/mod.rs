@@ -193,6 +193,11 @@ pub trait Filter: Send {
     fn gauges(&self, out: &mut Vec<(&'static str, i64)>) {
         let _ = out;
     }
+
+    /// What kept `gauges` from telling, as the detail of an `error` event. Asked after it.
+    fn gauges_error(&mut self) -> Option<String> {
+        None
+    }
 }
 
 pub type Built = Result<(Box<dyn Filter>, Properties), Vec<ParamError>>;

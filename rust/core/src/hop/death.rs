@@ -7,10 +7,8 @@ use serde_json::json;
 use super::booking::tell;
 use super::near::{Hop, Side};
 use super::words::POLL;
-use crate::black_box::CALLBACKS;
 use crate::clock::Ns;
 use crate::filters::Cx;
-use crate::io::Op;
 use crate::slab::{IoId, NONE};
 
 use super::ring::Message;
@@ -41,6 +39,10 @@ impl Hop {
         self.next_look_ns = now + LOOK_NS;
         let hang_ns = self.placement.hang_ns;
         let moves = self.record_moves();
+        let is_stuck = moves == self.stuck.0 && !moves.is_multiple_of(2);
+        if !is_stuck {
+            self.stuck = (moves, now);
+        }
         let Some(Side::Process(process)) = &mut self.side else { return };
         if let Some(how) = process.ended() {
             // What it said before it ended counts.
@@ -50,9 +52,7 @@ impl Hop {
             }
             return;
         }
-        if moves != self.stuck.0 || moves.is_multiple_of(2) {
-            self.stuck = (moves, now);
-        } else if now.saturating_sub(self.stuck.1) > hang_ns {
+        if is_stuck && now.saturating_sub(self.stuck.1) > hang_ns {
             process.kill();
             let how = format!("hung (no return in {} s)", hang_ns as f64 / 1e9);
             self.bury(cx, "filter_hang", &how);
@@ -73,6 +73,24 @@ impl Hop {
         self.end_process(cx, kind, detail.to_string());
     }
 
+    /// It has let go of nothing for too long. A callback that has not returned for most of that time
+    /// is why: it is told in place of `detail`, which names what it holds.
+    pub(super) fn end_hung(&mut self, cx: &mut Cx<'_>, detail: &str) -> bool {
+        let hang_ns = self.placement.hang_ns;
+        let (moves, since) = self.stuck;
+        let inside_ns = crate::clock::monotonic_ns().saturating_sub(since);
+        if moves.is_multiple_of(2) || moves != self.record_moves() || inside_ns < hang_ns / 2 {
+            return self.end_process(cx, "filter_hang", detail.to_owned());
+        }
+        let how = format!("hung (no return in {} s)", hang_ns as f64 / 1e9);
+        if let Some(Side::Process(_)) = self.side {
+            self.bury(cx, "filter_hang", &how);
+            return true;
+        }
+        self.failure = Some(format!("{how} in {}", self.last_doing().0));
+        false
+    }
+
     /// Ends the other process, told by an event, and fails its I/Os; false where there is none.
     pub(super) fn end_process(
         &mut self,
@@ -82,6 +100,8 @@ impl Hop {
     ) -> bool {
         let Some(Side::Process(process)) = &mut self.side else { return false };
         process.kill();
+        // That it cannot do its work is told by the event, and costs this disk alone.
+        self.failure = None;
         tell(cx, cx.disk(), cx.now(), kind, detail);
         self.fail_all(cx);
         true
@@ -90,18 +110,8 @@ impl Hop {
     /// The callback that it was inside of, in words, and its I/O's number in the trace.
     fn last_doing(&self) -> (String, Option<u64>) {
         let line = self.line.borrow();
-        let Some(record) = line.as_ref().map(|line| &line.link.front().record) else {
-            return ("no callback".to_owned(), None);
-        };
-        if record.moves.load(Relaxed).is_multiple_of(2) {
-            return ("no callback".to_owned(), None);
-        }
-        let name = CALLBACKS.get(record.callback.load(Relaxed) as usize).copied().unwrap_or("?");
-        let Some(seq) = record.io_seq() else { return (name.to_owned(), None) };
-        let op = Op::from_code(record.op.load(Relaxed) as u8).name();
-        let (length, offset) =
-            (record.length_bytes.load(Relaxed), record.offset_bytes.load(Relaxed));
-        (format!("{name} of I/O {seq} ({op} of {length} bytes at offset {offset})"), Some(seq))
+        let doing = line.as_ref().and_then(|line| line.link.front().record.doing());
+        doing.unwrap_or_else(|| ("no callback".to_owned(), None))
     }
 
     pub(super) fn fail_all(&mut self, cx: &mut Cx<'_>) {

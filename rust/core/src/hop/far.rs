@@ -13,7 +13,7 @@ use super::life;
 use super::ring::{ASLEEP, ASLEEP_ELSEWHERE, AWAKE, Link, Map, Message, processor};
 use super::words::{self, *};
 use crate::backends::waker::{Wake, Waker};
-use crate::black_box::Callback;
+use crate::black_box::{Callback, Watched};
 use crate::clock::{Ns, usage};
 use crate::error::Result;
 use crate::filters::{Answer, Cx, Filter, Up};
@@ -70,6 +70,8 @@ pub(super) struct Start {
 /// told of, and nothing more is done.
 pub(super) fn serve(start: Start, make: impl FnOnce() -> Result<Box<dyn Filter>>) {
     let Start { core, map, layer, spin, waker, is_process } = start;
+    let watch = Arc::clone(&map);
+    let _watched = Watched::by(&watch.front().record);
     let mut link = Link::new(Arc::clone(&map), true);
     crate::clock::end_sleeps_in_time();
     let mut filter = match catch_unwind(AssertUnwindSafe(make)) {
@@ -198,7 +200,7 @@ impl Far {
                     }
                 }
             }),
-            ASK_GAUGES => self.tell_gauges(),
+            ASK_GAUGES => self.tell_gauges(disk),
             TEXT => words::gather(&mut self.text, message),
             LIFE => {
                 let text = std::mem::take(&mut self.text);
@@ -266,7 +268,7 @@ impl Far {
         let (code, status) = call(&mut *self.filter, &mut cx);
         let end = self.core.clock.now();
         self.link.front().record.leave();
-        if matches!(callback, Callback::Close | Callback::Poll) {
+        if matches!(callback, Callback::Close | Callback::Poll | Callback::ChildComplete) {
             self.look_at_filter();
         }
         self.say_counts();
@@ -378,10 +380,14 @@ impl Far {
         self.say(&message);
     }
 
-    fn tell_gauges(&mut self) {
+    fn tell_gauges(&mut self, disk: u16) {
         let mut gauges = Vec::new();
         self.filter.settle(self.core.clock.now());
         self.filter.gauges(&mut gauges);
+        if let Some(detail) = self.filter.gauges_error() {
+            Cx { core: &mut self.core, layer: self.layer, disk }.event("error", detail);
+            self.say_actions(self.core.clock.now());
+        }
         for (name, value) in gauges {
             self.say_text(name);
             self.say(&Message { a: value as u64, ..Message::of(GAUGE) });

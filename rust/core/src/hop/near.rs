@@ -187,7 +187,7 @@ impl Hop {
             EVENT => {
                 let text = words::take(&mut self.text);
                 let (kind, detail) = text.split_once('\n').unwrap_or((&text, "{}"));
-                tell(cx, message.disk, message.a, foreign::word(kind), detail.to_owned());
+                tell(cx, cx.disk(), message.a, foreign::word(kind), detail.to_owned());
             }
             GAUGE | GAUGED => {
                 if let Some(line) = self.line.get_mut() {
@@ -413,7 +413,7 @@ impl Filter for Hop {
     }
 
     fn give_up(&mut self, cx: &mut Cx<'_>, detail: &str) -> bool {
-        self.end_process(cx, "filter_hang", detail.to_owned())
+        self.end_hung(cx, detail)
     }
 
     fn wake_by(&mut self, waker: Waker) {

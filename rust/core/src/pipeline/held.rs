@@ -25,7 +25,6 @@ pub struct Holding {
     /// It came back up, and is held since.
     pub is_up: bool,
     pub ios: usize,
-    index: usize,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -103,6 +102,20 @@ impl Pipeline {
         None
     }
 
+    /// Why a filter cannot do its work, if one cannot.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.failed().map(|(.., why)| why)
+    }
+
+    /// As [`Pipeline::failure`], with the filter's disk and layer before it.
+    #[must_use]
+    pub fn failed(&self) -> Option<(u16, u8, String)> {
+        self.chains.instances().iter().find_map(|instance| {
+            instance.filter.failure().map(|why| (instance.disk, instance.layer, why))
+        })
+    }
+
     /// Disk and layer of a filter that sets timers for this very moment without end.
     #[must_use]
     pub const fn storm(&self) -> Option<(u16, u8)> {
@@ -116,9 +129,10 @@ impl Pipeline {
     }
 
     /// Tells the filter that it is given up; true where that ends its process, and nothing else.
-    pub fn give_up(&mut self, holding: &Holding, detail: &str) -> bool {
-        let mut cx = Cx { core: &mut self.core, layer: holding.layer, disk: holding.disk };
-        let ends = self.chains.instance_mut(holding.index).filter.give_up(&mut cx, detail);
+    pub fn give_up(&mut self, disk: u16, layer: u8, detail: &str) -> bool {
+        let mut cx = Cx { core: &mut self.core, layer, disk };
+        let index = self.chains.index(disk, layer);
+        let ends = self.chains.instance_mut(index).filter.give_up(&mut cx, detail);
         self.run_actions();
         ends
     }
@@ -153,7 +167,6 @@ impl Pipeline {
                         length_bytes: io.length_bytes,
                         is_up: io.is_up,
                         ios,
-                        index,
                     });
                 }
             }

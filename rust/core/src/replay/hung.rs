@@ -31,17 +31,46 @@ impl Worker {
     /// # Errors
     /// `Hung`, with the filter, the callback and the I/O; an event tells the same.
     pub(super) fn look_for_hung(&mut self) -> Result<()> {
+        self.look_for_failed()?;
         let Some(holding) = self.pipeline.find_hung() else { return Ok(()) };
         let how = format!("let go of no I/O in {} s", self.options.hang_ns as f64 / 1e9);
         let reason = self.words(&holding, &how, false);
-        if self.pipeline.give_up(&holding, &detail(&holding, &reason)) {
+        if self.pipeline.give_up(holding.disk, holding.layer, &detail(&holding, &reason)) {
             return Ok(());
         }
+        // By now it may know what it is at.
+        self.look_for_failed()?;
         Err(self.hung(&holding, &how))
+    }
+
+    /// A filter that says itself that it cannot do its work ends the round.
+    ///
+    /// # Errors
+    /// `Hung` with the filter and its words where it is of another make, else `Input`.
+    fn look_for_failed(&mut self) -> Result<()> {
+        let Some((disk, layer, why)) = self.pipeline.failed() else { return Ok(()) };
+        if !is_foreign(&self.options, layer.into()) {
+            return Err(Error::input(why));
+        }
+        let own = usize::from(layer)
+            + usize::from(self.options.filters[layer as usize].name == hop::LAYER);
+        let name = &self.options.filters[own].name;
+        let place = place_in_policy(&self.options, own);
+        let disk_name = &self.shared.disk_names[self.disks[disk as usize] as usize];
+        let detail = |reason: &str| json!({ "reason": reason, "callback": null, "io": null });
+        if self.pipeline.give_up(disk, layer, &detail(&why).to_string()) {
+            return Ok(());
+        }
+        let reason = format!("filter[{place}] {name:?} {why} of disk {disk_name}");
+        let detail = detail(&reason).to_string();
+        Err(self.end_by(disk, own as u8, reason, detail))
     }
 
     /// Nothing is to come any more, and I/Os are under way.
     pub(super) fn stuck(&mut self) -> Error {
+        if let Err(error) = self.look_for_failed() {
+            return error;
+        }
         match self.pipeline.any_holding() {
             Some(holding) if is_foreign(&self.options, holding.layer.into()) => {
                 self.hung(&holding, "it waits for nothing")
