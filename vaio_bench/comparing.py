@@ -68,7 +68,7 @@ def compare(
 
     Returns:
         The document of `compare --json`, which is also kept in the run folder. I/Os that failed
-        are under `failed` (see `check_sound`), rounds that a filter took with it under
+        are under `failed` (see `check_sound`), rounds that a filter or a server took with it under
         `lost_rounds`.
 
     Raises:

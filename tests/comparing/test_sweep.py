@@ -21,7 +21,7 @@ from vaio_bench.cli.sweep import show
 from vaio_bench.errors import InputError
 from vaio_bench.reporting import sweep_part
 from vaio_bench.reporting.figures import Palette
-from vaio_bench.round_process import FilterDiedError
+from vaio_bench.round_process import RoundLostError
 from vaio_bench.store import open_run
 
 SMALL = """
@@ -130,7 +130,7 @@ def test_a_cell_that_loses_rounds_has_failed(
 
     def lose(job: dict[str, Any], progress: Any) -> Any:
         if (job["options"]["policy"], job["options"]["depth"]) == ("held", 4):
-            raise FilterDiedError("crashed in io_start", [])
+            raise RoundLostError("crashed in io_start", [])
         return round_here(job, progress)
 
     monkeypatch.setattr(round_loop, "run_round", lose)

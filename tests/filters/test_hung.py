@@ -196,7 +196,7 @@ def test_one_that_passes_an_io_with_children_under_way_is_known_at_once(
     # Were the policy's time waited for, the run would end after a minute.
     file = policy(use, placement, "60s")
     message, rows, events = lost(write_trace(writes), tmp_path / "run", file, settings)
-    assert message == f'round 0: filter[0] "{use}" {UNDEFERRED} of disk disk'
+    assert message == f'round 1: filter[0] "{use}" {UNDEFERRED} of disk disk'
     assert 19 not in rows["seq"].to_list()
     assert events["kind"].to_list() == ["misuse", "filter_hang"]
     assert json.loads(events["detail"][0])["io"] == 19
@@ -213,7 +213,7 @@ def test_in_a_process_that_costs_the_disk_alone(
     found = vb.replay(trace, out=tmp_path / "run", policy=file, settings=WALL)
     # Numbers are the trace's, of both disks.
     told = UNDEFERRED.replace("I/O 19", "I/O 34")
-    assert found["lost_disks"] == [f'round 0: disk a: filter "{use}" {told}']
+    assert found["lost_disks"] == [f'round 1: disk a: filter "{use}" {told}']
     rows = rows_of(open_run(tmp_path / "run"), "still")
     assert rows.filter(pl.col("disk") == "b")["status"].to_list() == [0] * 15
 

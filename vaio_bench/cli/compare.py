@@ -33,9 +33,9 @@ The first of these that holds, for each metric and policy by itself:
    its cells as well; metrics are not adjusted for one another.
 4. `no difference shown`, which is not a proof that there is none: more rounds may show one.
 
-Rounds that a filter took with it, or that were cut short, are in no figure, and I/Os that failed
-are in no latency and no rate. Both are told beside the figures; a lost round or a failed I/O makes
-the exit status 1. Text counts rounds from 1, JSON, rows and folders from 0.
+Rounds that a filter or a server took with it, or that were cut short, are in no figure, and I/Os
+that failed are in no latency and no rate. Both are told beside the figures; a lost round or a
+failed I/O makes the exit status 1. Text counts rounds from 1, JSON, rows and folders from 0.
 
 ## Source
 D. J. Schuirmann, A comparison of the two one-sided tests procedure and the power approach, 1987.

@@ -73,8 +73,8 @@ impl Hop {
         self.end_process(cx, kind, detail.to_string());
     }
 
-    /// It has let go of nothing for too long. A callback that has not returned for most of that time
-    /// is why: it is told in place of `detail`, which names what it holds.
+    /// It has let go of nothing for too long. A callback that has not returned for most of that
+    /// time is why: it is told in place of `detail`, which names what it holds.
     pub(super) fn end_hung(&mut self, cx: &mut Cx<'_>, detail: &str) -> bool {
         let hang_ns = self.placement.hang_ns;
         let (moves, since) = self.stuck;
