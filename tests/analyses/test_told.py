@@ -93,3 +93,25 @@ def test_a_mode_stands_until_the_next(tmp_path: Path) -> None:
     modes = found.filter(pl.col("disk") == "a").head(5)["mode"].to_list()
     assert modes == [None, "degraded", "degraded", "continuous", "continuous"]
     assert found.filter(pl.col("disk") == "b")["mode"].null_count() > 0
+
+
+def test_the_age_of_a_group_is_that_of_each_disk_and_its_bytes_are_told_once(
+    tmp_path: Path,
+) -> None:
+    path = make_run(tmp_path / "run", policies=TWO, rounds=1, disks=("a", "b"), ios=4_000)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["policies"]["cache"]["filters"] = [
+        {"use": "cache", "params": {"scope": "group"}}, {"use": "crypt", "params": {}},
+    ]  # fmt: skip
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    names = ("dirty_bytes", "dirty_oldest_ns", "mode")
+    rows = [{**gauge(0, name, 7), "layer": "cache"} for name in names]
+    rows.append({**gauge(0, "lag_ns", 9, layer=1), "layer": "crypt"})
+    tell(path, rows)
+    timeline.append_round(path, "cache", 0)
+    found = open_run(path).timeline()
+    for disk, told in (("a", (7, 7, 9, "normal")), ("b", (None, 7, None, "normal"))):
+        own = found.filter(pl.col("disk") == disk).select(
+            "dirty_bytes", "dirty_oldest_ns", "lag_ns", "mode"
+        )
+        assert set(own.rows()) == {told}

@@ -1,5 +1,8 @@
 """What only filters know (the rows of the I/Os do not say): laid beside the timeline's intervals.
 
+A filter for a group of disks tells its gauges once, at the first of them. Its age of data and its
+mode are those of every disk; its bytes stay at that one, so that disks can be added up.
+
 Gauges are read window by window, with what stood before the window carried along: memory does not
 depend on the length of the run.
 """
@@ -29,7 +32,7 @@ _ACROSS_LAYERS: dict[str, Callable[[list[str]], pl.Expr]] = {
     "backlog_bytes": _sum,
     "lag_ns": _max,
 }
-_GAUGE = ("disk", "layer_index", "gauge")
+_GAUGE = ("disk", "layer_index", "is_of_all", "gauge")
 # A filter with this gauge tells of changes of its mode, which is normal before the first.
 _MODE = "mode"
 
@@ -38,9 +41,12 @@ class Told:
     """Gauges and modes of one round, to be laid beside intervals in ascending order of time."""
 
     def __init__(self, run: Run, policy: str, round_: int) -> None:
+        of_group = pl.col("layer").is_in(_of_groups(run, policy))
+        is_shared = pl.col("gauge").str.ends_with("_ns") | (pl.col("gauge") == _MODE)
         self._gauges = (
             run.gauges(policy, round_)
-            .with_columns(pl.col("disk", "gauge").cast(pl.String))
+            .with_columns(pl.col("disk", "layer", "gauge").cast(pl.String))
+            .with_columns((of_group & is_shared).alias("is_of_all"))
             .filter(pl.col("gauge").is_in([*_ACROSS_LAYERS, _MODE]))
             .select(*_GAUGE, "time_ns", "value")
         )
@@ -71,14 +77,14 @@ class Told:
             layers = known.filter(pl.col("gauge") == gauge).partition_by("layer_index")
             names = [f"_{gauge}_{number}" for number in range(len(layers))]
             for name, layer in zip(names, layers, strict=True):
-                lines = _as_of(lines, layer.select("disk", "time_ns", pl.col("value").alias(name)))
+                lines = _as_of(lines, layer, name)
             told = across(names) if names else pl.lit(None, dtype=pl.Int64)
             lines = lines.with_columns(told.alias(gauge)).drop(names)
-        has_mode = known.filter(pl.col("gauge") == _MODE)
-        lines = _as_of(lines, has_mode.select("disk", "time_ns", pl.col("value").alias("_code")))
+        lines = _as_of(lines, known.filter(pl.col("gauge") == _MODE), "_code")
         normal = pl.when(pl.col("_code").is_not_null()).then(pl.lit("normal"))
         mode = pl.coalesce("mode", normal).alias("mode")
-        return _as_of(lines, self._modes).with_columns(mode).drop("_at_ns", "_code")
+        lines = _join(lines, self._modes, "disk")
+        return lines.with_columns(mode).drop("_at_ns", "_code")
 
     def _read_to(self, last_ns: int) -> pl.DataFrame:
         fresh = self._gauges.filter(
@@ -90,7 +96,25 @@ class Told:
         return known
 
 
-def _as_of(lines: pl.DataFrame, told: pl.DataFrame) -> pl.DataFrame:
+def _of_groups(run: Run, policy: str) -> list[str]:
+    """The layers that have one instance for all disks."""
+    filters = run.manifest["policies"].get(policy, {}).get("filters", [])
+    return [
+        use["use"]
+        for use in filters
+        if use["use"] == "cdp" or use.get("params", {}).get("scope") == "group"
+    ]
+
+
+def _as_of(lines: pl.DataFrame, gauge: pl.DataFrame, name: str) -> pl.DataFrame:
+    """`lines` with the values of a gauge as the column `name`."""
+    told = gauge.select("disk", "time_ns", pl.col("value").alias(name))
+    if gauge["is_of_all"].any():
+        return _join(lines, told.drop("disk"), None)
+    return _join(lines, told, "disk")
+
+
+def _join(lines: pl.DataFrame, told: pl.DataFrame, by: str | None) -> pl.DataFrame:
     return lines.join_asof(
-        told, left_on="_at_ns", right_on="time_ns", by="disk", check_sortedness=False
+        told, left_on="_at_ns", right_on="time_ns", by=by, check_sortedness=False
     ).drop("time_ns", strict=False)

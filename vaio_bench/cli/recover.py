@@ -140,11 +140,11 @@ def _aged(found: dict[str, Any]) -> str:
 def _told(found: dict[str, Any]) -> str:
     from vaio_bench.units import format_size, format_time
 
-    lines = [
-        f"{found['kind']}-term point {found['point']}, cut at {format_time(found['cut_ns'])}: "
-        "recovered in "
-        f"{format_time(found['rto_ns'])} (RTO)"
-    ]
+    cut, rto = format_time(found["cut_ns"]), format_time(found["rto_ns"])
+    what = f"{found['kind']}-term point {found['point']}, cut at {cut}"
+    if found["is_instant"]:
+        what = f"the state at {cut} of a continuous stream, after point {found['point']}"
+    lines = [f"{what}: recovered in {rto} (RTO)"]
     checked = found["checked"]
     if checked is None:
         lines.append(f"not compared with the source: {found['unchecked_why']}")
