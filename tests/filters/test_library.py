@@ -152,8 +152,10 @@ def test_a_crash_or_hang_costs_its_rounds_and_is_named(
     for lost in found["lost_rounds"]:
         assert f'filter[0] "so:{library}" {word} in io_start of I/O {AT - 1}' in lost["reason"]
         assert where in lost["reason"]
-    # The others have all their rounds.
-    assert [policy["name"] for policy in found["policies"]] == ["pass"]
+    # It is told that none of its rounds is left; the others have all of theirs.
+    broken, passing = found["policies"]
+    assert (broken["name"], broken["metrics"], broken["lost"]["of"]) == ("broken", {}, 2)
+    assert (passing["name"], passing["lost"]) == ("pass", None)
     run = vb.open_run(tmp_path / "run")
     assert run.exit.startswith("failed: 2 rounds lost")
     events = run.events().filter(pl.col("kind") == kind)
