@@ -3,7 +3,7 @@
 A policy whose `cdp` filter names a link and no site gets a site of its own on the wall clock: its
 store and key lie in the run folder, under `replica/POLICY/ROUND/`. It shares the machine, which
 the run warns about, and its processor time is reported apart, in the round's totals. The spill file
-of a journal that names none lies there as well, and goes with the round.
+of a journal and the redo log of a snapshot that name none lie there as well, and go with the round.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from vaio_bench.warnings import RunWarning, WarningKind
 _START_S = 20.0
 _COMMAND = "from vaio_bench.cli import main; main()"
 LISTENING = "listening on "
+_SPILL, _REDO = "spill", "redo"
 _NEVER_UP = "it had not come up yet"
 
 
@@ -87,17 +88,19 @@ def own_sites(
         WorkError: the site did not start.
     """
     told: dict[str, Any] = {}
-    if clock != "wall" or not any(use["name"] == "cdp" for use in filters):
+    housed = [_with_redo_log(_with_spill(use, folder / _SPILL), folder / _REDO) for use in filters]
+    needs_folder = housed != filters or any(needs_site(use) for use in filters)
+    if clock != "wall" or not needs_folder:
         yield filters, told
         return
     folder.mkdir(parents=True, exist_ok=True)
-    spill = folder / "spill"
-    filters = [_with_spill(use, spill) for use in filters]
     try:
-        with _own_site(filters, folder, told) as settled:
+        with _own_site(housed, folder, told) as settled:
             yield settled, told
     finally:
-        spill.unlink(missing_ok=True)
+        # From the second disk on the disk's number is in the log's name.
+        for path in (folder / _SPILL, folder / _REDO, *folder.glob(f"{_REDO}.*")):
+            path.unlink(missing_ok=True)
 
 
 def _with_spill(use: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -105,6 +108,13 @@ def _with_spill(use: dict[str, Any], path: Path) -> dict[str, Any]:
     if use["name"] != "cdp" or not isinstance(journal, dict) or "file" in journal:
         return use
     return {**use, "params": {**use["params"], "journal": {**journal, "file": str(path)}}}
+
+
+def _with_redo_log(use: dict[str, Any], path: Path) -> dict[str, Any]:
+    params = use["params"]
+    if use["name"] != "snapshot" or params.get("redo", "none") == "none" or "redo_file" in params:
+        return use
+    return {**use, "params": {**params, "redo_file": str(path)}}
 
 
 @contextmanager

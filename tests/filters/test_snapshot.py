@@ -225,15 +225,17 @@ def test_the_planner_agrees_with_the_replication(
     assert run["points"] >= 5
 
 
-def test_a_redo_log_on_the_wall_needs_a_file(
+def test_a_redo_log_on_the_wall_is_a_file_of_the_round_unless_it_is_named(
     write_trace: Callable[..., Path], replay: Callable[..., Any], tmp_path: Path
 ) -> None:
     ios = [(i * 5 * MS, "write", i % 20 * 4096, 4096) for i in range(200)]
     trace, target = write_trace(ios), tmp_path / "target.img"
     policy = QUICK + 'every = "100ms"\nredo = "copy-on-write"\nstun = "5ms"\n'
     policy += 'redo_size = "8MiB"\n'
-    with pytest.raises(vb.InputError, match="the redo log needs a file"):
-        replay(trace, policy, target=target, pace="recorded")
+    own = replay(trace, policy, target=target, pace="recorded")
+    assert own.summary["verified"] is True
+    assert len(events(own, "stun")) >= 5
+    assert list(Path(own.summary["run"]).rglob("*redo*")) == []
     log = tmp_path / "redo.log"
     found = replay(trace, f'{policy}redo_file = "{log}"', target=target, pace="recorded")
     assert found.summary["verified"] is True

@@ -32,7 +32,8 @@ RPO holds if 2T is within it.
 - `stun`: how long the guest is held at a cut and at a removal, by default `\"0s\"`; more than that
   while I/Os are under way.
 - `redo`: `\"none\"` (default) or `\"copy-on-write\"`. `redo_file` and `redo_size` (`\"1GiB\"`): its
-  log, a file on the wall clock; it is written round and round.
+  log, a file on the wall clock (by default in the run folder, removed with the round); it is
+  written round and round.
 - `merge`: `{ rate, pause, iterations }`, by default none, `\"5s\"` and 10.
 - `depth`: chunks (of 256 KiB, or one block) read or on the link at one time, by default 16.
 
