@@ -33,7 +33,9 @@ any number: the delay is latency, not a queue (see `throttle` for that).
 | `lognormal` | `median`, `sigma` | median times e to the power of a Gaussian of deviation `sigma` |
 
 - `spin` (true or false, default false): on the wall clock, keep the worker busy meanwhile, as a
-  filter does that computes. The time is then exact, takes CPU, and other I/Os of the worker wait.
+  filter does that computes. The time is then exact, takes CPU, and other I/Os of the worker wait:
+  one worker spins for one I/O at a time, so that at `20us` it passes 50,000 I/Os a second at most,
+  however many are in flight, and the device meanwhile has fewer to work on.
 
 Times are drawn in order of submission from the run's seed: a run in virtual time repeats exactly.
 
@@ -53,8 +55,9 @@ Transparent: what is read below is read above. Errors pass up unchanged. No I/O 
 
 ## Unsuitable for
 Modelling a device's limits: a delay holds a million I/Os as long as it holds one. On the wall
-clock times below the driver's timer resolution (a few us) come out longer, never shorter, unless
-they are spun.
+clock times come out longer, never shorter, unless they are spun: by the driver's timer resolution
+(a few us), and with several I/Os in flight by what the worker is at when one is due, such as
+handing others to the kernel. That is booked to `delay` as well.
 
 ## Sources
 G. E. P. Box, M. E. Muller, 'A Note on the Generation of Random Normal Deviates', 1958 (the
