@@ -218,6 +218,29 @@ def test_a_full_store_degrades_the_source_and_loses_nothing_it_confirmed(tmp_pat
         assert found["checked"]["verified_bytes"] > 0
 
 
+def test_a_source_waits_for_a_site_that_is_not_there_yet(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (tmp_path / "key").write_text(KEY)
+    link = (
+        f'{{ bandwidth = "1Gbit/s", site = "127.0.0.1:{port}", key = "file:{tmp_path / "key"}" }}'
+    )
+    policy = policy_file(tmp_path, filters({"use": "cdp", "rpo": "400ms", "link": Raw(link)}))
+    replayed = subprocess.Popen(
+        [sys.executable, "-c", "from vaio_bench.cli import main; main()", "replay",
+         str(trace(tmp_path, 50)), "--target", str(tmp_path / "disk.img"), "--policy", str(policy),
+         "-o", str(tmp_path / "run"), "--backend", "psync", "--quiet"],
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    # The target is made just before replication begins: the source then asks for its site.
+    while not (tmp_path / "disk.img").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with site(tmp_path, "--listen", f"127.0.0.1:{port}"):
+        assert replayed.wait(60) == 0
+    assert len(details(tmp_path / "run", "restore_point")) >= 1
+
+
 def test_a_site_without_room_for_the_initial_synchronisation_ends_the_run(tmp_path: Path) -> None:
     (tmp_path / "disk.img").write_bytes(b"x" * (8 << 20))
     with site(tmp_path, "--capacity", "2MiB") as (address, _, _):

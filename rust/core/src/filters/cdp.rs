@@ -425,7 +425,8 @@ impl Filter for Cdp {
             ));
         }
         let why = &self.source.last_trouble;
-        (seeding && !self.source.is_up())
+        // It may be asked at any time: a site that is waited for is not missed yet.
+        (seeding && !self.is_busy() && !self.source.is_up())
             .then(|| format!("cdp: the replica site cannot be reached: {why}"))
     }
 
