@@ -199,10 +199,15 @@ impl<V: Vault + Crash> Model<V> {
         whole + Ns::from((whole as f64) < took)
     }
 
+    /// Before the trace starts the line is neither shaped nor disturbed.
+    fn next_fault_ns(&self) -> Ns {
+        self.faults.last().filter(|_| self.shaped).map_or(Ns::MAX, Fault::at_ns)
+    }
+
     /// Everything that happens up to `now`, in its order.
     pub fn advance(&mut self, now: Ns) {
         loop {
-            let fault = self.faults.last().map(Fault::at_ns).unwrap_or(Ns::MAX);
+            let fault = self.next_fault_ns();
             let arrival = self.forward.front().map_or(Ns::MAX, |(at, _)| *at);
             let sync = self.sync_at_ns.unwrap_or(Ns::MAX);
             let next = fault.min(arrival).min(sync);
@@ -230,22 +235,7 @@ impl<V: Vault + Crash> Model<V> {
     fn strike(&mut self) {
         let Some(fault) = self.faults.pop() else { return };
         match fault {
-            Fault::Outage { from_ns, to_ns } => {
-                self.outage_until_ns = self.outage_until_ns.max(to_ns);
-                let pause = to_ns.saturating_sub(from_ns);
-                if self.busy_until_ns > from_ns {
-                    self.busy_until_ns += pause;
-                }
-                // What was on its way is sent again by the transport once it can.
-                for (at, _) in &mut self.forward {
-                    *at += pause;
-                }
-                for (at, ..) in &mut self.back {
-                    if *at > from_ns {
-                        *at += pause;
-                    }
-                }
-            }
+            Fault::Outage { from_ns, to_ns } => self.pause(from_ns, to_ns),
             Fault::Reset { at_ns } => self.disconnect(at_ns, "connection reset"),
             Fault::Restart { at_ns, back_ns } => {
                 self.disconnect(at_ns, "the site is gone");
@@ -258,19 +248,45 @@ impl<V: Vault + Crash> Model<V> {
                 // What waits for its transmission takes longer, or less long.
                 let scale = self.line.bytes_per_s / bytes_per_s;
                 let half = self.half_rtt_ns();
+                // What is left of an outage does not.
+                let from = at_ns.max(self.outage_until_ns);
                 for (at, _) in &mut self.forward {
                     let left = at.saturating_sub(half);
-                    if left > at_ns {
-                        *at = at_ns + ((left - at_ns) as f64 * scale) as Ns + half;
+                    if left > from {
+                        *at = from + ((left - from) as f64 * scale) as Ns + half;
                     }
                 }
-                if self.busy_until_ns > at_ns {
-                    let left = (self.busy_until_ns - at_ns) as f64;
-                    self.busy_until_ns = at_ns + (left * scale) as Ns;
+                if self.busy_until_ns > from {
+                    let left = (self.busy_until_ns - from) as f64;
+                    self.busy_until_ns = from + (left * scale) as Ns;
                 }
                 self.line.bytes_per_s = bytes_per_s;
             }
             Fault::Rtt { rtt_ns, .. } => self.line.rtt_ns = rtt_ns,
+        }
+    }
+
+    /// Nothing passes from then on. Of an outage that begins in another only the rest counts.
+    fn pause(&mut self, from_ns: Ns, to_ns: Ns) {
+        let pause = to_ns.saturating_sub(from_ns.max(self.outage_until_ns));
+        self.outage_until_ns = self.outage_until_ns.max(to_ns);
+        if self.busy_until_ns > from_ns {
+            self.busy_until_ns += pause;
+        }
+        // What was on its way is sent again by the transport once it can.
+        for (at, _) in &mut self.forward {
+            *at += pause;
+        }
+        for (at, _, one_way_ns) in &mut self.back {
+            if *at > from_ns {
+                *at += pause;
+                *one_way_ns += pause;
+            }
+        }
+        if let Connection::Opening(at) = &mut self.connection
+            && *at > from_ns
+        {
+            *at += pause;
         }
     }
 
@@ -328,10 +344,11 @@ impl<V: Vault + Crash> Model<V> {
     }
 
     fn reply(&mut self, at: Ns, frame: Coming) {
-        let one_way = self.half_rtt_ns();
         let from = at.max(self.outage_until_ns);
         let last = self.back.back().map_or(0, |(at, ..)| *at);
-        self.back.push_back(((from + one_way).max(last), frame, one_way));
+        let back = (from + self.half_rtt_ns()).max(last);
+        // However long an outage holds it up, what it confirms is recoverable since then.
+        self.back.push_back((back, frame, back - at));
     }
 
     /// Share of the time since `since_ns` in which the line was busy.
@@ -407,7 +424,7 @@ impl<V: Vault + Crash> Link for Model<V> {
     }
 
     fn next_news_ns(&self) -> Option<Ns> {
-        let mut next = self.faults.last().map_or(Ns::MAX, Fault::at_ns);
+        let mut next = self.next_fault_ns();
         match self.back.front() {
             Some((at, Coming::Word(_), _)) => next = next.min(*at),
             Some((_, Coming::Ack { .. }, _)) | None => {}
@@ -428,9 +445,7 @@ impl<V: Vault + Crash> Link for Model<V> {
         };
         // Arrivals at the site matter when their answers are back: until then nobody looks.
         let back = self.half_rtt_ns();
-        if let Some(fault) = self.faults.last() {
-            next = next.min(fault.at_ns());
-        }
+        next = next.min(self.next_fault_ns());
         if let Some((at, _)) = self.forward.front() {
             next = next.min(at + back);
         }
@@ -448,8 +463,10 @@ impl<V: Vault + Crash> Link for Model<V> {
     }
 
     fn shape(&mut self, on: bool, now: Ns) {
+        let was_on = self.shaped;
+        self.shaped &= on;
         self.advance(now);
-        if on && !self.shaped {
+        if on && !was_on {
             self.start_faults(now);
             (self.sent_bytes, self.busy_ns) = (0, 0);
         }
