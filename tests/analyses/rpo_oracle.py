@@ -7,7 +7,7 @@ are looked up between any two moments at which something happens. Times in ns.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -26,33 +26,74 @@ class Oracle:
     end: int
     bps: int
     rtt: int
+    outages: list[tuple[int, int]] = field(default_factory=list)
+    """From, to; in no order, and they may overlap."""
+    rates: list[tuple[int, Fraction]] = field(default_factory=list)
+    """From when on which share of the bandwidth is left, by time."""
 
-    def on_wire(self, size: int) -> Fraction:
-        return Fraction(size * 8 * 10**9, self.bps)
+    def steps(self, start: Fraction) -> list[tuple[Fraction, Fraction | None, Fraction, bool]]:
+        """From `start` on: spans in which nothing changes, share of the bandwidth, whether open."""
+        changes = {t for span in self.outages for t in span} | {at for at, _ in self.rates}
+        edges: list[Fraction | None] = [*sorted(Fraction(t) for t in changes if t > start), None]
+        found, now = [], start
+        for edge in edges:
+            is_open = all(not a <= now < b for a, b in self.outages)
+            share = ([Fraction(1)] + [share for at, share in self.rates if at <= now])[-1]
+            found.append((now, edge, share, is_open))
+            now = edge if edge is not None else now
+        return found
+
+    def after(self, start: Fraction, work: Fraction, *, wire: bool) -> Fraction:
+        """When so many ns of work are done: on the wire, which may be slower, or on the way."""
+        for now, edge, share, is_open in self.steps(start):
+            speed = (share if wire else Fraction(1)) if is_open else Fraction(0)
+            if edge is None or work <= (edge - now) * speed:
+                return now + (work / speed if work else 0)
+            work -= (edge - now) * speed
+        raise AssertionError
+
+    def sent(self, start: Fraction, size: int) -> Fraction:
+        return self.after(start, Fraction(size * 8 * 10**9, self.bps), wire=True)
+
+    def landed(self, sent: Fraction) -> Fraction:
+        return self.after(sent, Fraction(self.rtt, 2), wire=False)
+
+    def heard(self, said: Fraction) -> Fraction:
+        """When the far end hears of what takes no time to send: what is on its way, later, too."""
+        spans = [(a - Fraction(self.rtt, 2), b) for a, b in self.outages]
+        while ends := [b for a, b in spans if a <= said < b]:
+            if not any(a < said <= b for a, b in spans):
+                return said
+            said = Fraction(max(ends))
+        return said
 
     def arrivals(self) -> list[Fraction]:
         """When each write is recoverable."""
         found, free = [], Fraction(0)
         for write in self.writes:
-            free = max(free, Fraction(write.time)) + self.on_wire(write.length)
-            found.append(free + Fraction(self.rtt, 2))
+            free = self.sent(max(free, Fraction(write.time)), write.length)
+            found.append(self.landed(free))
         return found
 
     def backlog_max(self) -> Fraction:
         """Bytes under way just after each write has come."""
-        most = Fraction(0)
-        for now, write in enumerate(self.writes):
-            waiting = self.arrivals()[now] - Fraction(self.rtt, 2) - write.time
-            most = max(most, waiting / self.on_wire(1))
+        most, free = Fraction(0), Fraction(0)
+        for write in self.writes:
+            free = self.sent(max(free, Fraction(write.time)), write.length)
+            waiting = Fraction(0)
+            for now, edge, share, is_open in self.steps(Fraction(write.time)):
+                until = free if edge is None else min(edge, free)
+                waiting += max(until - now, 0) * share * is_open
+            most = max(most, waiting * self.bps / (8 * 10**9))
         return most
 
     def cuts(self, interval: int) -> list[tuple[Fraction, Fraction]]:
         """(cut, recoverable) of every point of cdp."""
-        arrivals, points = self.arrivals(), []
-        for k in range(self.end // interval + 1):
+        arrivals, points = self.arrivals(), [(Fraction(0), Fraction(0))]
+        for k in range(1, self.end // interval + 1):
             cut = Fraction(k * interval)
             inside = [a for w, a in zip(self.writes, arrivals, strict=True) if w.time < cut]
-            points.append((cut, max([cut, *inside])))
+            points.append((cut, max([self.heard(cut), *inside])))
         return points
 
     def syncs(self, every: int, block: int) -> tuple[list[tuple[Fraction, Fraction]], list[int]]:
@@ -72,8 +113,8 @@ class Oracle:
                     first, last = write.offset // block, (write.offset + write.length - 1) // block
                     blocks |= {(write.disk, number) for number in range(first, last + 1)}
             sizes.append(len(blocks) * block)
-            latency = Fraction(self.rtt, 2) if blocks else 0
-            points.append((start, start + self.on_wire(sizes[-1]) + latency))
+            ready = self.landed(self.sent(start, sizes[-1])) if blocks else self.heard(start)
+            points.append((start, ready))
 
 
 Piece = tuple[Fraction, Fraction, Fraction]
@@ -146,4 +187,4 @@ def sessions_met(points: list[tuple[Fraction, Fraction]], target: int) -> float 
 
 def holds(oracle: Oracle, bps: int, of: Callable[[Oracle], list[Piece]], target: int) -> Fraction:
     """Time beyond the target at another bandwidth."""
-    return beyond(of(Oracle(oracle.writes, oracle.end, bps, oracle.rtt)), target)
+    return beyond(of(replace(oracle, bps=bps)), target)

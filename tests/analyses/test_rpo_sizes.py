@@ -51,8 +51,8 @@ def test_folding_sends_the_blocks_of_a_point_when_it_is_cut(
             cut = k * step
             inside = [w for w in at.writes if cut - step <= w.time < cut]
             if inside:
-                free = max(free, Fraction(cut)) + at.on_wire(unique(inside, 2048))
-                ready = free + Fraction(at.rtt, 2)
+                free = at.sent(max(free, Fraction(cut)), unique(inside, 2048))
+                ready = at.landed(free)
             found.append((Fraction(cut), max(ready, Fraction(cut))))
         return found
 

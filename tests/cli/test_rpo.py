@@ -134,6 +134,17 @@ def test_a_target_below_the_round_trip_is_answered_with_a_warning(cli: Any, trac
         ([*LINK, "--compression", "1"], "compression: expected a share from 0 to below 1, got 1"),
         ([*LINK, "--growth", "much"], '--growth: expected a share such as "40%" or 0.4'),
         ([*LINK, "--link-efficiency", "0"], "link-efficiency: expected a share above 0"),
+        ([*LINK, "--fault", "at=1s"], "--fault: expected KIND,KEY=VALUE such as"),
+        ([*LINK, "--fault", "outage,5s"], "--fault: expected KIND,KEY=VALUE such as"),
+        ([*LINK, "--fault", "flood,at=1s"], 'faults[0].kind: expected one of "outage", "reset"'),
+        ([*LINK, "--fault", "outage,at=x,for=1s"], 'faults[0].at: expected a time such as "100us"'),
+        ([*LINK, "--fault", "outage,at=1s"], "faults[0].for: expected how long it lasts, such as"),
+        ([*LINK, "--fault", "outage,for=1s"], "faults[0]: missing field"),
+        ([*LINK, "--fault", "outage,at=1s,for=1s,to=3s"], "faults[0].to: unknown key: expected"),
+        (
+            [*LINK, "--fault", "reset,at=1s", "--fault", "bandwidth,at=1s,bandwidth=0Mbit/s"],
+            'faults[1].bandwidth: expected a rate such as "100Mbit/s"',
+        ),
     ],
 )
 def test_wrong_options_are_named(cli: Any, trace: Path, args: list[str], message: str) -> None:
@@ -196,6 +207,36 @@ def test_only_writes_are_lost_and_only_to_snapshots_that_come(cli: Any, tmp_path
         trace = store(tmp_path / f"{op}.parquet", rows)
         told = cli("rpo", trace, *LINK, "--snapshot-every", every)
         assert ("would have lost up to" in told.stdout) == is_told
+
+
+def test_faults_are_planned_with_and_echoed(cli: Any, trace: Path, tmp_path: Path) -> None:
+    """20 writes come a second: of 6 s down, 120 wait at their end."""
+    faults = [
+        "--fault", "outage,at=2s,for=6s", "--fault", "bandwidth,at=3s,bandwidth=8Mbit/s",
+        "--fault", "rtt,at=2s,rtt=1ms",
+    ]  # fmt: skip
+    link = ("--link", "4Mbit/s,20ms", "--point-interval", "0s")
+    ended = cli("rpo", trace, *link, *faults, "--sheets", tmp_path / "plan", "--json")
+    assert ended.exit_status == 0, ended.stderr
+    assert "an outage of 6 s is longer than the target of 5 s" in ended.stderr
+    assert ended.document["inputs"]["faults"] == [
+        {"kind": "outage", "at_s": 2, "for_s": 6},
+        {"kind": "bandwidth", "at_s": 3, "bandwidth_bps": 8_000_000},
+        {"kind": "rtt", "at_s": 2, "rtt_s": 0.001},
+    ]
+    [outage] = ended.document["outages"]
+    assert (outage["from_s"], outage["to_s"]) == (2, 8)
+    assert outage["backlog_bytes"] == 120 * 16_384
+    # 1 MB/s less the 328 kB/s that go on coming.
+    assert outage["caught_up_s"] == pytest.approx(120 * 16_384 / (1e6 - 327_680), rel=0.01)
+    assert ended.document["modes"][0]["rpo_s"]["max"] == pytest.approx(6, abs=0.1)
+    assert ended.document["modes"][0]["bandwidth_for_target_bps"]["100"] is None
+    assert (tmp_path / "plan" / "outages.csv").read_text().count("\n") == 2
+    assert "Outage at 2 s for 6 s: 1.88 MiB behind" in cli("rpo", trace, *link, *faults).stdout
+    # Without them there is nothing of it.
+    plain = cli("rpo", trace, *link, "--json").document
+    assert (plain["inputs"]["faults"], plain["outages"]) == ([], [])
+    assert plain["modes"][0]["rpo_s"]["max"] < 0.1
 
 
 def test_groups_and_sheets(cli: Any, trace: Path, tmp_path: Path) -> None:

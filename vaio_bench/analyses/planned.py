@@ -12,7 +12,9 @@ run's own RPO is that of `run_rpo`, of all disks that share points together. `re
 - *difference_s* is the run's RPO less the planner's, at p95, p99 and the maximum. `agrees` says
   whether each is within 5 % of the planner's or one round trip of the link, whichever is larger.
 - `why` says what the run had that the planner has not: a bounded journal that went over to a
-  bitmap (holes), faults of the line, synchronous writes, stuns and merging, the wall clock.
+  bitmap (holes), a window too small for the round trip, lags too short for continuous points
+  to show (`resolution_s` of `rpo`), synchronous writes, stuns and merging, the wall clock. Faults
+  of the line are planned with.
 - `write_zeroes` count with their length to the planner; `cdp` sends their range alone.
 
 ## When nothing is planned
@@ -39,7 +41,7 @@ from vaio_bench.analyses import quantiles
 from vaio_bench.analyses.rpo import plan_rows
 from vaio_bench.analyses.run_rpo import Replicated, refused, replication_of, run_rpo
 from vaio_bench.store import Run, open_run
-from vaio_bench.units import parse_time_ns
+from vaio_bench.units import format_time, parse_rate_bps, parse_size, parse_time_ns
 
 STEPS = ("p95", "p99", "max")
 _SHARE = 0.05
@@ -117,17 +119,21 @@ def _of_round(run: Run, each: Replicated, use: dict[str, Any], rows: pl.LazyFram
         compression=1 - left if is_cdp else link.get("compression", 0),
         link_efficiency=link.get("efficiency", 1),
         fold=bool(use.get("folding", False)),
+        faults=link.get("faults", ()),
+        timeout=link.get("timeout"),
     )
-    said = plan["modes"][0 if is_cdp else 1]["rpo_s"]
+    mode = plan["modes"][0 if is_cdp else 1]
+    said = mode["rpo_s"]
+    rtt_s = max(parse_time_ns(time, "rtt") for time in [rtt, *_rtts(link)]) / 1e9
     return Planned(
         policy=each.policy,
         round=each.round,
         mode=use["use"],
         disks=each.disk,
-        rtt_s=parse_time_ns(rtt, "rtt") / 1e9,
+        rtt_s=rtt_s,
         run_rpo_s={step: each.document["rpo_s"][step] for step in STEPS},
         planner_rpo_s={step: said[step] for step in STEPS},
-        why=_apart(run, each, use, table),
+        why="; ".join([*_apart(run, each, use, table), *_too_fine(mode, rtt_s)]) or None,
     )
 
 
@@ -147,15 +153,15 @@ def _acknowledged(rows: pl.LazyFrame) -> tuple[pa.RecordBatchReader, pa.Table]:
     return pa.RecordBatchReader.from_batches(table.schema, batches), table
 
 
-def _apart(run: Run, each: Replicated, use: dict[str, Any], table: pa.Table) -> str | None:
+def _apart(run: Run, each: Replicated, use: dict[str, Any], table: pa.Table) -> list[str]:
     """What the run had that the planner knows nothing of."""
     document, reasons = each.document, []
     if document["first_point_s"] != 0:
         reasons.append("the run began with an initial sync, and had no point before its end")
     if any(hole["reason"] != "initial sync" for hole in document["holes"]):
         reasons.append("the run's journal has an end, and points paused while it was full")
-    if use["link"].get("faults"):
-        reasons.append("the line had faults")
+    if _window_is_short(use["link"]):
+        reasons.append("the link's window was too small for its round trip")
     if use.get("mode", "async") != "async":
         reasons.append("writes waited for the replica")
     if use.get("degrade") == "spill-backpressure-bitmap":
@@ -166,4 +172,26 @@ def _apart(run: Run, each: Replicated, use: dict[str, Any], table: pa.Table) -> 
         reasons.append("write_zeroes count with their length to the planner alone")
     if not run.virtual_clock:
         reasons.append("the run was on the wall clock, with a real machine at both ends")
-    return "; ".join(reasons) or None
+    return reasons
+
+
+def _rtts(link: dict[str, Any]) -> list[str]:
+    """The round trips that the link has later on."""
+    return [fault["rtt"] for fault in link.get("faults", ()) if "rtt" in fault]
+
+
+def _window_is_short(link: dict[str, Any]) -> bool:
+    """Whether what may be under way does not fill the line; by default it does."""
+    if "window" not in link:
+        return False
+    rtt_ns = max(parse_time_ns(time, "rtt") for time in [link.get("rtt", "0s"), *_rtts(link)])
+    under_way = parse_rate_bps(link["bandwidth"], "bandwidth") / 8 * rtt_ns / 1e9
+    return under_way > parse_size(link["window"], "window")
+
+
+def _too_fine(mode: dict[str, Any], rtt_s: float) -> list[str]:
+    """Whether lags are so short that continuous points do not show them."""
+    resolution_s = mode.get("resolution_s", 0.0)
+    if resolution_s <= max(_SHARE * mode["rpo_s"]["p95"], rtt_s):
+        return []
+    return [f"continuous points are told to within {format_time(resolution_s * 1e9)}"]

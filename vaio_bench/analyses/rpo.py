@@ -21,7 +21,11 @@ would hold it for 100, 99.9, 99, 95 and 90 % of the time. The trace is read once
 - *cdp*: writes are sent as they come. A point is cut every `--point-interval` (half the target by
   default): the state after the writes acknowledged before the cut. It is recoverable when the
   last of them has arrived, at its cut at the earliest. With an interval of 0 every instant whose
-  acknowledged writes have all arrived is a point, and RPO(t) equals exposure(t).
+  acknowledged writes have all arrived is a point, and RPO(t) equals exposure(t). There
+  *resolution_s* says to within how much a replication shows that: the `cdp` filter sends what
+  waits as entries of a millisecond of the link (4 KiB or more), each recoverable as a whole, and
+  tells such points a millisecond apart. Its lags are up to so much above the plan's, which counts
+  where the round trip and the lags are a few milliseconds or less.
 - *snapshot*: a sync starts every `--snapshot-every`, or when the one before ends, if that is
   later (times missed by then are not made up for). It carries the state at its start: each block
   of `--granularity` changed since the last start, once. With syncs of length T back to back the
@@ -54,7 +58,9 @@ would hold it for 100, 99.9, 99, 95 and 90 % of the time. The trace is read once
   the trace touches on each disk), and what is written meanwhile as changes. *catch_up*: the link is
   down for `--outage` while most is written; then the log is sent, or the changed blocks. *journal*:
   room for `--retention` of points, and for those of `--long-term`, each with the last version of
-  what changed since the one before. `initial_sync.at` has the time over slower and faster links.
+  what changed since the one before. Long-term points are planned by interval only, one every EVERY
+  for KEEP: a product's calendar of them (Veeam's: at times of a day, on days of the week) is not.
+  `initial_sync.at` has the time over slower and faster links.
   Where the trace is shorter, its mean goes on, and *extrapolated* says so; null where the link
   never catches up.
 
@@ -65,9 +71,31 @@ payload; `--growth 0.3` makes every write 30 % larger (and so written, sent and 
 `--headroom 0.2` adds 20 % to the links in `sizing`; `--fold` sends each block once a point of cdp,
 in its last version, when the point is cut. All are neutral by default and echoed, as are
 `--percentile` (95 %), `--long-term` (such as `8h,7d`; none), `--rate-window` (1 min), `--retention`
-(24 h), `--over-retention` (25 %), `--initial-sync-within` (72 h) and `--outage` (1 h). `sizing` has
+(24 h), `--over-retention` (25 %), `--initial-sync-within` (72 h), `--outage` (1 h) and `--fault`
+(none). `sizing` has
 the mean write rate, what it is on the wire, a 24 h journal by RecoverPoint's rule, and two links
 with headroom: for the target throughout, and for the percentile of the write rate.
+
+## When something happens to the link
+
+`--fault` (repeatable) takes what the `cdp` filter takes as `faults` of its link, `at` a time of the
+trace: `outage` (`for` how long), `reset` of the connection, `restart` of the site (`for`), and
+from then on another `bandwidth` or `rtt`. So `outage,at=10min,for=30s`, or
+`bandwidth,at=1h,bandwidth=10Mbit/s`.
+
+- In an outage nothing is sent and nothing arrives. What was on its way arrives that much later; if
+  the outage lasts longer than 10 s (`timeout` of the filter's link), the connection is given up,
+  and that is sent again, as after a reset or a restart: 100 ms after the break at the earliest,
+  and three round trips later. (The filter sends the entry that was cut off again as a whole, which
+  takes up to `batch` and a write of its link; the plan has only what had left.) A point or a
+  snapshot without data is heard of at the end.
+- All modes, `frontier`, `bandwidth_for_target_bps` and `loads` are with the faults. Another
+  bandwidth than the link's is looked at with the same share of it left.
+- A longer round trip delays, and takes no bandwidth: what may be under way has no bound here (the
+  filter's `window` fits the line unless a policy sets it).
+- *outages*: what waits at the end of each (every write, in a log), and how long from then until
+  nothing waits; null where the trace ends before.
+- `initial_sync`, `catch_up` and `journal` are those of the undisturbed link.
 
 ## What it does not model
 
@@ -80,6 +108,7 @@ recorded.
 
     vaio-bench rpo T.parquet --link 100Mbit/s,20ms --target-rpo 5s
     vaio-bench rpo T.parquet --link 1Gbit/s --target-rpo 15min --snapshot-every 5min --json
+    vaio-bench rpo T.parquet --link 100Mbit/s,20ms --fault outage,at=10min,for=30s
     vaio-bench rpo T.parquet --link 1Gbit/s --group db=sda,sdb --headroom 20% --sheets PLAN/
 
 ## References
@@ -102,7 +131,7 @@ from typing import Any
 
 import polars as pl
 
-from vaio_bench import _core, sizing
+from vaio_bench import _core, link_faults, sizing
 from vaio_bench.analyses.study import Study
 from vaio_bench.errors import InputError
 from vaio_bench.trace import REQUIRED, open_trace
@@ -119,7 +148,7 @@ from vaio_bench.units import (
 SERIES_POINTS = 600
 _SHARES = ("compression", "link_efficiency", "growth", "headroom", "percentile", "over_retention")
 _TIMES = ("rate_window", "retention", "initial_sync_within", "outage")
-_BESIDE = ("folding", "loads", "initial_sync", "catch_up", "journal")
+_BESIDE = ("folding", "loads", "initial_sync", "catch_up", "journal", "outages")
 _DAY_S = 86_400
 
 
@@ -174,6 +203,7 @@ def rpo(
     initial_bytes: str | int | None = None,
     initial_sync_within: str = "72h",
     outage: str = "1h",
+    faults: Sequence[str | Mapping[str, Any]] = (),
     progress: Callable[[int, int], object] | None = None,
 ) -> RpoPlan:
     """Plans the replication of a trace over a link.
@@ -201,6 +231,7 @@ def rpo(
         initial_bytes: What is sent at first; None: up to the last byte touched on each disk.
         initial_sync_within: Time for that, for the bandwidth that it needs.
         outage: For how long the link is down in `catch_up`.
+        faults: What happens to the link: "outage,at=10min,for=30s", or as a policy has it.
         progress: Called with (rows read, rows in all) after every batch.
 
     Raises:
@@ -230,6 +261,7 @@ def rpo(
         "groups": [{"name": name, "disks": list(own)} for name, own in (groups or {}).items()],
         "long_term": _long_term(long_term),
         "initial_bytes": None if size is None else parse_size(size, "--initial-bytes"),
+        "faults": [link_faults.parsed(fault) for fault in faults],
         "series_points": SERIES_POINTS,
     }
     granularity_bytes = parse_size(granularity, "--granularity")
@@ -256,6 +288,8 @@ def plan_rows(
     compression: float,
     link_efficiency: float,
     fold: bool,
+    faults: Sequence[Mapping[str, Any]] = (),
+    timeout: str | float | None = None,
 ) -> dict[str, Any]:
     """The engine's plan of rows that are no trace's file; all else is neutral.
 
@@ -270,6 +304,8 @@ def plan_rows(
         compression: Share by which payload shrinks.
         link_efficiency: Share of the bandwidth that carries payload.
         fold: Whether cdp sends each block once a point.
+        faults: What happens to the link, as a policy has it.
+        timeout: After which a connection is given up; None for the engine's own.
 
     Raises:
         InputError: As `rpo`.
@@ -289,8 +325,11 @@ def plan_rows(
         "fold": fold,
         "groups": [],
         "initial_bytes": None,
+        "faults": list(faults),
         "series_points": SERIES_POINTS,
     }
+    if timeout is not None:
+        options["timeout_ns"] = parse_time_ns(timeout, "timeout")
     granularity_bytes = parse_size(granularity, "granularity")
     text = json.dumps(options)
     found: dict[str, Any] = json.loads(_core.plan_rpo(reader, name, granularity_bytes, text))
@@ -372,6 +411,7 @@ def _document(trace: str | Path, options: dict[str, Any], found: dict[str, Any])
         f"{name}_s": options[f"{name}_ns"] / 1e9 for name in _TIMES
     }
     inputs |= {"fold": options["fold"], "groups": options["groups"]}
+    inputs["faults"] = [link_faults.echo(fault) for fault in options["faults"]]
     kept = options["long_term"] or {}
     inputs["long_term"] = {f"{name[:-3]}_s": ns / 1e9 for name, ns in kept.items()} or None
     document = {

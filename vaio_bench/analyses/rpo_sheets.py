@@ -3,8 +3,8 @@
 One CSV a table: `inputs`, `modes`, `bandwidth` (needed for a share of the time), `frontier` (RPO at
 other bandwidths), `daily` (the worst RPO of each day at these), `violations`, `folding`, `loads`,
 `exceeded` (limits of products), `capacity` (initial sync, catching up, journal), `initial_sync`
-(its time by bandwidth) and `lag`. Units are in the columns' names; every figure is one of the
-document of `rpo --json`.
+(its time by bandwidth), `faults` and `outages` of the link, and `lag`. Units are in the columns'
+names; every figure is one of the document of `rpo --json`.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ def sheets(document: dict[str, Any]) -> dict[str, pl.DataFrame]:
             if not isinstance(value, list | dict)
         ],
         "initial_sync": document["initial_sync"]["at"],
+        "faults": document["inputs"]["faults"],
+        "outages": document["outages"],
         "lag": [
             {"mode": mode_name(mode), "time_s": at, "rpo_s": rpo, "exposure_s": exposure}
             for mode in document["modes"]
@@ -111,7 +113,8 @@ def _inputs(document: dict[str, Any]) -> list[dict[str, str]]:
         "duration_s": document["duration_s"],
         "ios": document["ios"],
         "writes": document["writes"],
-        **{name: value for name, value in document["inputs"].items() if name != "groups"},
+        **{name: value for name, value in document["inputs"].items()
+           if name not in ("groups", "faults")},
         **{f"group {each['name']}": " ".join(each["disks"])
            for each in document["inputs"]["groups"]},
         **(document["sizing"] or {}),

@@ -44,6 +44,7 @@ def rpo(
     initial_bytes: rpo_options.InitialBytes = None,
     initial_sync_within: rpo_options.InitialSyncWithin = "72h",
     outage: rpo_options.Outage = "1h",
+    fault: rpo_options.Fault = None,
     sheets: rpo_options.Sheets = None,
     output: rpo_options.Output = None,
     force: rpo_options.Force = False,
@@ -79,6 +80,7 @@ def rpo(
             initial_bytes=initial_bytes,
             initial_sync_within=initial_sync_within,
             outage=outage,
+            faults=fault or [],
             progress=progress,
         )
     if output is not None:

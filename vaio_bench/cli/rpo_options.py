@@ -43,6 +43,10 @@ InitialBytes = Annotated[
 ]
 InitialSyncWithin = Annotated[str, typer.Option(help="Time for it, for the bandwidth it needs.")]
 Outage = Annotated[str, typer.Option(help="Outage to catch up after.")]
+Fault = Annotated[
+    list[str] | None,
+    typer.Option(help="What happens to the link: outage,at=10min,for=30s; repeatable."),
+]
 Sheets = Annotated[Path | None, typer.Option(help="A folder that gets the plan as CSV tables.")]
 Output = Annotated[
     Path | None,

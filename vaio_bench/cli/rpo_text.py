@@ -22,7 +22,7 @@ def parts(document: dict[str, Any]) -> Iterator[Table | str]:
     limits = list(_limits(document["loads"]))
     if limits:
         yield "\n".join(["Too hot for a product:", *limits])
-    yield "\n".join(_capacity(document))
+    yield "\n".join([*_outages(document), *_capacity(document)])
 
 
 def _time(seconds: float | None) -> str:
@@ -71,6 +71,16 @@ def _limits(loads: list[dict[str, Any]]) -> Iterator[str]:
     for load in loads:
         for each in load["exceeded"]:
             yield f"  {load['name']}: {each['verdict']} for {each['product']}: {each['reason']}"
+
+
+def _outages(document: dict[str, Any]) -> Iterator[str]:
+    for each in document["outages"]:
+        caught_up = each["caught_up_s"]
+        until = "not by the end" if caught_up is None else f"after {_time(caught_up)}"
+        yield (
+            f"Outage at {_time(each['from_s'])} for {_time(each['to_s'] - each['from_s'])}: "
+            f"{format_size(each['backlog_bytes'])} behind at its end, caught up {until}."
+        )
 
 
 def _capacity(document: dict[str, Any]) -> Iterator[str]:

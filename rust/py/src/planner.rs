@@ -28,8 +28,7 @@ pub fn plan_rpo(
     rows: u64,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<String> {
-    let options: PlanOptions =
-        serde_json::from_str(options).map_err(|e| to_py(&Error::input(e.to_string())))?;
+    let options = PlanOptions::read(options).map_err(|e| to_py(&e))?;
     options.check().map_err(|e| to_py(&e))?;
     let stream = stream_from_py(reader)?;
     let after_batch = |rows: u64| {

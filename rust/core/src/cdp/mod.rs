@@ -11,6 +11,7 @@ pub mod channel;
 pub mod dial;
 pub mod dirty;
 pub mod entry;
+pub mod faults;
 pub mod fold;
 pub mod frame;
 pub mod journal;

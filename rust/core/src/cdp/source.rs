@@ -16,9 +16,16 @@ use crate::clock::Ns;
 use crate::filters::DataMode;
 
 /// Continuous points are told at steps of this.
-const CONTINUOUS_STEP_NS: Ns = 1_000_000;
+pub const CONTINUOUS_STEP_NS: Ns = 1_000_000;
 /// What waits for the link makes so many entries or more, where they may be smaller.
 const BATCHES_WAITING: u64 = 64;
+
+/// What the line sends in a millisecond, or a page, makes an entry at least, if more waits: with
+/// fewer bytes headers would count.
+#[must_use]
+pub fn batch_least_bytes(line_bytes_per_s: f64) -> u64 {
+    ((line_bytes_per_s / 1e3) as u64).max(4 << 10)
+}
 
 mod base;
 mod connection;
@@ -27,6 +34,7 @@ mod overflow;
 mod words;
 
 pub use base::Initial;
+pub use connection::{BACKOFF_MAX_NS, BACKOFF_MIN_NS, TIMEOUT_NS};
 pub use degrade::{READS_MAX, Resync};
 pub use overflow::MOVES_MAX;
 pub use words::{Config, Degrade, Mode, Output, Waits};
@@ -150,7 +158,7 @@ impl Source {
             open: Batch::default(),
             mode: Mode::Normal,
             state: State::Down { retry_ns: 0 },
-            backoff_ns: connection::BACKOFF_MIN_NS,
+            backoff_ns: BACKOFF_MIN_NS,
             progress_ns: 0,
             fruitless: 0,
             given_up: false,

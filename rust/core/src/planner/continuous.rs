@@ -4,30 +4,32 @@
 //! the exposure.
 
 use crate::planner::envelope::Runs;
+use crate::planner::line::Way;
 use crate::planner::ramps::{Frame, Mode, Ramp, Sink, Stretch};
 use crate::planner::workload::{Queue, Workload};
 
 /// Long runs make a search fast, short ones leave little to walk around a violation's edges.
 const RUN_WRITES: usize = 64;
 
-pub struct Continuous<'a> {
+pub struct Continuous<'a, W> {
     workload: &'a Workload,
     frame: Frame,
+    way: &'a W,
     runs: Runs,
 }
 
-impl<'a> Continuous<'a> {
+impl<'a, W: Way> Continuous<'a, W> {
     #[must_use]
-    pub fn new(workload: &'a Workload, frame: Frame) -> Self {
+    pub fn new(workload: &'a Workload, frame: Frame, way: &'a W) -> Self {
         let times = &workload.times_ns;
         // A run longer than the target could not be passed over even when nothing waits.
         let longest = (frame.target / 2.0) as i64;
-        let runs = Runs::new(workload, |first| {
+        let runs = Runs::new(workload, way, |first| {
             let end = times.len().min(first + RUN_WRITES);
             let later = times[first..end].iter().position(|time| time - times[first] > longest);
             later.map_or(end, |writes| first + writes)
         });
-        Self { workload, frame, runs }
+        Self { workload, frame, way, runs }
     }
 
     fn time(&self, write: usize) -> f64 {
@@ -35,14 +37,14 @@ impl<'a> Continuous<'a> {
     }
 
     /// Time beyond the target while the writes `from..to` were the oldest under way; the queue
-    /// was to be empty at `empty`, and all before had arrived at `arrived`.
+    /// was to be empty at `empty` (link time), and all before had arrived at `arrived`.
     fn beyond_of(&self, writes: std::ops::Range<usize>, state: (f64, f64), byte_ns: f64) -> f64 {
         let (mut empty, mut arrived) = state;
-        let (mut total, frame) = (0.0, &self.frame);
+        let (mut total, frame, way) = (0.0, &self.frame, self.way);
         for i in writes {
             let (time, sums) = (self.time(i), &self.workload.sums_bytes);
-            empty = empty.max(time) + (sums[i + 1] - sums[i]) as f64 * byte_ns;
-            let next = empty + frame.half_rtt;
+            empty = empty.max(way.served(time)) + (sums[i + 1] - sums[i]) as f64 * byte_ns;
+            let next = way.arrives(empty);
             if let Some(ramp) = Ramp::within(arrived.max(time), next, time, frame.horizon) {
                 total += frame.beyond(&ramp);
             }
@@ -52,7 +54,7 @@ impl<'a> Continuous<'a> {
     }
 
     /// Tells of the pieces above the floor while the writes were the oldest under way; the queue
-    /// was to be empty at `empty`, and all before had arrived at `arrived`.
+    /// was to be empty at `empty` (link time), and all before had arrived at `arrived`.
     fn pieces_above(
         &self,
         writes: std::ops::Range<usize>,
@@ -61,13 +63,13 @@ impl<'a> Continuous<'a> {
         floor: f64,
         sink: &mut impl Sink,
     ) {
-        let Frame { horizon, half_rtt, .. } = self.frame;
+        let (horizon, way) = (self.frame.horizon, self.way);
         let sums = self.workload.sums_bytes[writes.start..=writes.end].windows(2);
         for (time, sums) in self.workload.times_ns[writes].iter().zip(sums) {
             // One rounding a write since the queue was empty, and no branch to mispredict.
             let time = *time as f64;
-            empty = empty.max(time) + (sums[1] - sums[0]) as f64 * byte_ns;
-            let next = empty + half_rtt;
+            empty = empty.max(way.served(time)) + (sums[1] - sums[0]) as f64 * byte_ns;
+            let next = way.arrives(empty);
             if next - time > floor
                 && let Some(ramp) = Ramp::within(time.max(arrived), next, time, horizon)
             {
@@ -91,13 +93,14 @@ impl Sink for Largest {
     fn sessions(&mut self, _: f64, _: f64, _: u64) {}
 }
 
-impl Mode for Continuous<'_> {
+impl<W: Way> Mode for Continuous<'_, W> {
     fn walk(&self, byte_ns: f64, sink: &mut impl Sink) {
         let (mut queue, mut arrived) = (Queue::default(), 0.0);
         let sums = &self.workload.sums_bytes;
         for i in 0..self.workload.writes() {
             let time = self.time(i);
-            let next = queue.send(time, sums[i], sums[i + 1], byte_ns) + self.frame.half_rtt;
+            let sent = queue.send(self.way.served(time), sums[i], sums[i + 1], byte_ns);
+            let next = self.way.arrives(sent);
             let start = time.max(arrived);
             if let Some(ramp) = Ramp::within(start, next, time, self.frame.horizon) {
                 sink.rpo(ramp);
@@ -111,17 +114,18 @@ impl Mode for Continuous<'_> {
     /// Runs that stay below the floor, and those that the sink takes as a whole, are not walked.
     fn walk_above(&self, byte_ns: f64, floor: f64, sink: &mut impl Sink) {
         let (mut empty, mut arrived) = (0.0_f64, 0.0_f64);
-        let Frame { horizon, half_rtt, .. } = self.frame;
+        let horizon = self.frame.horizon;
         for (i, run) in self.runs.runs.iter().enumerate() {
             if arrived >= horizon {
                 break;
             }
             let empty_after = self.runs.empty_after(i, empty, byte_ns);
+            let arrived_after = self.way.arrives(empty_after);
             let stretch = Stretch {
                 start: arrived,
-                end: empty_after + half_rtt,
+                end: arrived_after,
                 low: arrived - self.time(run.to - 1),
-                high: empty_after + half_rtt - self.time(run.from),
+                high: arrived_after - self.time(run.from),
             };
             // With all its writes there before it began, some of them is always the oldest.
             let is_whole = stretch.low > 0.0 && stretch.end <= horizon;
@@ -136,14 +140,14 @@ impl Mode for Continuous<'_> {
     /// that may go beyond the largest of these is walked.
     fn max_ns(&self, byte_ns: f64) -> Option<f64> {
         let (mut empty, mut arrived, mut most) = (0.0_f64, 0.0_f64, 0.0_f64);
-        let Frame { horizon, half_rtt, .. } = self.frame;
+        let horizon = self.frame.horizon;
         let mut open = Vec::new();
         for (i, run) in self.runs.runs.iter().enumerate() {
             if arrived >= horizon {
                 break;
             }
             let empty_after = self.runs.empty_after(i, empty, byte_ns);
-            let after = empty_after + half_rtt;
+            let after = self.way.arrives(empty_after);
             if after <= horizon {
                 most = most.max(after - self.time(run.to - 1));
             }
@@ -173,13 +177,13 @@ impl Mode for Continuous<'_> {
     /// As the walk, but whole runs at once where all or nothing of them is beyond the target.
     fn beyond_ns(&self, byte_ns: f64) -> f64 {
         let (mut total, mut empty, mut arrived) = (0.0, 0.0, 0.0);
-        let Frame { horizon, target, half_rtt } = self.frame;
+        let Frame { horizon, target } = self.frame;
         for (i, run) in self.runs.runs.iter().enumerate() {
             if arrived >= horizon {
                 break;
             }
             let empty_after = self.runs.empty_after(i, empty, byte_ns);
-            let arrived_after = empty_after + half_rtt;
+            let arrived_after = self.way.arrives(empty_after);
             if arrived_after - self.time(run.from) > target {
                 total += if arrived - self.time(run.to - 1) > target + self.frame.tolerance() {
                     arrived_after.min(horizon) - arrived
@@ -197,6 +201,7 @@ impl Mode for Continuous<'_> {
 mod tests {
     use super::*;
     use crate::planner::distribution::Histogram;
+    use crate::planner::line::Steady;
     use proptest::prelude::*;
 
     /// What the frontier asks for, with stretches taken whole or not at all.
@@ -231,8 +236,9 @@ mod tests {
             half_rtt in 0.0f64..5e7,
         ) {
             let workload = Workload::of(&writes);
-            let frame = Frame { horizon: workload.end_ns as f64, target: 5e9, half_rtt };
-            let mode = Continuous::new(&workload, frame);
+            let frame = Frame { horizon: workload.end_ns as f64, target: 5e9 };
+            let way = Steady { half_rtt };
+            let mode = Continuous::new(&workload, frame, &way);
             let seen = |takes| {
                 let mut seen = Seen { histogram: Histogram::default(), takes, taken: 0 };
                 mode.walk_above(byte_ns, 0.0, &mut seen);

@@ -3,8 +3,9 @@
 //! After a run the queue is empty at `max(before + B x, max_i(t_i + S_i x))`, where `x` is the
 //! time for a byte, `B` the run's bytes, `t_i` a write's time and `S_i` the bytes from it to the
 //! run's end: the latest of all possible starts of the last busy period. The second part is a
-//! maximum of lines in `x`, of which only the upper envelope is kept.
+//! maximum of lines in `x`, of which only the upper envelope is kept. Times are link times.
 
+use crate::planner::line::Way;
 use crate::planner::workload::Workload;
 
 /// A run of consecutive writes.
@@ -26,12 +27,12 @@ pub struct Runs {
 
 impl Runs {
     /// `end_of(first)` gives the write after the run that `first` begins, beyond `first`.
-    pub fn new(workload: &Workload, end_of: impl Fn(usize) -> usize) -> Self {
+    pub fn new(workload: &Workload, way: &impl Way, end_of: impl Fn(usize) -> usize) -> Self {
         let (mut runs, mut lines) = (Vec::new(), Vec::new());
         let mut from = 0;
         while from < workload.writes() {
             let to = end_of(from);
-            add_envelope(&mut lines, workload, from, to);
+            add_envelope(&mut lines, workload, way, from, to);
             let bytes = (workload.sums_bytes[to] - workload.sums_bytes[from]) as f64;
             runs.push(Run { from, to, bytes, lines_end: lines.len() });
             from = to;
@@ -39,7 +40,7 @@ impl Runs {
         Self { runs, lines }
     }
 
-    /// When the queue that was to be empty at `before_ns` is empty after run `i`.
+    /// When the queue that was to be empty at `before_ns` is empty after run `i`, link times both.
     #[inline]
     #[must_use]
     pub fn empty_after(&self, i: usize, before_ns: f64, byte_ns: f64) -> f64 {
@@ -54,10 +55,16 @@ impl Runs {
 }
 
 /// Appends the upper envelope, for `x >= 0`, of the lines of writes `from..to`.
-fn add_envelope(lines: &mut Vec<(f64, f64)>, workload: &Workload, from: usize, to: usize) {
+fn add_envelope(
+    lines: &mut Vec<(f64, f64)>,
+    workload: &Workload,
+    way: &impl Way,
+    from: usize,
+    to: usize,
+) {
     let (base, end) = (lines.len(), workload.sums_bytes[to]);
     for i in (from..to).rev() {
-        let line = (workload.times_ns[i] as f64, (end - workload.sums_bytes[i]) as f64);
+        let line = (way.served(workload.times_ns[i] as f64), (end - workload.sums_bytes[i]) as f64);
         // Steeper and no earlier: the one before is never above.
         while lines.len() > base && lines[lines.len() - 1].0 <= line.0 {
             lines.pop();
@@ -79,6 +86,7 @@ fn add_envelope(lines: &mut Vec<(f64, f64)>, workload: &Workload, from: usize, t
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::planner::line::Steady;
     use crate::planner::workload::Queue;
     use proptest::prelude::*;
 
@@ -90,7 +98,9 @@ mod tests {
             byte_ns in 0.0f64..2.0,
         ) {
             let workload = Workload::of(&writes);
-            let runs = Runs::new(&workload, |first| (first + length).min(workload.writes()));
+            let way = Steady { half_rtt: 0.0 };
+            let end_of = |first: usize| (first + length).min(workload.writes());
+            let runs = Runs::new(&workload, &way, end_of);
             let (mut queue, mut empty) = (Queue::default(), 0.0);
             for (i, run) in runs.runs.iter().enumerate() {
                 let mut exact = 0.0;

@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn violations_that_touch_are_one_and_days_have_their_own_peak() {
-        let frame = Frame { horizon: 2.0 * DAY_NS, target: 5e9, half_rtt: 0.0 };
+        let frame = Frame { horizon: 2.0 * DAY_NS, target: 5e9 };
         let mut seen = Seen::new(frame);
         let ramp = |s: f64, e: f64, o: f64| Ramp::within(s, e, o, frame.horizon).unwrap();
         seen.rpo(ramp(0.0, 20e9, 0.0));

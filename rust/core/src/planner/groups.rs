@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::planner::limits::{self, Exceeded};
+use crate::planner::line::Way;
 use crate::planner::loads::{Rates, Spread};
 use crate::planner::ramps::Frame;
 use crate::planner::report::NeededBps;
@@ -45,10 +46,9 @@ pub struct LoadReport {
 ///
 /// # Errors
 /// `Input` when a group names no disk of the trace.
-pub fn reports(
+pub fn reports<W: Way>(
     workload: &Workload,
-    options: &PlanOptions,
-    frame: Frame,
+    (options, frame, way): (&PlanOptions, Frame, &W),
     names: &[String],
     needed_all: &NeededBps,
 ) -> Result<Vec<LoadReport>> {
@@ -70,7 +70,7 @@ pub fn reports(
     for group in &options.groups {
         let disks = members(group, names)?;
         let part = workload.part(|disk| disks.contains(&disk));
-        let needed = needed_continuous(&part, options, frame);
+        let needed = needed_continuous(&part, options, frame, way);
         let mut made = row("group", &group.name, &disks, of(&disks), needed);
         made.exceeded = limits::of_machine(&of(&disks));
         rows.push(made);
@@ -78,7 +78,7 @@ pub fn reports(
     let parts = if every.len() > 1 { workload.by_disk() } else { Vec::new() };
     for disk in &every {
         let needed = match parts.get(*disk as usize) {
-            Some(part) => needed_continuous(part, options, frame),
+            Some(part) => needed_continuous(part, options, frame, way),
             None => needed_all.clone(),
         };
         let rates = own[*disk as usize].clone();

@@ -8,7 +8,8 @@
 //!
 //! [`workload`] holds the writes and [`changed`] the blocks they change; [`continuous`],
 //! [`points`] and [`snapshot`] walk them through time; [`envelope`] and [`bandwidth`] find the
-//! link that a target needs without walking every write for every guess. Beside the modes,
+//! link that a target needs without walking every write for every guess. [`line`] is the link over
+//! time, where something happens to it, and [`outages`] what that leaves behind. Beside the modes,
 //! [`folding`] tells what longer windows save, [`frontier`] what other bandwidths give,
 //! [`loads`], [`groups`] and [`limits`] what each disk asks for, and [`capacity`] what
 //! synchronisation, outages and the journal take.
@@ -23,7 +24,9 @@ pub mod folding;
 pub mod frontier;
 pub mod groups;
 pub mod limits;
+pub mod line;
 pub mod loads;
+pub mod outages;
 pub mod pages;
 pub mod points;
 pub mod ramps;
@@ -35,10 +38,16 @@ pub mod workload;
 
 use serde::Deserialize;
 
+use crate::cdp::faults::{self, FaultParams};
+use crate::cdp::model::Fault;
+use crate::cdp::source::{CONTINUOUS_STEP_NS, TIMEOUT_NS, batch_least_bytes};
 use crate::error::{Error, Result};
+use crate::filters::{ParamError, params};
 use crate::planner::bandwidth::Search;
 use crate::planner::continuous::Continuous;
 use crate::planner::groups::Group;
+use crate::planner::line::{Disturbed, Steady, Way};
+use crate::planner::outages::outages;
 use crate::planner::points::Points;
 use crate::planner::ramps::{Frame, Mode};
 use crate::planner::report::{
@@ -83,6 +92,12 @@ pub struct PlanOptions {
     pub initial_bytes: Option<u64>,
     pub initial_sync_within_ns: u64,
     pub outage_ns: u64,
+    /// What happens to the link.
+    #[serde(default)]
+    pub faults: Vec<FaultParams>,
+    /// A connection is given up after so long without a sign of life.
+    #[serde(default = "timeout_ns")]
+    pub timeout_ns: u64,
     /// Intervals of the lag series.
     pub series_points: usize,
 }
@@ -95,7 +110,25 @@ pub struct LongTermOptions {
     pub keep_ns: u64,
 }
 
+fn wrong_keys(wrong: &[ParamError]) -> Error {
+    let each: Vec<String> = wrong.iter().map(|at| format!("{}: {}", at.path, at.message)).collect();
+    Error::input(each.join("; "))
+}
+
+const fn timeout_ns() -> u64 {
+    TIMEOUT_NS
+}
+
 impl PlanOptions {
+    /// From a JSON document with these keys.
+    ///
+    /// # Errors
+    /// `Input` naming the keys that are wrong.
+    pub fn read(document: &str) -> Result<Self> {
+        let table = serde_json::from_str(document).map_err(|e| Error::input(e.to_string()))?;
+        params::parse(&table).map_err(|wrong| wrong_keys(&wrong))
+    }
+
     /// # Errors
     /// `Input` naming the option that is out of range.
     pub fn check(&self) -> Result<()> {
@@ -144,7 +177,29 @@ impl PlanOptions {
         if !(self.growth > -1.0 && self.growth.is_finite()) {
             return wrong("growth", "a share above -1", &self.growth);
         }
-        Ok(())
+        self.link_faults().map(drop)
+    }
+
+    fn link_faults(&self) -> Result<Vec<Fault>> {
+        // The link's efficiency is there before and after.
+        faults::read(&self.faults, 1.0).map_err(|wrong| wrong_keys(&wrong))
+    }
+
+    /// The undisturbed line.
+    const fn steady(&self) -> Steady {
+        Steady { half_rtt: self.rtt_ns as f64 / 2.0 }
+    }
+
+    fn disturbed(&self) -> Result<Disturbed> {
+        let bytes_per_s = self.bandwidth_bps as f64 / 8.0;
+        Ok(Disturbed::new(bytes_per_s, self.rtt_ns, self.timeout_ns, &self.link_faults()?))
+    }
+
+    /// By how much the `cdp` filter shows continuous points later than they are, at most: it sends
+    /// what waits as whole entries, and tells of points in steps.
+    fn resolution_s(&self) -> f64 {
+        let bytes_per_s = self.bandwidth_bps as f64 / 8.0 * self.link_efficiency;
+        batch_least_bytes(bytes_per_s) as f64 / bytes_per_s + CONTINUOUS_STEP_NS as f64 / 1e9
     }
 
     /// Bits on the wire for a byte of the trace's payload.
@@ -172,29 +227,44 @@ impl PlanOptions {
 /// `Input` when an option is out of range, or a group names no disk of the trace.
 pub fn plan(workload: &Workload, options: &PlanOptions, disks: &[String]) -> Result<PlanReport> {
     options.check()?;
+    if options.faults.is_empty() {
+        return plan_over(workload, options, disks, &options.steady());
+    }
+    let line = options.disturbed()?;
+    let mut report = plan_over(workload, options, disks, &line)?;
+    report.tell_outages(outages(workload, options, &line), options);
+    Ok(report)
+}
+
+fn plan_over<W: Way>(
+    workload: &Workload,
+    options: &PlanOptions,
+    disks: &[String],
+    way: &W,
+) -> Result<PlanReport> {
     let frame = frame_of(workload, options);
-    let planner = Planner { workload, options, byte_ns: options.byte_ns(options.bandwidth_bps) };
+    let byte_ns = options.byte_ns(options.bandwidth_bps);
+    let planner = Planner { workload, options, way, byte_ns };
     let (mut modes, mut curves) = (Vec::new(), Vec::new());
     let interval_ns = options.point_interval_ns;
     if interval_ns == 0 {
-        let continuous = Continuous::new(workload, frame);
+        let continuous = Continuous::new(workload, frame, way);
         modes.push(planner.report(Kind::Continuous, &continuous, planner.streamed()));
         curves.push(Curve::Continuous(continuous));
     } else {
-        let mut points = Points::new(workload, frame, interval_ns);
+        let mut points = Points::new(workload, frame, way, interval_ns);
         let (mut kind, mut traffic) = (Kind::Points(interval_ns), planner.streamed());
         if options.fold {
             points = points.folding();
             kind = Kind::Folded(interval_ns);
-            (traffic.sent_bytes, traffic.backlog_bytes_max) =
-                points.folded_traffic(planner.byte_ns);
+            (traffic.sent_bytes, traffic.backlog_bytes_max) = points.folded_traffic(byte_ns);
         }
         modes.push(planner.report(kind, &points, traffic));
         curves.push(Curve::Points(points));
     }
     for &every_ns in &options.snapshot_every_ns {
-        let snapshots = Snapshots::new(workload, frame, every_ns);
-        let syncs = snapshots.syncs(planner.byte_ns);
+        let snapshots = Snapshots::new(workload, frame, way, every_ns);
+        let syncs = snapshots.syncs(byte_ns);
         let traffic = Traffic {
             sent_bytes: syncs.sent_bytes,
             backlog_bytes_max: syncs.bytes_max as f64,
@@ -211,31 +281,28 @@ pub fn plan(workload: &Workload, options: &PlanOptions, disks: &[String]) -> Res
 }
 
 fn frame_of(workload: &Workload, options: &PlanOptions) -> Frame {
-    Frame {
-        horizon: workload.end_ns as f64,
-        target: options.target_ns as f64,
-        half_rtt: options.rtt_ns as f64 / 2.0,
-    }
+    Frame { horizon: workload.end_ns as f64, target: options.target_ns as f64 }
 }
 
-enum Curve<'a> {
-    Continuous(Continuous<'a>),
-    Points(Points<'a>),
-    Snapshots(Snapshots<'a>),
+enum Curve<'a, W> {
+    Continuous(Continuous<'a, W>),
+    Points(Points<'a, W>),
+    Snapshots(Snapshots<'a, W>),
 }
 
-struct Planner<'a> {
+struct Planner<'a, W> {
     workload: &'a Workload,
     options: &'a PlanOptions,
+    way: &'a W,
     byte_ns: f64,
 }
 
-impl Planner<'_> {
+impl<W: Way> Planner<'_, W> {
     /// Every write is sent as it comes.
     fn streamed(&self) -> Traffic {
         Traffic {
             sent_bytes: self.workload.written_bytes(),
-            backlog_bytes_max: self.workload.backlog_bytes_max(self.byte_ns),
+            backlog_bytes_max: self.workload.backlog_bytes_max(self.way, self.byte_ns),
             syncs: None,
         }
     }
@@ -247,7 +314,7 @@ impl Planner<'_> {
     }
 
     /// All modes at the same bandwidths, so that they fit on one chart.
-    fn add_frontiers(&self, modes: &mut [ModeReport], curves: &[Curve<'_>]) {
+    fn add_frontiers(&self, modes: &mut [ModeReport], curves: &[Curve<'_, W>]) {
         let (workload, options) = (self.workload, self.options);
         if workload.end_ns == 0 {
             return;
@@ -275,7 +342,7 @@ impl Planner<'_> {
         let whole = || workload.loads.reach_bytes.iter().sum();
         let initial_bytes = options.initial_bytes.unwrap_or_else(whole);
         Ok(Beside {
-            loads: groups::reports(workload, options, frame, disks, needed)?,
+            loads: groups::reports(workload, (options, frame, self.way), disks, needed)?,
             initial_sync: capacity::initial_sync(workload, options, initial_bytes),
             catch_up: capacity::catch_up(workload, options),
             journal: capacity::journal(workload, options, of_points.map(|f| f.unique_bytes)),
@@ -299,10 +366,15 @@ fn needed(workload: &Workload, options: &PlanOptions, mode: &impl Mode) -> Neede
 }
 
 /// What some of the disks need by themselves, replicated as the plan does it but for folding.
-fn needed_continuous(workload: &Workload, options: &PlanOptions, frame: Frame) -> NeededBps {
+fn needed_continuous<W: Way>(
+    workload: &Workload,
+    options: &PlanOptions,
+    frame: Frame,
+    way: &W,
+) -> NeededBps {
     if options.point_interval_ns == 0 {
-        needed(workload, options, &Continuous::new(workload, frame))
+        needed(workload, options, &Continuous::new(workload, frame, way))
     } else {
-        needed(workload, options, &Points::new(workload, frame, options.point_interval_ns))
+        needed(workload, options, &Points::new(workload, frame, way, options.point_interval_ns))
     }
 }

@@ -74,7 +74,6 @@ pub struct Frame {
     /// Planning ends here.
     pub horizon: f64,
     pub target: f64,
-    pub half_rtt: f64,
 }
 
 impl Frame {

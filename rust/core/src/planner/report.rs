@@ -8,6 +8,7 @@ use crate::planner::distribution::{Histogram, Quantiles};
 use crate::planner::folding::Fold;
 use crate::planner::frontier::FrontierPoint;
 use crate::planner::groups::LoadReport;
+use crate::planner::outages::Outage;
 use crate::planner::ramps::{Frame, Mode, Ramp, Sink};
 use crate::planner::series::Series;
 use crate::planner::snapshot::Syncs;
@@ -129,6 +130,9 @@ pub struct ModeReport {
     pub every_s: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub granularity_bytes: Option<u64>,
+    /// Continuous points: a replication shows lags up to so much larger, and says no less.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolution_s: Option<f64>,
     pub rpo_s: Distribution,
     pub achievable_rpo_s: Achievable,
     pub distribution: Shares,
@@ -168,6 +172,8 @@ pub struct PlanReport {
     pub initial_sync: InitialSync,
     pub catch_up: CatchUp,
     pub journal: Journal,
+    /// Those declared.
+    pub outages: Vec<Outage>,
     pub warnings: Vec<String>,
 }
 
@@ -338,6 +344,7 @@ impl ModeReport {
             point_interval_s,
             every_s,
             granularity_bytes,
+            resolution_s: matches!(kind, Kind::Continuous).then(|| options.resolution_s()),
             achievable_rpo_s: Achievable::from(&measured.rpo),
             distribution: measured.shares,
             rpo_s: measured.rpo,
@@ -383,8 +390,24 @@ impl PlanReport {
             initial_sync,
             catch_up,
             journal,
+            outages: Vec::new(),
             warnings,
         }
+    }
+}
+
+impl PlanReport {
+    /// Adds what the line's outages leave behind.
+    pub fn tell_outages(&mut self, outages: Vec<Outage>, options: &PlanOptions) {
+        let longest_s = outages.iter().map(|out| out.to_s - out.from_s).fold(0.0, f64::max);
+        let target_s = options.target_ns as f64 / 1e9;
+        if longest_s > target_s && self.modes[0].bandwidth_for_target_bps.p100.is_none() {
+            self.warnings.push(format!(
+                "an outage of {longest_s} s is longer than the target of {target_s} s: no \
+                 bandwidth holds it throughout"
+            ));
+        }
+        self.outages = outages;
     }
 }
 
@@ -395,6 +418,13 @@ fn warnings(workload: &Workload, options: &PlanOptions, modes: &[ModeReport]) ->
         warnings.push(format!(
             "the target of {target_s} s is below the link's round trip of {rtt_s} s: \
                  acknowledgements come later than that at any bandwidth"
+        ));
+    }
+    if options.point_interval_ns == 0 && target_s < options.resolution_s() {
+        warnings.push(format!(
+            "the target of {target_s} s is below the {} s to within which a replication of \
+             continuous points can be told",
+            options.resolution_s()
         ));
     }
     if options.point_interval_ns > options.target_ns {

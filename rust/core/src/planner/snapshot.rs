@@ -2,14 +2,17 @@
 //!
 //! A sync starts at its scheduled time, or when the one before ends, if that is later; times
 //! missed by then are not made up for. It sends the state at its start, each changed block once,
-//! and ends when that is recoverable. The synchronous start counts as a first snapshot at 0.
+//! and ends when that is recoverable. The synchronous start counts as a first snapshot at 0. In an
+//! outage nothing ends: neither a sync, nor a snapshot that has nothing to send.
 
+use crate::planner::line::Way;
 use crate::planner::ramps::{Frame, Mode, Ramp, Sink};
 use crate::planner::workload::Workload;
 
-pub struct Snapshots<'a> {
+pub struct Snapshots<'a, W> {
     workload: &'a Workload,
     frame: Frame,
+    way: &'a W,
     every_ns: u64,
     /// (first write, first write after, distinct blocks) of each scheduled slot that has writes:
     /// what a sync sends as long as none is late.
@@ -33,9 +36,9 @@ struct Snapshot {
     write: usize,
 }
 
-impl<'a> Snapshots<'a> {
+impl<'a, W: Way> Snapshots<'a, W> {
     #[must_use]
-    pub fn new(workload: &'a Workload, frame: Frame, every_ns: u64) -> Self {
+    pub fn new(workload: &'a Workload, frame: Frame, way: &'a W, every_ns: u64) -> Self {
         let times = &workload.times_ns;
         let (mut slots, mut from) = (Vec::new(), 0);
         while from < times.len() {
@@ -44,7 +47,7 @@ impl<'a> Snapshots<'a> {
             slots.push((from, to, workload.changed.distinct(from, to)));
             from = to;
         }
-        Self { workload, frame, every_ns, slots }
+        Self { workload, frame, way, every_ns, slots }
     }
 
     /// What is sent at a link speed.
@@ -62,7 +65,7 @@ impl<'a> Snapshots<'a> {
 
     /// `sent` is told the bytes and the duration of every sync that has something to send.
     fn walk_syncs(&self, byte_ns: f64, sink: &mut impl Sink, mut sent: impl FnMut(u64, f64)) {
-        let Frame { horizon, half_rtt, .. } = self.frame;
+        let (horizon, way) = (self.frame.horizon, self.way);
         let mut newest = Snapshot { cut: 0.0, since: 0.0, write: 0 };
         let mut slot = 0;
         loop {
@@ -73,15 +76,24 @@ impl<'a> Snapshots<'a> {
                     told(&newest, lacks, horizon, horizon, sink);
                     return;
                 }
-                // Nothing to send: a point as good as the state itself, at once.
-                told(&newest, lacks, start, horizon, sink);
-                sink.sessions(start - newest.cut, 0.0, 1);
-                newest = self.pass_idle(start, lacks, newest.write, sink);
+                // Nothing to send: a point as good as the state itself, as soon as it is heard of.
+                let heard = way.heard(start);
+                told(&newest, lacks, heard, horizon, sink);
+                sink.sessions(heard - newest.cut, 0.0, 1);
+                if heard >= horizon {
+                    return;
+                }
+                newest = if heard > start {
+                    Snapshot { cut: start, since: heard, write: newest.write }
+                } else {
+                    self.pass_idle(start, lacks, newest.write, sink)
+                };
                 continue;
             }
             let (to, blocks) = self.changed(newest.write, start, &mut slot);
             let bytes = blocks * self.workload.changed.granularity_bytes();
-            let end = self.snapped(start + bytes as f64 * byte_ns + half_rtt);
+            let empty = way.served(start) + bytes as f64 * byte_ns;
+            let end = self.snapped(way.arrives(empty));
             sent(bytes, end - start);
             told(&newest, lacks, end, horizon, sink);
             sink.sessions(end - newest.cut, 0.0, 1);
@@ -100,7 +112,7 @@ impl<'a> Snapshots<'a> {
     /// The empty snapshots from `start` on, up to the next write and the end of planning.
     fn pass_idle(&self, start: f64, lacks: f64, write: usize, sink: &mut impl Sink) -> Snapshot {
         let every = self.every_ns as f64;
-        let until = lacks.min(self.frame.horizon);
+        let until = lacks.min(self.frame.horizon).min(self.way.closes_after(start));
         let slots = ((until - start) / every) as u64;
         let on_schedule = (start / every).fract() == 0.0;
         let cut = if on_schedule && slots > 0 {
@@ -149,7 +161,7 @@ fn told(newest: &Snapshot, lacks: f64, until: f64, horizon: f64, sink: &mut impl
     }
 }
 
-impl Mode for Snapshots<'_> {
+impl<W: Way> Mode for Snapshots<'_, W> {
     fn walk(&self, byte_ns: f64, sink: &mut impl Sink) {
         self.walk_syncs(byte_ns, sink, |_, _| ());
     }

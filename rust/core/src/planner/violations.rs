@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     fn frame() -> Frame {
-        Frame { horizon: 1e15, target: 5.0, half_rtt: 0.0 }
+        Frame { horizon: 1e15, target: 5.0 }
     }
 
     #[test]

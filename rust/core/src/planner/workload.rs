@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::io::Op;
 use crate::planner::changed::ChangedBlocks;
+use crate::planner::line::Way;
 use crate::planner::loads::Loads;
 use crate::trace::TraceBatch;
 
@@ -173,12 +174,12 @@ impl Workload {
     ///
     /// `byte_ns` is the link's time for one byte of payload.
     #[must_use]
-    pub fn backlog_bytes_max(&self, byte_ns: f64) -> f64 {
+    pub fn backlog_bytes_max(&self, way: &impl Way, byte_ns: f64) -> f64 {
         let (mut queue, mut longest_ns) = (Queue::default(), 0.0_f64);
         for (i, &time_ns) in self.times_ns.iter().enumerate() {
-            let sent =
-                queue.send(time_ns as f64, self.sums_bytes[i], self.sums_bytes[i + 1], byte_ns);
-            longest_ns = longest_ns.max(sent - time_ns as f64);
+            let came = way.served(time_ns as f64);
+            let sent = queue.send(came, self.sums_bytes[i], self.sums_bytes[i + 1], byte_ns);
+            longest_ns = longest_ns.max(sent - came);
         }
         longest_ns / byte_ns
     }
@@ -197,7 +198,7 @@ impl Workload {
     }
 }
 
-/// The link's queue, first in, first out: when is a write's last byte on the wire?
+/// The link's queue, first in, first out: when is a write's last byte on the wire? In link time.
 ///
 /// Sums from the start of the busy period keep one rounding a write, whatever the length.
 #[derive(Default)]

@@ -4,8 +4,10 @@ use super::{
     Ack, Durable, Frame, Hello, Link, LinkEvent, Mode, Ns, Output, Source, State, VERSION, Waits,
 };
 
+/// How long nothing may be confirmed, unless a policy says otherwise.
+pub const TIMEOUT_NS: Ns = 10_000_000_000;
 pub const BACKOFF_MIN_NS: Ns = 100_000_000;
-const BACKOFF_MAX_NS: Ns = 5_000_000_000;
+pub const BACKOFF_MAX_NS: Ns = 5_000_000_000;
 /// The timeout is doubled this often at most: for confirmations, and for an answer at all.
 const PATIENCE_MAX: u32 = 6;
 const GREETING_PATIENCE_MAX: u32 = 3;

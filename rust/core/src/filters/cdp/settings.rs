@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use super::super::{DataMode, ParamError, Setting, params};
 use crate::cdp::entry::{Codec, RECORD_HEADER_MAX};
+use crate::cdp::faults::{self, FaultKind, FaultParams};
 use crate::cdp::model::{Fault, Line};
-use crate::cdp::source::{Config, Degrade, Initial, Waits};
+use crate::cdp::source::{Config, Degrade, Initial, TIMEOUT_NS, Waits, batch_least_bytes};
 use crate::cdp::spill::record_bytes;
 use crate::cdp::store::LongTerm;
 use crate::clock::Ns;
@@ -70,27 +71,6 @@ struct LinkParams {
     /// In virtual time: how long the site takes to make an entry durable.
     site_sync: Option<Time>,
     faults: Option<Vec<FaultParams>>,
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct FaultParams {
-    kind: FaultKind,
-    at: Time,
-    #[serde(rename = "for")]
-    lasts: Option<Time>,
-    bandwidth: Option<ByteRate>,
-    rtt: Option<Time>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum FaultKind {
-    Outage,
-    Reset,
-    Restart,
-    Bandwidth,
-    Rtt,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -207,7 +187,7 @@ pub fn read(table: &Value, setting: &Setting) -> Result<Settings, Vec<ParamError
         degrade,
         point_interval_ns: time(params.point_interval, (rpo_ns / 2).max(1)),
         batch_bytes,
-        batch_least_bytes: batch_least(&line, batch_bytes),
+        batch_least_bytes: batch_least_bytes(line.bytes_per_s).min(batch_bytes),
         folding: params.folding.unwrap_or(false),
         memory_bytes,
         journal_bytes,
@@ -217,7 +197,7 @@ pub fn read(table: &Value, setting: &Setting) -> Result<Settings, Vec<ParamError
         block_bytes,
         window_bytes: size(link.window, window(&line, batch_bytes, site.is_some()))
             .min(memory_bytes / 2),
-        timeout_ns: time(link.timeout, 10 * SECOND),
+        timeout_ns: time(link.timeout, TIMEOUT_NS),
         sync_timeout_ns: time(params.sync_timeout, SECOND),
         retention_ns: time(params.retention, 0),
         retention_bytes: size(params.retention_size, 0),
@@ -393,11 +373,6 @@ fn window(line: &Line, batch_bytes: u64, is_real: bool) -> u64 {
     (bytes_per_s * rtt_ns as f64 / 1e9 * 2.0) as u64 + batch_bytes * 8 + at_site
 }
 
-/// What the line sends in a millisecond, or a page: below that headers would count.
-fn batch_least(line: &Line, batch_bytes: u64) -> u64 {
-    ((line.bytes_per_s / 1e3) as u64).max(4 << 10).min(batch_bytes)
-}
-
 /// Bytes in memory and in the spill file.
 fn journal(params: &Params, degrade: Degrade) -> (u64, u64) {
     let spill = match degrade {
@@ -431,35 +406,12 @@ fn line(
         let message = format!("expected a share above 0, up to 1, got {efficiency}");
         errors.push(ParamError::new("link.efficiency", message));
     }
-    let mut faults = Vec::new();
-    for (i, fault) in link.faults.iter().flatten().enumerate() {
-        let Time(at_ns) = fault.at;
-        let mut wants = |key: &str, what: &str| {
-            errors.push(ParamError::new(
-                format!("link.faults[{i}].{key}"),
-                format!("expected {what}"),
-            ));
-        };
-        match (fault.kind, fault.lasts, fault.bandwidth, fault.rtt) {
-            (FaultKind::Outage, Some(Time(lasts)), ..) => {
-                faults.push(Fault::Outage { from_ns: at_ns, to_ns: at_ns + lasts });
-            }
-            (FaultKind::Restart, Some(Time(lasts)), ..) => {
-                faults.push(Fault::Restart { at_ns, back_ns: at_ns + lasts });
-            }
-            (FaultKind::Reset, ..) => faults.push(Fault::Reset { at_ns }),
-            (FaultKind::Bandwidth, _, Some(ByteRate(bytes_per_s)), _) => {
-                let bytes_per_s = bytes_per_s * efficiency;
-                faults.push(Fault::Bandwidth { at_ns, bytes_per_s });
-            }
-            (FaultKind::Rtt, _, _, Some(Time(rtt_ns))) => faults.push(Fault::Rtt { at_ns, rtt_ns }),
-            (FaultKind::Outage | FaultKind::Restart, ..) => {
-                wants("for", "how long it lasts, such as \"5s\"");
-            }
-            (FaultKind::Bandwidth, ..) => wants("bandwidth", "a rate such as \"10Mbit/s\""),
-            (FaultKind::Rtt, ..) => wants("rtt", "a time such as \"200ms\""),
-        }
-    }
+    let faults = faults::read(link.faults.as_deref().unwrap_or_default(), efficiency)
+        .unwrap_or_else(|wrong| {
+            let at_link = |e: ParamError| ParamError { path: format!("link.{}", e.path), ..e };
+            errors.extend(wrong.into_iter().map(at_link));
+            Vec::new()
+        });
     let packed = !matches!(compression, None | Some(CompressionParam::None));
     let ratio = link.compression_ratio.map_or(1.0, |Positive(ratio)| ratio);
     Line {
