@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from replay_kit import FUA, PREFLUSH, Io, filters, mixed, policy_file
+from replay_kit import FUA, PREFLUSH, Io, Raw, filters, mixed, policy_file
 
 SIZE = 64 << 10
 # One engine and folder serve all examples: each run has names of its own.
@@ -77,6 +77,28 @@ def test_a_file_ends_as_the_model_says(
             assert image[at] == alone[seq][at], (at, seq)
 
 
+_LINK = Raw('{ bandwidth = "1Gbit/s", rtt = "1ms" }')
+# The built-in filters, each in the ways that take different roads through it.
+KINDS = {
+    "pass": {"use": "pass"},
+    "delay": {"use": "delay", "read": "70us", "write": "20us"},
+    "throttle": {"use": "throttle", "iops": 20_000},
+    "crypt": {"use": "crypt", "key": "random"},
+    "crypt of 4 KiB": {"use": "crypt", "key": "random", "sector": 4096},
+    "cache": {"use": "cache", "capacity": "16KiB"},
+    "write-back": {"use": "cache", "capacity": "32KiB", "write_policy": "back"},
+    "write-around": {"use": "cache", "capacity": "16KiB", "write_policy": "around"},
+    "read ahead": {"use": "cache", "capacity": "32KiB", "read_ahead": "16KiB"},
+    "dedup": {"use": "cache", "capacity": "32KiB", "dedup": Raw("true")},
+    "cache file": {"use": "cache", "capacity": "64KiB", "file": "through.cache"},
+    "write-back file": {
+        "use": "cache", "capacity": "64KiB", "file": "back.cache", "write_policy": "back"
+    },
+    "snapshot": {"use": "snapshot", "every": "200us", "redo": "copy-on-write", "link": _LINK},
+    "cdp": {"use": "cdp", "rpo": "5s", "point_interval": "200us", "link": _LINK},
+}  # fmt: skip
+
+
 # Trace and disk end within a unit of crypt, which is whole in the cache below.
 @example(trace=[Io(0, "read", 0, 1)], chain=["crypt", "cache"], backend="mem", seed=0)
 # The units of a write's first and last part, and what lies between, are in one block of the cache.
@@ -84,11 +106,7 @@ def test_a_file_ends_as_the_model_says(
 @SETTINGS
 @given(
     trace=ios(),
-    chain=st.lists(
-        st.sampled_from(["pass", "delay", "crypt", "cache", "write-back", "throttle"]),
-        unique=True,
-        max_size=4,
-    ),
+    chain=st.lists(st.sampled_from(sorted(KINDS)), unique=True, max_size=4),
     backend=st.sampled_from(["mem", "sim"]),
     seed=st.integers(0, 1 << 32),
 )
@@ -96,15 +114,7 @@ def test_any_chain_is_transparent_and_repeats_to_the_byte(
     engine: Callable, tmp_path_factory: pytest.TempPathFactory, trace: list[Io], chain: list[str],
     backend: str, seed: int,
 ) -> None:  # fmt: skip
-    keys = {
-        "pass": {"use": "pass"},
-        "delay": {"use": "delay", "read": "70us", "write": "20us"},
-        "crypt": {"use": "crypt", "key": "random"},
-        "cache": {"use": "cache", "capacity": "16KiB"},
-        "write-back": {"use": "cache", "capacity": "32KiB", "write_policy": "back"},
-        "throttle": {"use": "throttle", "iops": 20_000},
-    }
-    uses = [keys[name] for name in chain]
+    uses = [KINDS[name] for name in chain]
     text = 'framework = "free"\n' + filters(*uses)
     policy = policy_file(tmp_path_factory.mktemp("policy"), text) if chain else None
     runs = []
