@@ -209,7 +209,8 @@ typedef struct vaio_filter {
     /* The disk is opened; `slots` bounds every I/O number. Again after the prefill. */
     void (*open)(void *instance, uint32_t slots);
     /* Start what must reach the device (background I/Os), and what is left as those are done (in
-     * child_complete): called once at a run's end, which waits until none of them is in flight. */
+     * child_complete): called at a run's end, and at the prefill's, before the next open. Each
+     * waits until none of them is in flight. */
     void (*close)(void *instance, vaio_context *);
     vaio_answer (*io_start)(void *instance, vaio_context *, const vaio_io *);
     vaio_answer (*io_complete)(void *instance, vaio_context *, const vaio_io *);

@@ -98,8 +98,8 @@ pub trait Filter: Send {
     }
 
     /// The disk is closed: start what must reach the device (background I/Os), and what is left as
-    /// those are done, so that the run ends with nothing held back. Called once at a run's end,
-    /// which waits until nothing is in flight.
+    /// those are done, so that the run ends with nothing held back. Called at a run's end, and at
+    /// the prefill's, before the next `open`. Each waits until nothing is in flight.
     fn close(&mut self, cx: &mut Cx<'_>) {
         let _ = cx;
     }
