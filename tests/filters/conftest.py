@@ -27,6 +27,10 @@ class Replayed:
     rows: pl.DataFrame
     """In order of the trace."""
 
+    @property
+    def events(self) -> pl.DataFrame:
+        return vb.open_run(self.summary["run"]).events()
+
 
 def make_importable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, source: str
@@ -89,3 +93,10 @@ def mixed_ios() -> list[Io]:
         offset, length = 512 * rng.randrange(4096), 512 * rng.randrange(1, 80)
         ios.append((i * 1000, op, *((0, 0) if op == "flush" else (offset, length))))
     return ios
+
+
+@pytest.fixture
+def writes() -> list[Io]:
+    """Sixty writes here and there."""
+    rng = random.Random(2)
+    return [(i * 1000, "write", 4096 * rng.randrange(256), 4096) for i in range(60)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,12 +26,6 @@ AT = 20
 
 def breaks(how: int) -> tuple[str, ...]:
     return (f"-DBREAKS={how}", f"-DAT={AT}")
-
-
-@pytest.fixture
-def writes() -> list[Io]:
-    rng = random.Random(2)
-    return [(i * 1000, "write", 4096 * rng.randrange(256), 4096) for i in range(60)]
 
 
 def test_the_example_keeps_the_guest_s_bytes_and_scrambles_the_disk(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -200,16 +199,6 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_importable(tmp_path, monkeypatch, "mine", SOURCE)
 
 
-@pytest.fixture
-def writes() -> list[Io]:
-    rng = random.Random(2)
-    return [(i * 1000, "write", 4096 * rng.randrange(256), 4096) for i in range(60)]
-
-
-def events_of(done: Replayed) -> pl.DataFrame:
-    return vb.open_run(done.summary["run"]).events()
-
-
 def test_one_that_changes_data_is_right_on_both_clocks_and_repeats(
     tmp_path: Path,
     write_trace: Callable[[Sequence[Io]], Path],
@@ -265,7 +254,7 @@ def test_what_is_raised_fails_that_io_and_is_told(
     failed = done.rows.filter(pl.col("status") != 0)
     assert failed["seq"].to_list() == [19]
     assert failed["status"].to_list() == [errno.EIO]
-    [detail] = events_of(done).filter(kind="error")["detail"]
+    [detail] = done.events.filter(kind="error")["detail"]
     told = json.loads(detail)
     assert told["io"] == 19
     assert told["error"] == "RuntimeError: no more"
@@ -283,9 +272,7 @@ def test_bytes_belong_to_their_callback_and_a_write_s_to_the_layers_above(
     why: str,
 ) -> None:
     done = replay(write_trace(writes), f'use = "py:mine:{name}"', verify=False)
-    told = [
-        json.loads(detail)["error"] for detail in events_of(done).filter(kind="error")["detail"]
-    ]
+    told = [json.loads(detail)["error"] for detail in done.events.filter(kind="error")["detail"]]
     assert told
     assert all(why in error for error in told)
 
@@ -320,7 +307,7 @@ def test_a_slice_that_is_kept_shows_what_it_did(
     """It neither reads nor changes what became of the slot."""
     done = replay(write_trace(mixed_ios[:300]), 'use = "py:mine:Slices"', depth=8)
     assert done.summary["verified"] is True
-    assert events_of(done).is_empty()
+    assert done.events.is_empty()
 
 
 def test_one_that_breaks_in_open_ends_the_round(
@@ -353,7 +340,7 @@ def test_what_is_done_wrong_is_told_and_leaves_no_io_behind(
 ) -> None:
     done = replay(write_trace(writes), f'use = "py:mine:{name}"', depth=8, verify=False)
     assert done.rows["status"].to_list() == [status] * len(writes)
-    kinds = events_of(done)["kind"].to_list()
+    kinds = done.events["kind"].to_list()
     assert kinds == ["error" if status else "misuse"] * len(writes)
     [warning] = [
         each

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -106,16 +105,6 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_importable(tmp_path, monkeypatch, "mine", SOURCE)
 
 
-@pytest.fixture
-def writes() -> list[Io]:
-    rng = random.Random(2)
-    return [(i * 1000, "write", 4096 * rng.randrange(256), 4096) for i in range(60)]
-
-
-def events_of(done: Replayed) -> pl.DataFrame:
-    return vb.open_run(done.summary["run"]).events()
-
-
 @pytest.mark.parametrize(
     ("name", "callback", "at"), [("AtOne", "io_start", 19), ("BatchAtOne", "start_batch", 3)]
 )
@@ -140,7 +129,7 @@ def test_a_wrong_answer_is_its_io_s(
     policy = f'use = "py:mine:{name}"\nwrong = "{wrong}"'
     done = replay(write_trace(writes), policy, depth=8, verify=False)
     assert done.rows.filter(pl.col("status") != 0)["seq"].to_list() == [at]
-    [detail] = events_of(done).filter(kind="error")["detail"]
+    [detail] = done.events.filter(kind="error")["detail"]
     found = json.loads(detail)
     assert (found["callback"], found["io"], found["error"]) == (callback, at, told)
 
@@ -153,7 +142,7 @@ def test_one_that_exits_fails_its_io_and_is_named(
     policy = 'use = "py:mine:AtOne"\nwrong = "exit"'
     done = replay(write_trace(writes), policy, depth=8, verify=False)
     assert done.rows.filter(pl.col("status") != 0)["seq"].to_list() == [19]
-    [detail] = events_of(done).filter(kind="error")["detail"]
+    [detail] = done.events.filter(kind="error")["detail"]
     found = json.loads(detail)
     assert (found["callback"], found["io"]) == ("io_start", 19)
     assert found["error"] == "SystemExit: 3"
@@ -173,7 +162,7 @@ def test_what_a_batch_does_wrong_is_told_with_its_range(
 ) -> None:
     policy = f'use = "py:mine:BatchAtOne"\nwrong = "{wrong}"'
     done = replay(write_trace(writes), policy, depth=8, verify=False)
-    [detail] = events_of(done).filter(kind="error")["detail"]
+    [detail] = done.events.filter(kind="error")["detail"]
     found = json.loads(detail)
     assert (found["callback"], found["error"]) == ("start_batch", told)
     assert (found["io"], found["last_io"], found["ios"]) == (0, 7, 8)
@@ -236,7 +225,7 @@ def test_what_is_raised_where_no_io_is_has_its_traceback(
     wall = {"clock": "wall", "backend": "mem"} if placement == "thread" else {}
     done = replay(write_trace(writes), policy, depth=8, verify=False, **wall)
     assert done.summary["errors"] == 0
-    events = events_of(done).filter(kind="error").to_dicts()
+    events = done.events.filter(kind="error").to_dicts()
     # It is closed twice: when the prefill is done, too.
     assert len(events) == (2 if method == "close" else 1)
     for event in events:
