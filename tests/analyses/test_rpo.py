@@ -165,6 +165,16 @@ def disturbed(
     every=20,
     faults=[],
 )
+# What a write waited for arrives while points that were cut meanwhile are held up by an outage.
+@example(
+    rows=[(0, "a", "write", 0, 512), (2_500 * MS, "a", "write", 0, 0)],
+    bps=8000,
+    rtt=3000 * MS,
+    target=1,
+    interval=5,
+    every=20,
+    faults=[("outage", 7, 1)],
+)
 def test_every_figure_agrees_with_the_recount(
     *,
     rows: list[tuple[int, str, str, int, int]],

@@ -98,7 +98,7 @@ class Told:
 
 def _of_groups(run: Run, policy: str) -> list[str]:
     """The layers that have one instance for all disks."""
-    filters = run.manifest["policies"].get(policy, {}).get("filters", [])
+    filters = run.manifest.get("policies", {}).get(policy, {}).get("filters", [])
     return [
         use["use"]
         for use in filters

@@ -136,7 +136,9 @@ impl<'a, W: Way> Newest<'a, W> {
     /// Makes the points up to `to` recoverable, each at its cut or at `arrived`, if that is later;
     /// what is cut in an outage is not heard of before its end.
     fn advance(&mut self, to: u64, arrived: f64, sink: &mut impl Sink) {
-        self.at_once(to.min((arrived / self.interval) as u64), arrived, sink);
+        // Of what was cut on the way into an outage nothing is heard before its end, either.
+        let heard_by_then = arrived.min(self.way.closes_after(arrived));
+        self.at_once(to.min((heard_by_then / self.interval) as u64), arrived, sink);
         while to > self.number {
             let closes = self.way.closes_after(self.cut(self.number + 1));
             self.at_their_cut(to.min((closes / self.interval) as u64), sink);
