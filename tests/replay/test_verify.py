@@ -61,6 +61,18 @@ def test_every_chain_gives_back_what_was_written(
     assert replayed.run.exit == "ok"
 
 
+@pytest.mark.parametrize(("way", "seed"), [("sim-virtual", 6), ("mem-wall", 4)])
+def test_what_a_read_has_fetched_is_not_fetched_again(
+    engine: Callable, tmp_path: Path, way: str, seed: int
+) -> None:
+    """Reads that wait for a block which is evicted on its way, and have fetched its neighbours."""
+    ios = [io for io in mixed(seed, 150, align=4096, gap_ns=0)
+           if io.op not in ("discard", "write_zeroes")]  # fmt: skip
+    policy = policy_file(tmp_path, CHAINS["cache-crypt"], "cache-crypt")
+    replayed = engine(ios, policy=policy, verify=True, pace="asap", seed=seed, **WAYS[way])
+    assert replayed.found["mismatches"] == []
+
+
 @pytest.mark.parametrize("backend", ["mem", "uring", "psync"])
 def test_data_knobs_are_verified_too(engine: Callable, tmp_path: Path, backend: str) -> None:
     ios = mixed(77, 120, align=512)

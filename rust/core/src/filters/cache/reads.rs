@@ -56,7 +56,16 @@ impl Cache {
         while self.works[io as usize].children < FETCHES && self.works[io as usize].status == OK {
             let Some((first, child)) = self.next_fetch(cx, io) else { return };
             if cx.child(io, child).is_some() {
-                self.works[io as usize].children += 1;
+                let work = &mut self.works[io as usize];
+                work.children += 1;
+                // Looked at again when a piece before them turns into a portion: a second fetch
+                // into the same bytes would have a layer below decrypt them twice.
+                for piece in &mut work.pieces[first..work.next] {
+                    piece.need = match piece.need {
+                        Need::Portion => Need::PortionBegun,
+                        _ => Need::FetchBegun,
+                    };
+                }
             } else {
                 self.works[io as usize].status = ENOMEM;
                 self.works[io as usize].next = first;
@@ -104,7 +113,7 @@ impl Cache {
         let first = tag as usize;
         self.works[io as usize].children -= 1;
         let piece = self.works[io as usize].pieces[first];
-        if piece.need == Need::Portion {
+        if piece.need == Need::PortionBegun {
             self.note_failure(cx, io, status);
         } else {
             let blocks = cx.io(child).length_bytes.div_ceil(self.grid.block) as usize;

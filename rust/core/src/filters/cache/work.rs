@@ -40,6 +40,9 @@ pub enum Need {
     Wait,
     /// The block cannot be fetched: to be read just as far as it is asked for.
     Portion,
+    /// A read's fetch is under way, or has been: not to be begun again.
+    FetchBegun,
+    PortionBegun,
 }
 
 /// What an I/O waits for.
