@@ -1,7 +1,7 @@
 //! Reads: what is here is copied at submit, what is missing is fetched, the rest is waited for.
 
 use super::super::{Answer, Child, ChildData, Cx};
-use super::work::{Need, Piece, Portion, Waiter};
+use super::work::{Need, PORTION, Piece, Portion, Waiter};
 use super::{Cache, FETCHES, Found};
 use crate::io::{OK, Op, Status};
 use crate::pipeline::ENOMEM;
@@ -58,13 +58,10 @@ impl Cache {
             if cx.child(io, child).is_some() {
                 let work = &mut self.works[io as usize];
                 work.children += 1;
-                // Looked at again when a piece before them turns into a portion: a second fetch
-                // into the same bytes would have a layer below decrypt them twice.
+                // They are looked at again when a piece before them turns into a portion: a second
+                // fetch into the same bytes would have a layer below decrypt them twice.
                 for piece in &mut work.pieces[first..work.next] {
-                    piece.need = match piece.need {
-                        Need::Portion => Need::PortionBegun,
-                        _ => Need::FetchBegun,
-                    };
+                    piece.need = Need::Nothing;
                 }
             } else {
                 self.works[io as usize].status = ENOMEM;
@@ -101,7 +98,7 @@ impl Cache {
         }
         self.works[io as usize].next = end;
         let flags = cx.io(io).flags;
-        let tag = first as u64;
+        let tag = first as u64 | if need == Need::Portion { PORTION } else { 0 };
         let child =
             Child { op: Op::Read, offset_bytes: offset, length_bytes: length, flags, data, tag };
         Some((first, child))
@@ -110,10 +107,10 @@ impl Cache {
     /// A fetch is back.
     pub(super) fn fetch_done(&mut self, cx: &mut Cx<'_>, io: IoId, child: IoId) {
         let (tag, status) = (cx.io(child).tag, cx.io(child).status);
-        let first = tag as usize;
+        let first = tag as u32 as usize;
         self.works[io as usize].children -= 1;
         let piece = self.works[io as usize].pieces[first];
-        if piece.need == Need::PortionBegun {
+        if tag & PORTION != 0 {
             self.note_failure(cx, io, status);
         } else {
             let blocks = cx.io(child).length_bytes.div_ceil(self.grid.block) as usize;

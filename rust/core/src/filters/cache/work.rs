@@ -6,6 +6,9 @@ use crate::eviction::Slot;
 use crate::io::{OK, Status};
 use crate::slab::IoId;
 
+/// In the tag of a child, above the index of its piece: it is for the piece's portion alone.
+pub const PORTION: u64 = 1 << 32;
+
 /// Of a block that is in no slot.
 pub const NO_SLOT: Slot = Slot::MAX;
 
@@ -30,7 +33,7 @@ impl Piece {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// Its data come with the I/O itself.
+    /// Its data come with the I/O itself, or a read has begun to fetch it.
     Nothing,
     /// To be fetched, the whole block.
     Fetch,
@@ -40,9 +43,6 @@ pub enum Need {
     Wait,
     /// The block cannot be fetched: to be read just as far as it is asked for.
     Portion,
-    /// A read's fetch is under way, or has been: not to be begun again.
-    FetchBegun,
-    PortionBegun,
 }
 
 /// What an I/O waits for.

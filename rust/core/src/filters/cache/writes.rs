@@ -3,7 +3,7 @@
 
 use super::super::{Answer, Child, ChildData, Cx};
 use super::frames::{FrameId, NO_FRAME};
-use super::work::{Need, Piece};
+use super::work::{Need, PORTION, Piece};
 use super::{Cache, Found};
 use crate::io::{OK, Op, Status, flags};
 use crate::pipeline::ENOMEM;
@@ -12,7 +12,6 @@ use crate::slab::IoId;
 /// Tag of the write itself; other tags are indices of pieces, with [`PORTION`] set where the
 /// child writes the piece's part of the write.
 const WRITE: u64 = u64::MAX;
-const PORTION: u64 = 1 << 32;
 /// Blocks of a write that are kept whatever became of them.
 const PIECES: usize = 1 << 16;
 
