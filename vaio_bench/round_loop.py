@@ -10,7 +10,7 @@ from contextlib import suppress
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from vaio_bench import manifest, replica, servers, target_state
+from vaio_bench import manifest, replica, servers, target_state, targets
 from vaio_bench.environment import NOISY_BUSY_SHARE, NOISY_STEAL_SHARE, ProcessorWatch
 from vaio_bench.errors import WorkError
 from vaio_bench.round_process import Ended, RoundError, RoundLostError, run_round
@@ -66,8 +66,13 @@ class RoundLoop:
 
         Raises:
             KeyboardInterrupt: after Ctrl-C, once the round under way has kept what it has.
+            InputError: another run has one of the targets.
             VaioBenchError: a round failed.
         """
+        with targets.held(self.options["targets"], writes=not self.options["read_only"]):
+            self._run()
+
+    def _run(self) -> None:
         plan, seed = self.job.plan, self.job.settings.seed
         warmup = self._missing(
             shuffled_rounds(self.names, plan.warmup_rounds, f"warm-up {seed}"),

@@ -9,9 +9,11 @@ for it can tell whether somebody wrote there meanwhile.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -130,6 +132,50 @@ def prepare(
     return Prepared([str(path) for path in paths], names, precondition or not created)
 
 
+@contextmanager
+def held(paths: Sequence[str], *, writes: bool) -> Iterator[None]:
+    """Keeps other runs off these files meanwhile; runs that only read share them.
+
+    A process that dies lets go.
+
+    Raises:
+        InputError: another run has one of them.
+    """
+    with ExitStack() as opened:
+        for path in map(Path, paths):
+            # A device is claimed by the engine, as by a mount: locks on it are udev's as well.
+            if not path.is_block_device():
+                fd = _open(path, os.O_RDWR if writes else os.O_RDONLY)
+                opened.callback(os.close, fd)
+                _lock(fd, path, writes=writes)
+        yield
+
+
+def _open(path: Path, flags: int) -> int:
+    try:
+        return os.open(path, flags)
+    except OSError as error:
+        if flags & os.O_EXCL and error.errno == errno.EBUSY:
+            raise InputError(
+                f"{path}: the device is in use: mounted, part of another, or the target of "
+                "another run; a run would overwrite it"
+            ) from None
+        raise InputError(f"{path}: cannot open the target: {error.strerror}") from None
+
+
+def _lock(fd: int, path: Path, *, writes: bool) -> None:
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_EX if writes else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(
+            f"{path}: it is the target of another run at this moment; name another, or wait"
+        ) from None
+    except OSError as error:
+        # A file system without locks: nothing keeps two runs apart there.
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+            raise InputError(f"{path}: cannot lock the target: {error.strerror}") from None
+
+
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -159,22 +205,15 @@ def _make(
 
 
 def _check(path: Path, need: Need, *, writes: bool, destroy_data: bool) -> None:
-    is_device = path.is_block_device()
     # A device that is mounted, or part of another, is given to nobody who claims it.
-    claim = os.O_EXCL if is_device and writes else 0
-    try:
-        fd = os.open(path, (os.O_RDWR if writes else os.O_RDONLY) | claim)
-    except OSError as error:
-        if is_device and error.errno == errno.EBUSY:
-            raise InputError(
-                f"{path}: the device is in use: mounted, or part of another; a run would "
-                "overwrite it"
-            ) from None
-        raise InputError(f"{path}: cannot open the target: {error.strerror}") from None
+    claim = os.O_EXCL if writes and path.is_block_device() else 0
+    fd = _open(path, (os.O_RDWR if writes else os.O_RDONLY) | claim)
     try:
         mode = os.fstat(fd).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
             raise InputError(f"{path}: expected a regular file or a block device")
+        if stat.S_ISREG(mode):
+            _lock(fd, path, writes=writes)
         ours = stat.S_ISREG(mode) and is_ours(path)
         if writes and not ours and not destroy_data:
             what = "file that this tool did not make"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,32 @@ def test_every_round_starts_from_the_same_state(
     # The very first round found a file that was just made.
     assert sorted(filled)[0] == 0
     assert sorted(filled)[1] >= 65536
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_target_that_is_written_is_of_one_run_at_a_time(
+    compare: Compare, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_ours: bool
+) -> None:
+    target, alone, beside = tmp_path / "t.img", round_loop.run_round, []
+    if not is_ours:
+        target.write_bytes(bytes(1 << 20))  # Of the user's: only read, by any number of runs.
+
+    def one(out: str) -> dict[str, Any]:
+        return compare(reads(20), out=out, rounds=2, target=target, settings={"backend": "psync"})
+
+    def run(job: dict[str, Any], progress: Any) -> Any:
+        if not beside:
+            beside.append("began")
+            refused = pytest.raises(InputError, match="the target of another run")
+            with refused if is_ours else nullcontext():
+                beside.append(one("beside")["rounds"])
+        return alone(job, progress)
+
+    monkeypatch.setattr(round_loop, "run_round", run)
+    assert one("first")["rounds"] == 2
+    assert beside == (["began"] if is_ours else ["began", 2])
+    assert (tmp_path / "beside").exists() != is_ours
+    assert one("after")["rounds"] == 2
 
 
 def test_a_file_of_the_users_is_not_filled(compare: Compare, tmp_path: Path) -> None:
