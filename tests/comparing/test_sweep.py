@@ -117,6 +117,9 @@ def test_the_command_and_its_report(small: Path, tmp_path: Path, here: Callable)
     for part in ("The noise floor of each cell", "The machine", "The harness itself costs"):
         assert part in html
     assert written.answers[str(tmp_path / "sweep")]["What does it cost?"][0] == first
+    ended = here("sweep", "--resume", "sweep", "--margin", "5%")
+    assert ended.exit_status == 2
+    assert "--margin: expected no such option beside --resume sweep" in ended.stderr
     # Beside a run, as a chapter of its own.
     cell = next((tmp_path / "sweep" / "cells").iterdir())
     both = vaio_bench.report([cell, tmp_path / "sweep"], tmp_path / "both.html")

@@ -140,6 +140,7 @@ def test_without_fio_its_package_is_named(
         (("--option", "bs", "-o", "run"), "KEY=VALUE"),
         (("no.fio", "-o", "run"), "no.fio: cannot be read"),
         (("--resume", "x", "--bs", "4k"), "beside it"),
+        (("--resume", "x", "--runtime", "9s"), "--runtime: expected no such option beside"),
     ],
 )
 @requires("fio")

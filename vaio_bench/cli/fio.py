@@ -12,6 +12,7 @@ import typer
 from vaio_bench.cli import options as o
 from vaio_bench.errors import InputError, WorkError
 
+_BESIDE_RESUME = frozenset({"resume", "rounds", "as_json", "quiet"})
 _Lists = Annotated[str | None, typer.Option(help="A list of values: a cell of the grid each.")]
 
 
@@ -34,6 +35,7 @@ def register(app: typer.Typer) -> None:
 def _add_run(fio: typer.Typer) -> None:
     @fio.command()
     def run(
+        context: typer.Context,
         jobs: Annotated[list[Path] | None, typer.Argument(help="Job files of fio.")] = None,
         out: Annotated[Path | None, typer.Option("-o", "--out", help="Run folder to make.")] = None,
         target: Annotated[
@@ -232,6 +234,9 @@ def _ran(given: dict[str, Any], lists: dict[str, str | None]) -> dict[str, Any]:
     if given["resume"] is not None:
         if given["jobs"] or given["out"] or any(lists.values()):
             raise InputError("--resume: expected no job file, list or -o beside it")
+        o.refuse_others(
+            given["context"], _BESIDE_RESUME, f"--resume {given['resume']}, which has its own"
+        )
         with run_progress(quiet=given["quiet"]) as progress:
             return running.resume(given["resume"], rounds=given["rounds"], progress=progress)
     if given["out"] is None:

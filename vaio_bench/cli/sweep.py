@@ -12,12 +12,15 @@ import typer
 from vaio_bench.cli import options as o
 from vaio_bench.errors import InputError, WorkError
 
+_BESIDE_RESUME = frozenset({"resume", "as_json", "quiet"})
+
 
 def register(app: typer.Typer) -> None:
     """Adds the verb."""
 
     @app.command()
     def sweep(
+        context: typer.Context,
         experiment: Annotated[
             str | None,
             typer.Argument(help="A TOML file (see `explain experiment`) or a shipped name."),
@@ -41,6 +44,8 @@ def register(app: typer.Typer) -> None:
         folder = resume or out
         if folder is None or (experiment is None) == (resume is None) or (resume and out):
             raise InputError("sweep: expected an experiment and -o FOLDER, or --resume FOLDER")
+        if resume is not None:
+            o.refuse_others(context, _BESIDE_RESUME, f"--resume {resume}, which has its own")
         try:
             with run_progress(quiet=quiet) as progress:
                 if resume is not None:
