@@ -54,6 +54,17 @@ def test_a_trace_that_was_kept(replayed: Path, here: Here) -> None:
     assert "device, round 1" in text
 
 
+def test_the_trace_is_found_from_any_folder(
+    replayed: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = replayed.parent / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    ended = here("fidelity", replayed, "--json")
+    assert ended.document["trace_at_hand"]
+    assert ended.document["rounds"][0]["missing"] == 0
+
+
 def test_rows_that_are_missing_or_other_are_counted(replayed: Path, here: Here) -> None:
     [part] = part_folder(replayed, "device", 0).glob("*.parquet")
     rows = pl.read_parquet(part)

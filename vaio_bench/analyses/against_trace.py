@@ -37,7 +37,10 @@ class Recorded:
 def recorded(run: Run) -> Recorded | None:
     """The run's trace; None where its file is gone or is another now."""
     known = run.manifest.get("trace") or {}
-    path = Path(str(known.get("path", "")))
+    named = str(known.get("path", ""))
+    # A relative path is that of the folder in which the run was begun, wherever one asks from.
+    path = Path(run.manifest.get("began_in") or "", named)
+    path = path if path.is_file() else Path(named)
     if not path.is_file() or known.get("sha256") != _sha256(path):
         return None
     rows = (
