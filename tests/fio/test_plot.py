@@ -35,6 +35,25 @@ def test_our_results_in_their_shape(tmp_path: Path, here: Callable[..., Ended]) 
     assert job["read"]["iops"] > 0
 
 
+def test_a_round_that_was_cut_short_is_in_no_chart(
+    tmp_path: Path, here: Callable[..., Ended]
+) -> None:
+    write_trace(tmp_path / "t.parquet", mixed(5, 300))
+    words = ("--backend", "mem", "--pace", "asap", "--rounds", "2", "-o", "ours")
+    assert here("replay", "t.parquet", *words).exit_status == 0
+
+    def reads(out: str) -> int:
+        (data,) = here("fio", "plot", "ours", "-o", out, "--no-charts", "--json").document["data"]
+        (job,) = json.loads(Path(data).read_text())["jobs"]
+        return int(job["read"]["total_ios"])
+
+    of_both, path = reads("both"), tmp_path / "ours" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["totals"]["direct"]["1"]
+    path.write_text(json.dumps(manifest))
+    assert of_both == 2 * reads("one") > 0
+
+
 def test_imported_results_are_laid_out(bench_fio: Path, here: Callable[..., Ended]) -> None:
     here("fio", "import", bench_fio, "-o", "run")
     ended = here("fio", "plot", "run", "-o", "out", "--no-charts", "--json")

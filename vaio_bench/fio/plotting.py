@@ -143,7 +143,7 @@ def _document(run: Run, policy: str) -> tuple[dict[str, Any] | None, str]:
 
 def _synthesised(run: Run, policy: str, figures: pl.DataFrame) -> dict[str, Any]:
     """What fio would have written of our own rounds: rates as means, latencies of all rounds."""
-    rows = quantiles.completed(run.measured_ios(policy)).with_columns(pl.col("op").cast(pl.String))
+    rows = quantiles.completed(run.pooled_ios(policy)).with_columns(pl.col("op").cast(pl.String))
     latency = quantiles.LATENCY_NS
     sums = {
         row["op"]: row
