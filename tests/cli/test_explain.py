@@ -15,6 +15,7 @@ from vaio_bench.analyses.overhead import DEFAULT_MARGIN
 from vaio_bench.cli import VERBS
 from vaio_bench.errors import InputError
 from vaio_bench.explaining import explain, pages
+from vaio_bench.filters import Context, Io
 from vaio_bench.warnings import WarningKind
 
 
@@ -95,6 +96,14 @@ def test_every_page_begins_with_words() -> None:
 def test_filters_of_other_makes_have_a_page(cli: Callable[..., Any]) -> None:
     assert "vaio_filter_entry" in cli("explain", "so").stdout
     assert "py:MODULE:CLASS" in cli("explain", "python").stdout
+
+
+def test_the_page_of_filters_in_python_has_all_that_one_is_given() -> None:
+    (page,) = explain("filter:python")
+    # The base class's loop calls `turn_to`, nobody else.
+    for kind, hidden in ((Context, {"turn_to"}), (Io, set())):
+        offered = {name for name in dir(kind) if not name.startswith("_")} - hidden
+        assert [name for name in sorted(offered) if f"`{name}" not in page.text] == []
 
 
 def test_a_library_brings_its_own_page(tmp_path: Path, cli: Callable[..., Any]) -> None:

@@ -5,6 +5,10 @@ its page (`vaio-bench explain py:MODULE:CLASS`). The engine shows a filter its I
 that have gathered since the last one, and enters the interpreter once for each: what a filter costs
 is still mostly Python, and a run with one is labelled so.
 
+    import errno
+
+    from vaio_bench.filters import PASS, Filter, Properties, fail
+
     class Odd(Filter):
         '''Fails every second write.'''
 
@@ -13,12 +17,54 @@ is still mostly Python, and a run with one is labelled so.
         def io_start(self, cx, io):
             return fail(errno.EIO) if io.op == "write" and io.seq % 2 else PASS
 
-An answer is `PASS`, `COMPLETE`, `DEFER` or `fail(errno)`. `io.data` is a memoryview that is valid
-during the callback. What a callback raises fails its I/O (one of a batch's: all of them), and the
-traceback is in the run's events.
-The keys of its table in a policy are the fields of its `Parameters`, a pydantic model.
-`vaio-bench certify py:MODULE:CLASS` tests it against the laws of all filters and against what its
-`properties` declare.
+In a file `odd.py` of the folder that the command runs in, it is `use = "py:odd:Odd"`.
+
+An answer is `PASS` (on to the next layer), `COMPLETE` (answered here: the layers below never see
+it), `DEFER` (held: `cx.resume` or `cx.finish` it later) or `fail(errno)`. Methods that a filter may
+have beside `io_start`, each a pass where it lacks: `io_complete(cx, io)`, `flush(cx, io)`,
+`child_complete(cx, child)`, `timer(cx, token)`, `io_abort(cx, io)`, `open(slots)`, `close(cx)`,
+`gauges()`, `start_batch(cx, ios)`, `complete_batch(cx, ios)`, and what a manager of filters does to
+a disk (`snapshot`, `resize` and the like). `help(vaio_bench.filters.Filter)` tells of each.
+
+## Parameters
+The keys of its table in a policy are the fields of its `Parameters`, a pydantic model; `reads`
+names those that are files. What is wrong with them (`ValueError` in `__init__`) is a fault of the
+policy.
+
+## An I/O (`io`)
+- `op` (`read`, `write`, `flush`, `discard`, `write_zeroes`), `offset_bytes`, `length_bytes`, `disk`
+  (its number), `flags` (FUA 1, sync 2, meta 4, read-ahead 8, preflush 16).
+- `seq`: its place in the trace; 2**64 - 1 of one that is not in it, as in a prefill. `id`: its
+  number in the engine, which `cx` takes; it is another I/O's as soon as this one has ended.
+- `data`: a memoryview, or None where the run carries no bytes (declare `needs_data`). A write's is
+  read-only; what is assigned to a read's in `io_complete` (`io.data[:] = ...`) is what the guest
+  gets. Valid during the callback, but for slices, which show what there was.
+- `status`: on the way up, 0 or the errno of the layers below. Of a child, `parent` and `tag`.
+
+## What a callback may do (`cx`)
+- `resume(id)` lets an I/O go on that was deferred, `finish(id, status=0)` ends one.
+- `child(parent, op, offset_bytes, length_bytes, data=None, flags=0, tag=0)`: an I/O of the filter's
+  own to the layers below, for the I/O `parent` (an `id`), which is to be deferred, or for none
+  (None). It ends in `child_complete`. As many at a time as `properties` declare; None comes back
+  beyond that.
+- `now()`: nanoseconds since the run's start. `timer(at_ns, token)` calls the filter's `timer`.
+- `event(kind, detail_json="{}")`: a row of the run's events. `count_blocks(id, blocks, hits)`: what
+  a cache looked up and found, in the I/O's row.
+
+The context belongs to its callback: it is of no use afterwards.
+
+## Class and properties
+`filter_class` and `properties` of the class, which `vaio-bench certify py:MODULE:CLASS` holds it
+to, beside the laws of all filters. What a callback raises fails its I/O (in a `start_batch` of the
+filter's own, all of the batch), and the traceback is in the run's events. A filter that crashes or
+hangs costs its round, told by its method and I/O.
+
+## Unsuitable for
+Telling what an idea costs: what is measured is mostly Python. Classes that are not trusted: they
+run with the rights of whoever runs them.
+
+## Source
+`vaio_bench/filters/yara.py` is an example; `vaio_filter.h` is the same contract in C.
 """
 
 from __future__ import annotations

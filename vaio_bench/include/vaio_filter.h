@@ -219,7 +219,7 @@ typedef struct vaio_filter {
     /* Flushes come here in place of io_start. */
     vaio_answer (*flush)(void *instance, vaio_context *, const vaio_io *);
     /* An own I/O is done; its number is free when this returns. Where it is NULL the parent is
-     * finished with success, which suits no filter that has children. */
+     * finished with the child's status, which suits filters that fork one child an I/O. */
     void (*child_complete)(void *instance, vaio_context *, const vaio_io *child);
     void (*timer)(void *instance, vaio_context *, uint64_t token);
     /* For a filter that works on threads of its own: called whenever the worker looks. */
