@@ -25,6 +25,7 @@ def test_the_page_is_one_file_with_the_verdict_first(tmp_path: Path, make_exampl
     html = (tmp_path / "r.html").read_text()
     assert written.size_bytes == len(html.encode()) < 3_000_000
     assert "RPO over time" in html
+    assert '<th scope="col">bootstrap low</th>' in html
     assert "self times add up to the latency." in html
     assert html.index("What does it cost?") < html.index("<h2>Overhead</h2>")
     assert html.count('class="figure"') == written.figures > 10

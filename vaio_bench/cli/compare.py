@@ -16,10 +16,10 @@ The rounds are the samples, never the I/Os: those of one round queue behind one 
   baselines lie apart; without either, the scatter of the baseline's rounds.
 - `p`, `p_holm` (JSON, report): the t test's p value of "no difference", and the same adjusted for
   several policies (Holm).
-- `bootstrap_low`, `bootstrap_high` (JSON): the studentised bootstrap (bootstrap-t) over 4,000
-  resamples of the rounds, from 5 rounds on. It supposes no shape and decides no verdict: where it
-  differs from the interval, a few rounds decide. Percentile and BCa intervals are not used: over a
-  dozen rounds they are too narrow.
+- `bootstrap_low`, `bootstrap_high` (JSON, report): the studentised bootstrap (bootstrap-t) over
+  4,000 resamples of the rounds, from 5 rounds on. It supposes no shape and decides no verdict:
+  where it differs from the interval, a few rounds decide. Percentile and BCa intervals are not
+  used: over a dozen rounds they are too narrow.
 - outliers: rounds with a modified z-score above 3.5. They are counted, and kept.
 
 ## The verdict

@@ -168,22 +168,23 @@ def _details(found: Overhead) -> Table:
             p = "–" if of.interval.p is None else f"{of.interval.p:.2g}"  # noqa: RUF001
             adjusted = "–" if of.p_adjusted is None else f"{of.p_adjusted:.2g}"  # noqa: RUF001
             floor = "none" if of.floor is None else words.share(of.floor)
+            ends = (of.interval.low, of.interval.high, *(of.bootstrap or (None, None)))
             rows.append(
                 [
                     f"{name}: {words.METRICS[metric]}",
                     words.metric_value(metric, of.baseline),
                     words.metric_value(metric, of.value),
                     f"{of.interval.ratio:.4f}",
-                    "–" if of.interval.low is None else f"{of.interval.low:.4f}",  # noqa: RUF001
-                    "–" if of.interval.high is None else f"{of.interval.high:.4f}",  # noqa: RUF001
+                    *("–" if end is None else f"{end:.4f}" for end in ends),  # noqa: RUF001
                     floor,
                     p,
                     adjusted,
                     of.verdict,
                 ]
             )
-    columns = ["", "baseline", "value", "ratio", "low", "high", "noise floor", "p", "p (Holm)"]
-    return Table([*columns, "verdict"], rows, collapsed="Every ratio, interval and p value")
+    of_ratio = ["ratio", "low", "high", "bootstrap low", "bootstrap high"]
+    columns = ["", "baseline", "value", *of_ratio, "noise floor", "p", "p (Holm)", "verdict"]
+    return Table(columns, rows, collapsed="Every ratio, interval and p value")
 
 
 def spreads(run: Run, value: pl.Expr) -> dict[str, quantiles.Distribution]:
