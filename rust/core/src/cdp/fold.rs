@@ -35,6 +35,28 @@ impl Covered {
         self.0.insert(start, end);
     }
 
+    /// Ranges that do not touch.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Where the range begins that has so many before it.
+    #[must_use]
+    pub fn start_of(&self, index: usize) -> Option<u64> {
+        self.0.keys().nth(index).copied()
+    }
+
+    /// Forgets the ranges that begin at `start` or after it.
+    pub fn cut_at(&mut self, start: u64) {
+        self.0.split_off(&start);
+    }
+
     /// The parts of a range that are covered, in their order.
     pub fn within(&self, from: u64, to: u64) -> impl Iterator<Item = (u64, u64)> {
         let before = self.0.range(..from).next_back().filter(|(_, end)| **end > from);

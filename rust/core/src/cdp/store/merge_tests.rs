@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::merge::merge;
 use super::*;
 use crate::cdp::entry::{Batch, Change, Codec, Record};
+use crate::cdp::fold::Covered;
 use crate::cdp::recovery::{Wanted, offer, recover};
 use crate::cdp::tcp::packed;
+use crate::filters::DataMode;
 use crate::filters::testing::Random;
 
 const DISK: u64 = 1 << 15;
@@ -309,6 +312,70 @@ fn between_long_term_points_only_the_last_versions_stay() {
 
 fn found_files(dir: &Path) -> Vec<SegmentFile> {
     segment_files(dir).unwrap().0
+}
+
+/// Both disks as the batches of a file leave them; nothing in it may be there twice.
+fn image_of(path: &Path) -> [Vec<u8>; 2] {
+    let mut image = [vec![0; DISK as usize], vec![0; DISK as usize]];
+    let mut covered = [Covered::default(), Covered::default()];
+    let damage = scan(path, false, |entry, _| {
+        for record in entry.records(DataMode::Bytes) {
+            let record = record?;
+            let (from, to) = (record.offset_bytes, record.offset_bytes + record.length_bytes);
+            let mut fresh_bytes = 0;
+            covered[record.disk as usize].add(from, to, |a, b| fresh_bytes += b - a);
+            assert_eq!(fresh_bytes, record.length_bytes, "twice");
+            let range = &mut image[record.disk as usize][from as usize..to as usize];
+            if record.change == Change::Write {
+                range.copy_from_slice(record.data);
+            } else {
+                range.fill(0);
+            }
+        }
+        Ok(true)
+    });
+    assert_eq!(damage.unwrap(), None);
+    image
+}
+
+fn after(entry: &Entry) -> u64 {
+    let Kind::Point { after_no, .. } = entry.kind else { return 0 };
+    after_no
+}
+
+#[test]
+fn whatever_a_merge_may_hold_it_gives_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, aside) = (folder.path().join("store"), folder.path().join("merged.seg"));
+    let mut store = Store::open(&dir, 0, 8192).unwrap();
+    store.leave_chores();
+    store.claim(&hello(false, 0)).unwrap();
+    let mut source = source(5);
+    // The point lies after all of it: nothing is left for the next one.
+    while source.id < 40 || source.sent.last().is_none_or(|(last, _)| after(last) + 1 != last.no) {
+        source.next();
+    }
+    for (entry, _) in &source.sent {
+        store.append(entry, 0).unwrap();
+        store.sync(0).unwrap();
+    }
+    let files = found_files(&dir);
+    let point = *store.points().last().unwrap();
+    assert!(files.len() > 3);
+    let mut sizes = Vec::new();
+    for ranges_max in [usize::MAX, 50, 9, 2] {
+        let bytes = merge(&files, point, &aside, ranges_max, &mut || true).unwrap().unwrap();
+        assert_eq!(std::fs::metadata(&aside).unwrap().len(), bytes);
+        assert!(image_of(&aside) == source.image, "{ranges_max}");
+        sizes.push(bytes);
+    }
+    assert!(sizes.is_sorted() && sizes[3] > sizes[0], "each part ends an entry: {sizes:?}");
+    let (mut asked, mut left) = (0, 100);
+    let stopped = merge(&files, point, &aside, 9, &mut || {
+        (asked, left) = (asked + 1, left - 1);
+        left > 0
+    });
+    assert_eq!((stopped.unwrap(), asked), (None, 100));
 }
 
 #[test]

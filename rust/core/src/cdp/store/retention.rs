@@ -7,7 +7,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
-use super::merge::merge;
+use super::merge::{RANGES_MAX, merge};
 use super::segment::{SegmentFile, merged_path, scan};
 use super::{Images, Segment, Store, StoredPoint, at, write_owner};
 use crate::clock::Ns;
@@ -86,7 +86,7 @@ impl Chore {
             }
             Self::Merge { files, point, to, bytes } => {
                 let aside = aside(to);
-                let done = merge(files, *point, &aside, goes_on);
+                let done = merge(files, *point, &aside, RANGES_MAX, goes_on);
                 if !matches!(done, Ok(Some(_))) {
                     let _ = std::fs::remove_file(&aside);
                 }

@@ -77,7 +77,9 @@ A filter for all disks of the run: a point is one moment on all of them.
   `retention`, and so many `points` at most (no bound by default):
   `{ every = \"8h\", retention = \"7d\", points = 95 }`. The site merges what lies between two of
   them, beside the sources: only the last version of a block is kept, and no point in between. What
-  exceeds `retention_size` is merged earlier, then the oldest is given up.
+  exceeds `retention_size` is merged earlier, then the oldest is given up. A merge holds a million
+  ranges at a time (some 50 MiB, with one entry and one file's list of entries); where more was
+  written apart it reads those files again for each further part.
 - `initial_sync`: `\"before\"` the trace starts and with an unshaped link (the default on the wall
   clock: the run begins in sync), `\"during\"` the run (a hole without restore points, and real
   load), or `\"never\"` (the replica has it some other way; the default in virtual time, where the
