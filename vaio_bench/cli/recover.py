@@ -12,7 +12,11 @@ writes the state of a point (`--point`), the newest of a time since the start (`
 newest of all (`--latest`): the base image, and the journal up to there. What retention has given
 up is refused, and the oldest time on offer named. A group of disks becomes a
 folder with an image an each. The store is only read. A damaged record ends what can be recovered,
-and is named with file and byte.
+and so does one that is missing, wherever in the journal; it is named with file and byte. The store
+notes how far its journal was durable: an end that was, and is not there any more, is missing, even
+where a file ends with a whole record. (The note is behind by what came since the journal's newest
+file began, at most, if the machine lost power.) The unfinished end that a killed site leaves is no
+damage: nobody was told that it is there.
 
 ## What the figures mean
 

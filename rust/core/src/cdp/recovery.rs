@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::entry::Kind;
 use super::store::{
-    Damage, Epoch, Images, Marks, Owner, SegmentFile, StoredPoint, Term, copy_sparse,
-    lock_for_reading, lost_end, name_terms, read_owner, segment_files, walk,
+    Damage, Durable, Epoch, Images, Marks, Owner, SegmentFile, StoredPoint, Term, copy_sparse,
+    lacks, lock_for_reading, name_terms, read_owner, segment_files, walk,
 };
 use crate::clock::{Ns, monotonic_ns};
 use crate::error::{Error, Result};
@@ -93,14 +93,19 @@ pub fn offer(dir: &Path) -> Result<Offer> {
     }
     let lock = lock_for_reading(dir)?;
     let owner = read_owner(dir)?.ok_or_else(none)?;
+    let durable = Durable::of(dir, &owner);
     let (mut files, _) = segment_files(dir)?;
     files.retain(|file| file.number >= owner.first_segment);
     let (mut points, mut journal_bytes) = (Vec::new(), 0);
     let (mut marks, mut newest_ns) = (Marks::at_base(&owner), None);
-    let damage = walk(&files, owner.first_segment, true, |file, entry, _| {
+    let mut last_no = owner.base_no.unwrap_or(0);
+    let damage = walk(&files, &owner, true, |file, entry, _| {
+        last_no = entry.no;
         if file.number >= owner.first_offered {
             points.extend(marks.pass(&owner, file, entry));
-            if owner.is_continuous_at(entry.no) {
+            // What was merged is no state before its end.
+            let is_state = !file.is_merged || matches!(entry.kind, Kind::Point { .. });
+            if is_state && owner.is_continuous_at(entry.no) {
                 newest_ns = newest_ns.max(marks.state_ns());
             }
         }
@@ -108,8 +113,7 @@ pub fn offer(dir: &Path) -> Result<Offer> {
         Ok(true)
     })?;
     name_terms(&mut points, owner.long_term, owner.base_ns);
-    let lost = || lost_end(dir, &files, owner.first_segment, owner.newest_segment);
-    let damage = damage.or_else(lost);
+    let damage = lacks(dir, &files, &owner, durable, last_no, damage)?;
     Ok(Offer { owner, points, newest_ns, journal_bytes, damage, files, _lock: lock })
 }
 
@@ -247,7 +251,7 @@ fn write(
     }
     let (mut images, mut done) = (Images::of(files), Applied::default());
     // It ends before damage, wherever that is: the offer ends there, too.
-    walk(&found.files, found.owner.first_segment, false, |_, entry, _| {
+    walk(&found.files, &found.owner, false, |_, entry, _| {
         let within = entry.no <= point.after_no;
         let until_ns = match until_ns {
             _ if within => Ns::MAX,

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/store.json             whose replica this is
+//! DIR/durable                how far the journal was durable
 //! DIR/journal/N.seg          entries as they came: header, body, header, body ...
 //! DIR/journal/N.from-M.seg   in place of segments M to N: the last version of what they changed
 //! DIR/base/K.img             disk K as all segments before the first one left it (sparse)
@@ -30,6 +31,9 @@ use crate::error::{Error, Result};
 
 #[cfg(test)]
 mod continuous_tests;
+#[cfg(test)]
+mod cut_tests;
+mod durable;
 mod images;
 mod marks;
 mod merge;
@@ -42,14 +46,14 @@ mod segment;
 #[cfg(test)]
 mod tests;
 
+pub use durable::{Durable, lacks};
 pub use images::{Images, copy_sparse};
 pub use marks::Marks;
 pub use owner::{Epoch, Owner, adopt, read_owner};
 use owner::{put_owner, write_owner};
 pub use retention::{Chore, LongTerm, Term, lock_for_reading, name_terms};
-use segment::good_entry_after;
 use segment::scan;
-pub use segment::{Damage, SegmentFile, lost_end, segment_files, segment_path, unpack, walk};
+pub use segment::{Damage, SegmentFile, segment_files, segment_path, unpack, walk};
 
 /// A segment is closed at this size, at the next point.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
@@ -102,6 +106,7 @@ pub struct Store {
     file: Option<File>,
     written: u64,
     durable: u64,
+    note: Option<durable::Note>,
     buffer: Vec<u8>,
     received_no: u64,
     durable_no: u64,
@@ -151,6 +156,7 @@ impl Store {
             file: None,
             written: 0,
             durable: 0,
+            note: None,
             buffer: Vec::new(),
             received_no: 0,
             durable_no: 0,
@@ -175,6 +181,7 @@ impl Store {
     fn load(&mut self) -> Result<()> {
         let Some(owner) = self.owner.clone() else { return Ok(()) };
         let (first, first_offered) = (owner.first_segment, owner.first_offered);
+        let durable = Durable::of(&self.dir, &owner);
         let (files, replaced) = segment_files(&self.dir)?;
         // Taken into the base or merged; only their removal was missed.
         let (files, folded): (Vec<_>, Vec<_>) =
@@ -188,7 +195,7 @@ impl Store {
         let (segments, points) = (&mut self.segments, &mut self.points);
         let (end_ns, received_no) = (&mut self.end_ns, &mut self.received_no);
         let (mut at_segment, mut marks) = (0, Marks::at_base(&owner));
-        let damage = walk(&files, first, true, |file, entry, end| {
+        let damage = walk(&files, &owner, true, |file, entry, end| {
             while segments[at_segment].file.number != file.number {
                 at_segment += 1;
                 segments[at_segment].last_no = *received_no;
@@ -203,10 +210,13 @@ impl Store {
         for segment in &mut segments[at_segment..] {
             segment.last_no = segment.last_no.max(*received_no);
         }
-        let lost = || lost_end(&self.dir, &files, first, owner.newest_segment);
-        if let Some(damage) = damage.or_else(lost) {
-            let newest = files.last().map(|file| &file.path);
-            self.mend(newest == Some(&damage.segment), &damage)?;
+        // A torn end is what a crash leaves; what lacks otherwise would be hidden by what follows.
+        if let Some(lacked) = lacks(&self.dir, &files, &owner, durable, self.received_no, damage)? {
+            return Err(Error::input(format!(
+                "byte {}: {}: recover from this store what is before it, and start a new one",
+                lacked.byte, lacked.what
+            ))
+            .with("file", lacked.segment.display()));
         }
         name_terms(&mut self.points, owner.long_term, owner.base_ns);
         self.durable_no = self.received_no;
@@ -216,23 +226,13 @@ impl Store {
         if let Some(last) = self.segments.last().filter(|last| !last.file.is_merged) {
             let path = &last.file.path;
             let file = OpenOptions::new().write(true).open(path).map_err(at(path))?;
-            file.set_len(last.bytes).map_err(at(path))?;
+            file.set_len(last.bytes).and_then(|()| file.sync_data()).map_err(at(path))?;
             (self.file, self.written, self.durable) = (Some(file), last.bytes, last.bytes);
         }
-        Ok(())
-    }
-
-    /// A torn end is what a crash leaves; damage with good entries after it is not.
-    fn mend(&self, is_last: bool, damage: &Damage) -> Result<()> {
-        let path = &damage.segment;
-        if is_last && !damage.is_gap && !good_entry_after(path, damage.byte)? {
-            return Ok(());
+        if owner.notes_durable {
+            self.note = Some(durable::Note::open(&self.dir).map_err(at(&self.dir))?);
         }
-        Err(Error::input(format!(
-            "byte {}: {}: recover from this store what is before it, and start a new one",
-            damage.byte, damage.what
-        ))
-        .with("file", path.display()))
+        Ok(())
     }
 
     /// The restore points that recovery offers.
@@ -272,7 +272,7 @@ impl Store {
                 return Err(self.fall_back(e));
             }
         };
-        let name = SegmentFile { first: number, number, is_merged: false, path };
+        let name = SegmentFile::plain(number, path);
         self.segments.push(Segment { file: name, bytes: 0, last_no: self.received_no });
         (self.file, self.written, self.durable) = (Some(file), 0, 0);
         Ok(())
@@ -282,10 +282,18 @@ impl Store {
     fn new_segment(&mut self, number: u64, path: &Path) -> std::io::Result<File> {
         let file = OpenOptions::new().write(true).create_new(true).open(path)?;
         File::open(self.dir.join("journal")).and_then(|dir| dir.sync_all())?;
+        let note = match self.note.take() {
+            Some(note) => note,
+            None => durable::Note::open(&self.dir)?,
+        };
+        let note = self.note.insert(note);
+        note.put(self.durable_no)?;
+        note.sync()?;
         if let Some(owner) = &mut self.owner {
-            let known = owner.newest_segment;
-            owner.newest_segment = number;
-            put_owner(&self.dir, owner).inspect_err(|_| owner.newest_segment = known)?;
+            let known = (owner.newest_segment, owner.notes_durable);
+            (owner.newest_segment, owner.notes_durable) = (number, true);
+            put_owner(&self.dir, owner)
+                .inspect_err(|_| (owner.newest_segment, owner.notes_durable) = known)?;
         }
         Ok(file)
     }
@@ -384,6 +392,10 @@ impl Vault for Store {
         }
         self.durable = self.written;
         self.durable_no = self.received_no;
+        if let Some(note) = &mut self.note {
+            // Where it fails it says less than is true, which is no reason to refuse data.
+            let _ = note.put(self.durable_no);
+        }
         if let Some(last) = self.segments.last_mut() {
             last.last_no = self.durable_no;
         }

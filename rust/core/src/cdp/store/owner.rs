@@ -28,6 +28,12 @@ pub struct Owner {
     /// Number of the newest segment: a journal that ends before it has lost its end.
     #[serde(default)]
     pub newest_segment: u64,
+    /// How far the journal was durable is noted beside it.
+    #[serde(default)]
+    pub notes_durable: bool,
+    /// The last entry that is in the base, where that is known.
+    #[serde(default)]
+    pub base_no: Option<u64>,
     /// When the newest point was cut that is in the base.
     #[serde(default)]
     pub base_ns: Option<Ns>,
@@ -177,6 +183,8 @@ fn owner_of(hello: &Hello, epochs: Vec<Epoch>, before: Option<&Owner>) -> Owner 
         first_segment: before.map_or(0, |owner| owner.first_segment),
         first_offered: before.map_or(0, |owner| owner.first_offered),
         newest_segment: before.map_or(0, |owner| owner.newest_segment),
+        notes_durable: before.is_some_and(|owner| owner.notes_durable),
+        base_no: before.map_or(Some(0), |owner| owner.base_no),
         base_ns: before.and_then(|owner| owner.base_ns),
         base_id: before.map_or(0, |owner| owner.base_id),
         base_state_ns: before.and_then(|owner| owner.base_state_ns),
@@ -248,6 +256,8 @@ fn copy_in(dir: &Path, images: &[PathBuf]) -> Result<()> {
         first_segment: 0,
         first_offered: 0,
         newest_segment: 0,
+        notes_durable: false,
+        base_no: Some(0),
         base_ns: None,
         base_id: 0,
         base_state_ns: None,

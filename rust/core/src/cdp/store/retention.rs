@@ -241,6 +241,8 @@ impl Store {
                 continue;
             }
             let within = &closed[from..=i];
+            let base_no = || self.owner.as_ref().and_then(|owner| owner.base_no);
+            let before = from.checked_sub(1).map_or_else(base_no, |i| Some(closed[i].last_no));
             from = i + 1;
             if within.len() == 1 && segment.file.is_merged {
                 continue;
@@ -253,7 +255,7 @@ impl Store {
                 return None;
             }
             let files: Vec<SegmentFile> = within.iter().map(|each| each.file.clone()).collect();
-            let to = merged_path(&self.dir, files[0].first, segment.file.number);
+            let to = merged_path(&self.dir, files[0].first, segment.file.number, before);
             return Some(Chore::Merge { files, point: end, to, bytes: 0 });
         }
         None
@@ -316,6 +318,8 @@ impl Store {
     fn folded(&mut self, file: &SegmentFile) -> Result<()> {
         let Some(mut owner) = self.owner.clone() else { return Ok(()) };
         owner.first_segment = file.number + 1;
+        let last = self.segments.iter().find(|segment| segment.file.number == file.number);
+        owner.base_no = last.map(|segment| segment.last_no);
         write_owner(&self.dir, &owner)?;
         self.owner = Some(owner);
         std::fs::remove_file(&file.path).map_err(at(&file.path))?;
@@ -336,7 +340,7 @@ impl Store {
         let Some(at_index) = self.segments.iter().position(|each| each.file.number >= first) else {
             return Ok(());
         };
-        let file = SegmentFile { first, number, is_merged: true, path: to.to_owned() };
+        let Some(file) = SegmentFile::of(to.to_owned()) else { return Ok(()) };
         self.segments.retain(|each| !range.contains(&each.file.number));
         self.segments.insert(at_index, Segment { file, bytes, last_no: point.no });
         for file in files.iter().filter(|file| file.path != to) {

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::{SEGMENT_BYTES, at};
-use crate::cdp::entry::{Codec, Entry, HEADER_BYTES};
+use super::{Owner, SEGMENT_BYTES, at};
+use crate::cdp::entry::{Codec, Entry, HEADER_BYTES, Kind};
 use crate::error::{Error, Result};
 
 /// Where a segment stops making sense.
@@ -23,10 +23,12 @@ pub fn segment_path(dir: &Path, number: u64) -> PathBuf {
     dir.join("journal").join(format!("{number:08}.seg"))
 }
 
-/// Where the segments from `first` to `number` lie as one, merged.
+/// Where the segments from `first` to `number` lie as one, merged; `after_no` is the entry that
+/// they follow, where that is known.
 #[must_use]
-pub fn merged_path(dir: &Path, first: u64, number: u64) -> PathBuf {
-    dir.join("journal").join(format!("{number:08}.from-{first:08}.seg"))
+pub fn merged_path(dir: &Path, first: u64, number: u64, after_no: Option<u64>) -> PathBuf {
+    let after = after_no.map_or(String::new(), |no| format!(".after-{no}"));
+    dir.join("journal").join(format!("{number:08}.from-{first:08}{after}.seg"))
 }
 
 /// A file of the journal, by its name.
@@ -36,17 +38,28 @@ pub struct SegmentFile {
     pub first: u64,
     pub number: u64,
     pub is_merged: bool,
+    /// Of what was merged, the entry before: its own have not one number each.
+    after_no: Option<u64>,
     pub path: PathBuf,
 }
 
 impl SegmentFile {
-    fn of(path: PathBuf) -> Option<Self> {
+    pub(super) fn of(path: PathBuf) -> Option<Self> {
         let name = path.file_name()?.to_str()?.strip_suffix(".seg")?;
-        let (number, first) = match name.split_once(".from-") {
-            Some((number, first)) => (number.parse().ok()?, Some(first.parse().ok()?)),
-            None => (name.parse().ok()?, None),
+        let Some((number, first)) = name.split_once(".from-") else {
+            return Some(Self::plain(name.parse().ok()?, path));
         };
-        Some(Self { first: first.unwrap_or(number), number, is_merged: first.is_some(), path })
+        let number = number.parse().ok()?;
+        let (first, after_no) = match first.split_once(".after-") {
+            Some((first, after)) => (first.parse().ok()?, Some(after.parse().ok()?)),
+            None => (first.parse().ok()?, None),
+        };
+        Some(Self { first, number, is_merged: true, after_no, path })
+    }
+
+    /// A segment as it came.
+    pub(super) const fn plain(number: u64, path: PathBuf) -> Self {
+        Self { first: number, number, is_merged: false, after_no: None, path }
     }
 
     /// All that it holds is in a merged one.
@@ -125,12 +138,12 @@ pub fn scan(
 /// As `scan`.
 pub fn walk(
     files: &[SegmentFile],
-    first_segment: u64,
+    owner: &Owner,
     bare: bool,
     mut take: impl FnMut(&SegmentFile, &Entry, u64) -> Result<bool>,
 ) -> Result<Option<Damage>> {
     // Segments are numbered from 1.
-    let (mut next_segment, mut last_no) = (first_segment.max(1), None);
+    let (mut next_segment, mut last_no) = (owner.first_segment.max(1), owner.base_no);
     let gap = |file: &SegmentFile, byte: u64, what: String| {
         Some(Damage { segment: file.path.clone(), byte, what, is_gap: true })
     };
@@ -139,13 +152,19 @@ pub fn walk(
             return Ok(gap(file, 0, format!("the journal's segment {next_segment} is missing")));
         }
         next_segment = file.number + 1;
+        let is_after = |last: u64| file.after_no.is_none_or(|no| no == last);
+        if let Some(last) = last_no.filter(|last| !is_after(*last)) {
+            return Ok(gap(file, 0, format!("entry {} of the journal is missing", last + 1)));
+        }
         let (mut goes_on, mut missing, mut byte) = (true, None, 0);
+        let mut is_whole = !file.is_merged;
         let damage = scan(&file.path, bare, |entry, end| {
             // What was merged has the number of its point, all of it, and none of the others.
             let follows = last_no
                 .is_none_or(|last| entry.no == last + 1 || file.is_merged && entry.no >= last);
             if follows {
                 (last_no, byte) = (Some(entry.no), end);
+                is_whole |= matches!(entry.kind, Kind::Point { .. });
                 goes_on = take(file, entry, end)?;
             } else {
                 missing = last_no;
@@ -158,25 +177,11 @@ pub fn walk(
         if damage.is_some() || !goes_on {
             return Ok(damage);
         }
+        if !is_whole {
+            return Ok(gap(file, byte, "the end of what was merged is missing".into()));
+        }
     }
     Ok(None)
-}
-
-/// The segment that a journal's end lacks, if it lacks any: its files go up to where they did.
-#[must_use]
-pub fn lost_end(
-    dir: &Path,
-    files: &[SegmentFile],
-    first_segment: u64,
-    newest_segment: u64,
-) -> Option<Damage> {
-    let last = files.last().map_or_else(|| first_segment.max(1) - 1, |file| file.number);
-    (last < newest_segment).then(|| Damage {
-        segment: segment_path(dir, last + 1),
-        byte: 0,
-        what: format!("the journal's segment {} is missing", last + 1),
-        is_gap: true,
-    })
 }
 
 /// Whether any whole entry starts after `byte`: then the damage there is no torn end.

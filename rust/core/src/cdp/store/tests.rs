@@ -9,9 +9,9 @@ use crate::cdp::entry::{Batch, Change, Record};
 use crate::cdp::frame::digest;
 use crate::cdp::recovery::{Wanted, offer, recover};
 
-const DISK: usize = 1 << 16;
+pub(super) const DISK: usize = 1 << 16;
 
-fn hello(retention_bytes: u64) -> Hello {
+pub(super) fn hello(retention_bytes: u64) -> Hello {
     Hello {
         version: 3,
         run: "a run".into(),
@@ -30,7 +30,12 @@ fn hello(retention_bytes: u64) -> Hello {
 }
 
 /// Appends `rounds` batches with a point after each; the states by point.
-fn fill(store: &mut Store, image: &mut [u8], from: u64, rounds: u64) -> BTreeMap<u64, Vec<u8>> {
+pub(super) fn fill(
+    store: &mut Store,
+    image: &mut [u8],
+    from: u64,
+    rounds: u64,
+) -> BTreeMap<u64, Vec<u8>> {
     let mut states = BTreeMap::new();
     for id in from..from + rounds {
         let mut batch = Batch::default();
@@ -63,7 +68,7 @@ fn fill(store: &mut Store, image: &mut [u8], from: u64, rounds: u64) -> BTreeMap
     states
 }
 
-fn check(dir: &Path, states: &BTreeMap<u64, Vec<u8>>) -> usize {
+pub(super) fn check(dir: &Path, states: &BTreeMap<u64, Vec<u8>>) -> usize {
     let points: Vec<_> = offer(dir).unwrap().points().copied().collect();
     let out = dir.parent().unwrap().join("out.img");
     for point in &points {
@@ -108,8 +113,15 @@ fn a_torn_end_is_cut_off_wherever_it_was_torn() {
     drop(store);
     let path = segment_path(&dir, 1);
     let whole = std::fs::read(&path).unwrap();
+    // Nobody was told yet that any of it is durable.
+    let forget = || {
+        std::fs::remove_file(dir.join("durable")).unwrap();
+        durable::Note::open(&dir).unwrap();
+    };
     for cut in (0..whole.len()).step_by(997) {
+        forget();
         std::fs::write(&path, &whole[..cut]).unwrap();
+        assert!(offer(&dir).unwrap().damage.is_none(), "{cut}");
         let store = Store::open(&dir, 0, SEGMENT_BYTES).unwrap();
         drop(store);
         let offered = offer(&dir).unwrap();
