@@ -16,6 +16,7 @@ pub mod fold;
 pub mod frame;
 pub mod journal;
 pub mod key;
+pub mod line;
 pub mod link;
 pub mod model;
 pub mod recovery;

@@ -3,8 +3,8 @@
 //! RPO(t) is the age of the oldest write that has not arrived, zero when all have: the same as
 //! the exposure.
 
+use crate::cdp::line::Way;
 use crate::planner::envelope::Runs;
-use crate::planner::line::Way;
 use crate::planner::ramps::{Frame, Mode, Ramp, Sink, Stretch};
 use crate::planner::workload::{Queue, Workload};
 
@@ -200,8 +200,8 @@ impl<W: Way> Mode for Continuous<'_, W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cdp::line::Steady;
     use crate::planner::distribution::Histogram;
-    use crate::planner::line::Steady;
     use proptest::prelude::*;
 
     /// What the frontier asks for, with stretches taken whole or not at all.

@@ -5,7 +5,7 @@
 //! run's end: the latest of all possible starts of the last busy period. The second part is a
 //! maximum of lines in `x`, of which only the upper envelope is kept. Times are link times.
 
-use crate::planner::line::Way;
+use crate::cdp::line::Way;
 use crate::planner::workload::Workload;
 
 /// A run of consecutive writes.
@@ -86,7 +86,7 @@ fn add_envelope(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::planner::line::Steady;
+    use crate::cdp::line::Steady;
     use crate::planner::workload::Queue;
     use proptest::prelude::*;
 

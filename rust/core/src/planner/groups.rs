@@ -3,9 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cdp::line::Way;
 use crate::error::{Error, Result};
 use crate::planner::limits::{self, Exceeded};
-use crate::planner::line::Way;
 use crate::planner::loads::{Rates, Spread};
 use crate::planner::ramps::Frame;
 use crate::planner::report::NeededBps;

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
+use crate::cdp::line::{Disturbed, Way};
 use crate::planner::PlanOptions;
-use crate::planner::line::{Disturbed, Way};
 use crate::planner::workload::Workload;
 
 /// One outage; those that touch one another are one.

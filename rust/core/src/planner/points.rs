@@ -6,8 +6,8 @@
 //!
 //! With folding, a point's changed blocks are sent when it is cut, each once in its last version.
 
+use crate::cdp::line::Way;
 use crate::planner::envelope::Runs;
-use crate::planner::line::Way;
 use crate::planner::ramps::{Frame, Mode, Ramp, Sink};
 use crate::planner::workload::Workload;
 

@@ -5,7 +5,7 @@
 //! and ends when that is recoverable. The synchronous start counts as a first snapshot at 0. In an
 //! outage nothing ends: neither a sync, nor a snapshot that has nothing to send.
 
-use crate::planner::line::Way;
+use crate::cdp::line::Way;
 use crate::planner::ramps::{Frame, Mode, Ramp, Sink};
 use crate::planner::workload::Workload;
 

@@ -1,9 +1,9 @@
 //! What is planned for: when which bytes are written, and until when.
 
+use crate::cdp::line::Way;
 use crate::error::{Error, Result};
 use crate::io::Op;
 use crate::planner::changed::ChangedBlocks;
-use crate::planner::line::Way;
 use crate::planner::loads::Loads;
 use crate::trace::TraceBatch;
 

@@ -55,6 +55,7 @@ impl Way for Steady {
 }
 
 /// From a moment on the line is like this.
+#[derive(Debug)]
 struct Stretch {
     from: f64,
     /// Link time, and the time in which what is under way comes nearer, until then.
@@ -79,6 +80,7 @@ impl Stretch {
 }
 
 /// A line with faults, as those of the modelled link.
+#[derive(Debug)]
 pub struct Disturbed {
     /// By time; the first begins at 0, the last never ends and is open.
     stretches: Vec<Stretch>,
