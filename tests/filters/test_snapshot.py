@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 import vaio_bench as vb
+from vaio_bench.analyses.planned import planned
 
 S = 10**9
 MS = 10**6
@@ -225,6 +226,38 @@ def test_the_planner_agrees_with_the_replication(
     assert run["points"] >= 5
 
 
+@pytest.mark.parametrize(
+    "faults",
+    [
+        ["outage,at=50s,for=45s", "reset,at=100s"],
+        ["outage,at=61s,for=4s", "restart,at=121s,for=7s", "rtt,at=150s,rtt=2s"],
+        ["bandwidth,at=90s,bandwidth=2Mbit/s", "bandwidth,at=400s,bandwidth=20Mbit/s"],
+    ],
+)
+def test_the_planner_agrees_where_something_happens_to_the_link(
+    write_trace: Callable[..., Path], replay: Callable[..., Any], faults: list[str]
+) -> None:
+    """p95, p99 and max within 1 % or a round trip, whichever is larger."""
+    trace = write_trace(bursts(3, 600))
+    tables = [dict(pair.split("=") for pair in f"kind={fault}".split(",")) for fault in faults]
+    listed = ", ".join(
+        "{ " + ", ".join(f'{key} = "{value}"' for key, value in table.items()) + " }"
+        for table in tables
+    )
+    policy = 'use = "snapshot"\nevery = "20s"\nrpo = "30s"\n'
+    policy += f'link = {{ bandwidth = "8Mbit/s", rtt = "20ms", faults = [{listed}] }}'
+    found = replay(trace, policy, pace="recorded", verify=False)
+    (run,) = vb.run_rpo(found.summary["run"]).to_dict()["modes"]
+    asked = {"link": "8Mbit/s,20ms", "target_rpo": "30s", "snapshot_every": ["20s"]}
+    undisturbed = vb.rpo(trace, **asked).modes[1]["rpo_s"]
+    plan = vb.rpo(trace, **asked, faults=faults).modes[1]["rpo_s"]
+    assert plan["max"] > undisturbed["max"] + 3
+    for step in ("p95", "p99", "max"):
+        assert run["rpo_s"][step] == pytest.approx(plan[step], abs=max(0.01 * plan[step], 0.02))
+    [beside] = planned(vb.open_run(found.summary["run"]))
+    assert beside.agrees, beside
+
+
 def test_a_redo_log_on_the_wall_is_a_file_of_the_round_unless_it_is_named(
     write_trace: Callable[..., Path], replay: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -255,6 +288,10 @@ def test_a_redo_log_on_the_wall_is_a_file_of_the_round_unless_it_is_named(
             "granularity: expected a power of two",
         ),
         ('every = "1s"\nlink = { bandwidth = "1MB/s" }\nmerge = {}', "merge.rate: expected a rate"),
+        (
+            'every = "1s"\nlink = { bandwidth = "1MB/s", faults = [{ kind = "hail", at = "1s" }] }',
+            'link.faults\\[0\\].kind: expected one of "outage"',
+        ),
     ],
 )
 def test_wrong_parameters_are_named(

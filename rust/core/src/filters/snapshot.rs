@@ -9,11 +9,13 @@ use super::{
     Answer, Auxiliary, Built, Child, ChildData, Class, Cx, Filter, Kind, Properties, Setting, Up,
     params,
 };
+use crate::cdp::line::Way;
 use crate::clock::Ns;
 use crate::io::{OK, Op};
 use crate::slab::{IoId, NONE};
 
 mod changes;
+mod idle;
 mod page;
 mod settings;
 mod state;
@@ -52,6 +54,7 @@ const UNSTUN: u64 = 1;
 const SENT: u64 = 2;
 const RECOVERABLE: u64 = 3;
 const MERGE: u64 = 4;
+const HEARD: u64 = 5;
 const KINDS: u64 = 8;
 
 /// Tags of children.
@@ -85,6 +88,8 @@ struct Snapshot {
     newest_cut_ns: Ns,
     failed_cut_ns: Ns,
     idle_since_ns: Ns,
+    /// Cut of a snapshot that has nothing to send, while the far end does not hear of it.
+    unheard_ns: Option<Ns>,
     seen_ns: Ns,
 }
 
@@ -108,6 +113,7 @@ impl Snapshot {
             newest_cut_ns: 0,
             failed_cut_ns: 0,
             idle_since_ns: 0,
+            unheard_ns: None,
             seen_ns: 0,
             settings,
         }
@@ -123,17 +129,6 @@ impl Snapshot {
         let every = self.settings.every_ns;
         let cut_ns = self.newest_cut_ns.max(self.failed_cut_ns);
         start + (cut_ns.saturating_sub(start) / every + 1) * every
-    }
-
-    /// Snapshots of a disk that has not changed hold what the disk holds: they are points at once.
-    fn pass_idle(&mut self, cx: &mut Cx<'_>, now: Ns) {
-        loop {
-            let at = self.next_slot(cx).max(self.idle_since_ns);
-            if at > now {
-                return;
-            }
-            self.point(cx, at, at, 0);
-        }
     }
 
     fn point(&mut self, cx: &mut Cx<'_>, cut_ns: Ns, recoverable_ns: Ns, bytes: u64) {
@@ -235,8 +230,11 @@ impl Snapshot {
         }
         let sync = &self.sync;
         if self.phase == Phase::Sync && sync.reading == 0 && sync.sending.is_empty() {
-            let at = cx.now() + self.settings.half_rtt_ns;
-            self.timer_at(cx, at, RECOVERABLE);
+            let (now, start) = (cx.now(), start_ns(cx));
+            let line = &self.settings.line;
+            let ended = sync.link_free.max(line.served((now - start) as f64));
+            let at = start + line.arrives(ended).ceil() as Ns;
+            self.timer_at(cx, at.max(now), RECOVERABLE);
         }
     }
 
@@ -246,10 +244,11 @@ impl Snapshot {
         sync.reading -= 1;
         sync.failed |= !is_ok;
         sync.bytes += bytes;
-        let wire_ns = bytes as f64 * self.settings.byte_ns;
-        sync.link_free_ns = sync.link_free_ns.max(cx.now() as f64) + wire_ns;
+        let (start, line) = (start_ns(cx), &self.settings.line);
+        let free = sync.link_free.max(line.served((cx.now() - start) as f64));
+        sync.link_free = free + bytes as f64 * self.settings.byte_ns;
         sync.sending.push_back(bytes);
-        let at = sync.link_free_ns.ceil() as Ns;
+        let at = start + line.sent(sync.link_free).ceil() as Ns;
         self.timer_at(cx, at, SENT);
     }
 
@@ -338,8 +337,10 @@ impl Snapshot {
         if self.changed.is_empty() && self.phase == Phase::Idle && !self.closed {
             let now = cx.now();
             self.pass_idle(cx, now);
-            let at = self.next_slot(cx);
-            self.timer_at(cx, at, SCHEDULE);
+            if self.unheard_ns.is_none() {
+                let at = self.next_slot(cx);
+                self.timer_at(cx, at, SCHEDULE);
+            }
         }
         self.changed.add(offset, length);
         let Some((first, end)) = self.redone.as_mut().and_then(|b| b.add(offset, length)) else {
@@ -454,6 +455,7 @@ impl Filter for Snapshot {
             }
             RECOVERABLE => self.is_recoverable(cx),
             MERGE if self.phase == Phase::Merge => self.merge_chunk(cx),
+            HEARD => self.is_heard(cx),
             _ => {}
         }
     }

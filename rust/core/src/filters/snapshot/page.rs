@@ -19,14 +19,23 @@ which writes to a helper snapshot meanwhile, again and again, until what is left
 than `pause` or `iterations` have passed; then the guest is held while the rest is merged. With
 writes at a share r of the merge rate each pass leaves the share r: it ends if r is below 1.
 
+When something happens to the link, a transfer goes on where it was: in an outage nothing is sent
+and nothing arrives, so it takes that much longer. A broken connection (a reset, a restart, an
+outage of more than `timeout`, by default `\"10s\"`) is tried again after 100 ms and up after three
+round trips; what had left and not arrived is sent again, and what had arrived is kept. A snapshot
+that has nothing to send is a point when the far end hears of it. The planner (`rpo --fault`) has
+the same line.
+
 Rule of the schedule: with syncs of length T back to back the newest point is up to 2T old, so an
 RPO holds if 2T is within it.
 
 ## Parameters
 - `every`: the period, such as `\"15min\"`.
-- `link`: `{ bandwidth, rtt, efficiency, compression }`, such as
+- `link`: `{ bandwidth, rtt, efficiency, compression, timeout, faults }`, such as
   `{ bandwidth = \"100Mbit/s\", rtt = \"20ms\" }`; `efficiency` (1) is the share of the bandwidth
-  that carries payload, `compression` (0) the share by which it shrinks.
+  that carries payload, `compression` (0) the share by which it shrinks. `faults` are those of
+  `cdp`, each with a `kind` and a time `at` after the start: `outage` (`for` how long), `reset` of
+  the connection, `restart` of the site (`for`), and another `bandwidth` or `rtt` from then on.
 - `granularity`: unit of change tracking, by default `\"4KiB\"`; a power of two up to 16 MiB.
 - `rpo`: the target that the verdicts of `run_rpo` are about; the schedule does not depend on it.
 - `stun`: how long the guest is held at a cut and at a removal, by default `\"0s\"`; more than that

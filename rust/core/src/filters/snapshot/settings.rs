@@ -1,12 +1,15 @@
 //! The parameters of `snapshot`, checked.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::{ParamError, Setting, params};
+use crate::cdp::faults::{self, FaultParams};
+use crate::cdp::line::Disturbed;
 use crate::clock::Ns;
 use crate::units::{ByteRate, Size, Time};
 
@@ -42,6 +45,9 @@ struct LinkParams {
     efficiency: Option<f64>,
     /// Share by which the payload shrinks.
     compression: Option<f64>,
+    /// Without an answer for so long the connection is given up.
+    timeout: Option<Time>,
+    faults: Option<Vec<FaultParams>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -68,7 +74,8 @@ pub struct Settings {
     pub granularity_bytes: u64,
     /// The link's time for one byte of payload.
     pub byte_ns: f64,
-    pub half_rtt_ns: Ns,
+    /// The link, and what happens to it after the start.
+    pub line: Arc<Disturbed>,
     pub stun_ns: Ns,
     pub redo: Option<Redo>,
     pub merge: Option<Merge>,
@@ -95,8 +102,8 @@ const LARGEST_BYTES: u64 = 16 << 20;
 
 pub fn read(table: &Value, setting: &Setting) -> Result<Settings, Vec<ParamError>> {
     let params: Params = params::parse(table)?;
-    let mut faults = Vec::new();
-    let mut wrong = |path: &str, message: &str| faults.push(ParamError::new(path, message));
+    let mut refused = Vec::new();
+    let mut wrong = |path: &str, message: &str| refused.push(ParamError::new(path, message));
     let every_ns = params.every.map_or(0, |Time(ns)| ns);
     if every_ns == 0 {
         wrong("every", "expected a time above zero such as \"15min\": the period");
@@ -106,11 +113,10 @@ pub fn read(table: &Value, setting: &Setting) -> Result<Settings, Vec<ParamError
         wrong("granularity", "expected a power of two from 512 bytes to 16 MiB");
     }
     let bandwidth = params.link.as_ref().and_then(|link| link.bandwidth);
-    let (mut efficiency, mut compression, mut half_rtt_ns) = (1.0, 0.0, 0);
+    let (mut efficiency, mut compression) = (1.0, 0.0);
     if let Some(link) = &params.link {
         efficiency = link.efficiency.unwrap_or(1.0);
         compression = link.compression.unwrap_or(0.0);
-        half_rtt_ns = link.rtt.map_or(0, |Time(ns)| ns / 2);
     }
     if !(efficiency > 0.0 && efficiency <= 1.0) {
         wrong("link.efficiency", "expected a share above 0, up to 1");
@@ -142,19 +148,36 @@ pub fn read(table: &Value, setting: &Setting) -> Result<Settings, Vec<ParamError
     if redo.as_ref().is_some_and(|redo| redo.size_bytes < read_bytes) {
         wrong("redo_size", "expected a size that holds a block, such as \"1GiB\"");
     }
-    let bytes_per_s = bandwidth.map_or(1.0, |ByteRate(rate)| rate);
-    let settings = Settings {
+    let bytes_per_s = bandwidth.map_or(1.0, |ByteRate(rate)| rate) * efficiency;
+    let none = || Err(Vec::new());
+    let line = params.link.as_ref().map_or_else(none, |link| link.line(bytes_per_s, efficiency));
+    let line = line.map_err(|more| refused.extend(more)).ok().filter(|_| refused.is_empty());
+    let Some(line) = line.map(Arc::new) else { return Err(refused) };
+    Ok(Settings {
         every_ns,
         granularity_bytes,
-        byte_ns: 1e9 * (1.0 - compression) / efficiency / bytes_per_s,
-        half_rtt_ns,
+        byte_ns: 1e9 * (1.0 - compression) / bytes_per_s,
+        line,
         stun_ns: params.stun.map_or(0, |Time(ns)| ns),
         redo,
         merge,
         depth,
         read_bytes,
-    };
-    if faults.is_empty() { Ok(settings) } else { Err(faults) }
+    })
+}
+
+/// As that of `cdp`.
+const TIMEOUT_NS: Ns = 10_000_000_000;
+
+impl LinkParams {
+    fn line(&self, bytes_per_s: f64, efficiency: f64) -> Result<Disturbed, Vec<ParamError>> {
+        let at_link = |e: ParamError| ParamError { path: format!("link.{}", e.path), ..e };
+        let faults = faults::read(self.faults.as_deref().unwrap_or_default(), efficiency)
+            .map_err(|wrong| wrong.into_iter().map(at_link).collect::<Vec<_>>())?;
+        let ns = |time: Option<Time>, default: Ns| time.map_or(default, |Time(ns)| ns);
+        let (rtt_ns, timeout_ns) = (ns(self.rtt, 0), ns(self.timeout, TIMEOUT_NS));
+        Ok(Disturbed::new(bytes_per_s, rtt_ns, timeout_ns, &faults))
+    }
 }
 
 /// Each disk has a log of its own: from the second disk on, its number is in the name.

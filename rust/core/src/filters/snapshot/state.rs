@@ -36,7 +36,8 @@ pub struct Sync {
     pub reading: usize,
     /// Bytes of the chunks on the link, in order.
     pub sending: VecDeque<u64>,
-    pub link_free_ns: f64,
+    /// When the link has sent all of these, in link time.
+    pub link_free: f64,
     pub bytes: u64,
     /// Bytes that the link has not taken over.
     pub backlog_bytes: u64,
