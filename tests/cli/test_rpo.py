@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.analyses.test_rpo import MS, store
-from vaio_bench.reporting import words
+from vaio_bench.analyses.run_rpo import RunRpo
+from vaio_bench.reporting import rpo_part, words
 
 ROWS = [(i * 50 * MS, "d", "write", i % 64 * 4096, 16_384) for i in range(400)]
 LINK = ("--link", "2Mbit/s,20ms")
@@ -78,9 +79,46 @@ def test_a_trace_without_a_recoverable_point_is_too_short_to_tell(
     plan = cli("rpo", trace, *slow, "--json").document
     for mode in plan["modes"]:
         assert "too short to tell" in words.rpo_sentence(plan, mode)
+    # The report says it once, for all modes together.
+    nothing = RunRpo(None, [])
+    [line] = rpo_part.rpo_answer(plan, nothing).lines
+    assert line.badge == "too short to tell"
+    assert line.text == f"{plan['answer']}. Nor was one of snapshots every 4 s."
+    [line] = rpo_part.rpo_answer({**plan, "answer": None}, nothing).lines
+    assert line.text.startswith("CDP, a point every 2.50 s and snapshots every 4 s: no point was")
+    # A mode that has points keeps its line.
+    quick = cli("rpo", trace, *LINK, "--target-rpo", "5s", "--json").document
+    lines = rpo_part.rpo_answer(quick, nothing).lines
+    assert [line.badge for line in lines[1:]] == ["79.0 % of the time", "too short to tell"]
     # Shorter than the target, it would be held without any link.
     ended = cli("rpo", trace, "--link", "1kbit/s", "--target-rpo", "1h")
     assert ended.stdout.splitlines()[0].endswith("an RPO of 1 h is held.")
+
+
+def test_what_saves_nothing_is_told_so(cli: Any, trace: Path) -> None:
+    """Blocks of 64 KiB for writes of 16 KiB, of which no block is written again in 2.5 s."""
+    coarse = ("--granularity", "64KiB", "--point-interval", "100ms")
+    assert (
+        min(at["gain"] for at in cli("rpo", trace, *LINK, *coarse, "--json").document["folding"])
+        < 0
+    )
+    text = cli("rpo", trace, *LINK, *coarse).stdout
+    [row] = [line for line in text.splitlines() if line.startswith(" 100 ms ")]
+    assert " none " in row
+    assert "-" not in row
+    assert "more than the writes were, where nothing is saved" in text
+    assert "nothing is saved" not in cli("rpo", trace, *LINK, "--granularity", "4KiB").stdout
+
+
+def test_a_cell_is_told_in_full(cli: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    rows = [(i * 50 * MS, f"disk-{i % 3}", "write", i * 4096, 16_384) for i in range(400)]
+    trace = store(tmp_path / "three.parquet", rows)
+    # Below the round trip: at no bandwidth.
+    text = cli("rpo", trace, *LINK, "--target-rpo", "1ms").stdout
+    of_rates = text[text.index("rates") :]
+    assert of_rates.count("bandwidth") == 4
+    assert "bandwid\u2026" not in text
 
 
 def test_a_bandwidth_that_is_told_is_enough(cli: Any, trace: Path) -> None:

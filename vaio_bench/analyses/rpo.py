@@ -47,7 +47,9 @@ would hold it for 100, 99.9, 99, 95 and 90 % of the time. The trace is read once
   time among them (`holds`), with the count and length of the violations there and the worst RPO
   of each day. p95 and p99 are upper bounds within 1 %; the maximum is exact.
 - *folding*: `U(w)`, the unique bytes of windows that follow each other, and `B(w)`, the bandwidth
-  that sending each block once a window takes: what a longer interval saves.
+  that sending each block once a window takes: what a longer interval saves. *gain* is the share
+  of the written bytes that this saves, below 0 where whole blocks are more than the writes were
+  (tables say "none").
 - *loads*: of all disks, of each `--group` and of each disk the rates over windows of
   `--rate-window`: mean, `--percentile` and peak. A group's peak is the peak of its sum;
   *sum_of_peaks_bytes_per_s* is what adding up its disks' peaks would give.

@@ -122,12 +122,14 @@ def _print(plan: RpoPlan) -> None:
 
 def _table(plan: RpoPlan) -> Table:
     """A column a mode."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from vaio_bench.analyses.rpo import is_cut_short, mode_name
     from vaio_bench.units import format_needed_bps, format_size, format_time
 
-    table = Table("", *map(mode_name, plan.modes), show_edge=False)
+    # No narrower than the longest word in it: what is longer is cut off.
+    heads = [Column(mode_name(mode), min_width=len("bandwidth")) for mode in plan.modes]
+    table = Table("", *heads, show_edge=False)
     for key, what in (("rpo_s", "RPO"), ("exposure_s", "exposure")):
         for step in ("p50", "p95", "p99", "max"):
             ages = [format_time(mode[key][step] * 1e9) for mode in plan.modes]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from vaio_bench.units import format_needed_bps, format_rate_bps, format_size, format_time
 
@@ -15,8 +15,11 @@ _DISKS_MAX = 12
 
 def parts(document: dict[str, Any]) -> Iterator[Table | str]:
     """The tables and lines, in their order."""
-    if document["folding"]:
-        yield _folding(document["folding"])
+    curve = document["folding"]
+    if curve:
+        yield _folding(curve)
+    if any(at["gain"] < 0 for at in curve):
+        yield "A block is sent as a whole: more than the writes were, where nothing is saved."
     if document["duration_s"]:
         yield _loads(document["loads"], document["inputs"])
     limits = list(_limits(document["loads"]))
@@ -35,7 +38,8 @@ def _folding(curve: list[dict[str, Any]]) -> Table:
         table.add_row(
             _time(at["window_s"]),
             format_size(at["unique_bytes"]),
-            f"{100 * at['gain']:.3g} %",
+            # To the precision of the cell: what is told as 0 % saves nothing.
+            f"{100 * at['gain']:.3g} %" if at["gain"] >= 5e-5 else "none",
             format_needed_bps(at["bandwidth_bps"]),
             format_needed_bps(at["bandwidth_peak_bps"]),
         )
@@ -46,7 +50,10 @@ def _loads(loads: list[dict[str, Any]], inputs: dict[str, Any]) -> Table:
     within = f"p{100 * inputs['percentile']:g}"
     window = _time(inputs["rate_window_s"])
     columns = ("written", "mean", within, "peak", "peak IOPS", "target needs")
-    table = Table(f"rates over {window}", *columns, show_edge=False)
+    # No narrower than the longest word of "at no bandwidth": what is longer is cut off.
+    widths = {"target needs": len("bandwidth")}
+    heads = [Column(head, min_width=widths.get(head)) for head in columns]
+    table = Table(f"rates over {window}", *heads, show_edge=False)
     disks = [load for load in loads if load["kind"] == "disk"]
     if len(disks) == 1:
         disks = []  # the same as all of them

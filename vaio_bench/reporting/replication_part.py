@@ -93,9 +93,11 @@ def folding(plan: dict[str, Any], palette: Palette) -> Figure | None:
             "name": label,
             "x": x,
             "y": [at[key] / 1e6 for at in curve],
-            "customdata": [at["gain"] * 100 for at in curve],
+            "customdata": [
+                f"{at['gain']:.3%} saved" if at["gain"] >= 5e-5 else "nothing saved" for at in curve
+            ],
             "line": {"color": palette.colour("folding"), "dash": dash, "width": 2},
-            "hovertemplate": "%{y:.4~g} Mbit/s, %{customdata:.3~g} % saved",
+            "hovertemplate": "%{y:.4~g} Mbit/s, %{customdata}",
         }
         for key, label, dash in (
             ("bandwidth_bps", "mean, B(w)", "solid"),
@@ -108,6 +110,8 @@ def folding(plan: dict[str, Any], palette: Palette) -> Figure | None:
         "hovermode": "closest",
     }
     note = "A longer window sends less, since blocks are written again, and loses more."
+    if any(at["gain"] < 0 for at in curve):
+        note += " A block is sent as a whole: more than the writes were, where nothing is saved."
     return Figure("What folding saves", note, data, layout, 340, True)
 
 

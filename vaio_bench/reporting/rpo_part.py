@@ -34,26 +34,36 @@ def rpo_answer(plan: dict[str, Any] | None, measured: RunRpo) -> Answer:
             return given
         given.absent = "nothing was planned: `vaio-bench rpo TRACE --link RATE -o RUN`"
         return given
+    short = [mode for mode in plan["modes"] if is_cut_short(mode, plan.get("duration_s"))]
     if plan.get("answer"):
         met = plan["modes"][0].get("met_time")
         good = met == 1
         badge = "planned" if met is None else "target met" if good else f"{words.share(met)}"
         line = Line(badge, "good" if good else "bad", f"{plan['answer']}.")
-        given.lines.insert(0, _unless_cut_short(line, plan, plan["modes"][0]))
+        if plan["modes"][0] in short:
+            # It says so of the first mode: that is once for all of them.
+            line = _too_short(" ".join([line.text, *_nor(short[1:])]))
+        given.lines.insert(0, line)
     for mode in plan["modes"]:
+        if mode in short:
+            continue
         met = mode.get("met_time")
         good = met is not None and met == 1
         badge = "target met" if good else f"{words.share(met)} of the time"
-        line = Line(badge, "good" if good else "bad", words.rpo_sentence(plan, mode))
-        given.lines.append(_unless_cut_short(line, plan, mode))
+        given.lines.append(Line(badge, "good" if good else "bad", words.rpo_sentence(plan, mode)))
+    if short and not (plan.get("answer") and plan["modes"][0] in short):
+        given.lines.append(_too_short(words.too_short(plan, short)))
     return given
 
 
-def _unless_cut_short(line: Line, plan: dict[str, Any], mode: dict[str, Any]) -> Line:
-    """The line, without a verdict where the trace was too short for one."""
-    if is_cut_short(mode, plan.get("duration_s")):
-        return Line("too short to tell", "neutral", line.text)
-    return line
+def _too_short(text: str) -> Line:
+    """No verdict: the trace was too short for one."""
+    return Line("too short to tell", "neutral", text)
+
+
+def _nor(modes: list[dict[str, Any]]) -> list[str]:
+    """The other modes of which no point was recoverable."""
+    return [f"Nor was one of {' or of '.join(map(words.mode_name, modes))}."] if modes else []
 
 
 def rpo_section(

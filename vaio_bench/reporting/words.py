@@ -304,6 +304,15 @@ def mode_name(mode: dict[str, Any]) -> str:
     return kind
 
 
+def too_short(plan: dict[str, Any], modes: list[dict[str, Any]]) -> str:
+    """What is said of modes that had no recoverable point within the trace."""
+    return (
+        f"{' and '.join(map(mode_name, modes))}: no point was recoverable within the trace of "
+        f"{seconds(plan.get('duration_s'))}, too short to tell how much of the time an RPO of "
+        f"{seconds(plan.get('target_s'))} is held."
+    )
+
+
 def rpo_sentence(plan: dict[str, Any], mode: dict[str, Any]) -> str:
     """How well one mode keeps the target RPO over its link, and what the target would need."""
     target = plan.get("target_s")
@@ -312,11 +321,7 @@ def rpo_sentence(plan: dict[str, Any], mode: dict[str, Any]) -> str:
     worst = f"the worst moment is {seconds(rpo.get('max'))}"
     name = mode_name(mode)
     if is_cut_short(mode, plan.get("duration_s")):
-        return (
-            f"{name}: no point was recoverable within the trace of "
-            f"{seconds(plan.get('duration_s'))}, too short to tell how much of the time an RPO of "
-            f"{seconds(target)} is held."
-        )
+        return too_short(plan, [mode])
     if met == 1:
         return f"{name} keeps the RPO within {seconds(target)} all the time; {worst}."
     text = f"{name} keeps the RPO within {seconds(target)} for {share(met)} of the time; {worst}"
