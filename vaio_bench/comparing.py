@@ -14,7 +14,7 @@ from typing import Any
 
 from vaio_bench import runner, spec, units
 from vaio_bench.analyses.across import overhead_of_runs
-from vaio_bench.analyses.failed import failures, losses
+from vaio_bench.analyses.failed import failures, losses, shortfall
 from vaio_bench.analyses.inspected import inspected
 from vaio_bench.analyses.layers import inside_ns, layer_sums, layers
 from vaio_bench.analyses.overhead import (
@@ -153,7 +153,15 @@ def parse_until(text: str) -> float:
 
 
 def stored_comparison(run: Run, margin: float = DEFAULT_MARGIN) -> dict[str, Any]:
-    """The document of `compare --json` for one run folder."""
+    """The document of `compare --json` for one run folder.
+
+    Raises:
+        InputError: it is no run of a comparison.
+        WorkError: its baseline lost every round.
+    """
+    lost = losses(run).get(run.baseline)
+    if lost is not None and lost.is_all and len(run.attempted) > 1:
+        raise WorkError(f"{run.path}: {shortfall(run)}")
     found = overhead(run, margin=margin)
     return {
         "run": str(run.path),
@@ -167,6 +175,8 @@ def stored_comparison(run: Run, margin: float = DEFAULT_MARGIN) -> dict[str, Any
         "round_state": run.manifest.get("round_state"),
         "until": _until(run, found),
         "failed": [each.to_dict() for each in failures(run)],
+        # What is left of the rounds still compares.
+        "lost_rounds": run.manifest.get("lost_rounds", []),
         "warnings": run.manifest.get("warnings") or [],
     }
 
@@ -212,22 +222,19 @@ def compare_stored(
 def _concluded(path: Path, margin: float) -> dict[str, Any]:
     """The document of a run that has ended, kept in its folder."""
     run = open_run(path)
-    lost = losses(run).get(run.baseline)
-    if lost is not None and lost.is_all:
-        raise WorkError(f"{path}: nothing to compare with: the baseline {run.baseline} {lost}")
     document = stored_comparison(run, margin)
-    # What is left of the rounds still compares; the command line tells of the others.
-    document["lost_rounds"] = run.manifest.get("lost_rounds", [])
     write_result(path, "compare", document)
     return document
 
 
 def check_sound(found: dict[str, Any]) -> None:
-    """Whether every I/O of a comparison's rounds was done.
+    """Whether every round of the runs of a comparison, new or stored, and every I/O was done.
 
     Raises:
-        WorkError: some failed or gave back wrong data (names the policy and the first of them).
+        WorkError: rounds were lost, or I/Os failed or gave back wrong data; names the first.
     """
-    for each in found["failed"]:
-        many = f"{each['errors']:,} I/Os failed" if each["errors"] else "verification failed"
-        raise WorkError(f"{found['run']}: policy {each['policy']}: {many}: {each['first']}")
+    runs = found["run"] if isinstance(found["run"], list) else [found["run"]]
+    for path in runs:
+        why = shortfall(open_run(path), found["baseline"])
+        if why is not None:
+            raise WorkError(f"{path}: {why}")

@@ -147,7 +147,8 @@ def test_a_cell_that_loses_rounds_has_failed(
     exits = [each["exit"] for each in document["cells"]]
     assert exits == ["ok", "failed: 2 rounds lost: crashed in io_start"]
     assert document["exit"] == "failed: 1 of 2 cells"
-    assert here("report", "sweep", "-o", "r.html").exit_status == 0
+    report = here("report", "sweep", "-o", "r.html")
+    assert (report.exit_status, report.stderr) == (1, ended.stderr)
     html = (tmp_path / "r.html").read_text()
     assert "2 rounds lost: crashed in io_start" in html
     whole = sweep_part.chapter(tmp_path / "sweep", Palette()).sections[0]

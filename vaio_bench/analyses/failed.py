@@ -1,8 +1,9 @@
 """What of a run failed: I/Os with an error or wrong data, and rounds that a filter took with it.
 
 I/Os that failed are in no latency and no rate, and a round that was lost is in no figure: the
-figures are of what is left, so both are told beside them. Rounds are counted from 1 in what is
-told to people, and from 0 in files, folders and JSON (`round`).
+figures are of what is left, so both are told beside them. Whoever reads a stored run ends as the
+command that made it did: with the line of `shortfall`. Rounds are counted from 1 in what is told to
+people, and from 0 in files, folders and JSON (`round`).
 """
 
 from __future__ import annotations
@@ -100,6 +101,41 @@ def losses(run: Run) -> dict[str, Losses]:
             of = len({*rounds, *run.rounds(name, complete_only=True)})
             found[name] = Losses(name, rounds, of, str(own[0]["reason"]))
     return found
+
+
+def shortfall(run: Run, baseline: str | None = None) -> str | None:
+    """What of a run's work was not done, as the command that made it ended; None: it was all done.
+
+    Args:
+        run: of a comparison or of a replay.
+        baseline: what a comparison compares with, by default the run's own.
+    """
+    lost = run.manifest.get("lost_rounds") or []
+    if not run.manifest.get("comparison") and len(run.attempted) < 2:
+        told = [f"round {each['round'] + 1}: {each['reason']}" for each in lost]
+        return told[0] if told else replay_shortfall(run.results().get("replay") or {})
+    gone = losses(run).get(baseline or run.baseline)
+    if gone is not None and gone.is_all:
+        return f"nothing to compare with: the baseline {gone.policy} {gone}"
+    if lost:
+        return f"{len(lost)} rounds lost: {lost[0]['reason']}"
+    for each in failures(run):
+        many = f"{each.errors:,} I/Os failed" if each.errors else "verification failed"
+        return f"policy {each.policy}: {many}: {each.first}"
+    return None
+
+
+def replay_shortfall(found: dict[str, Any]) -> str | None:
+    """As `shortfall`, of the document of `replay --json`; of an empty one nothing is known."""
+    for lost in ("lost_rounds", "lost_disks"):
+        if found.get(lost):
+            return str(found[lost][0])
+    if found.get("mismatches"):
+        return f"verification failed: {found['mismatches'][0]}"
+    if found.get("errors"):
+        told = found.get("told_errors") or ["see the rows' status"]
+        return f"{found['errors']} I/Os failed: {told[0]}"
+    return None
 
 
 def listed(rounds: Sequence[int]) -> str:

@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from vaio_bench.analyses import intervals
+from vaio_bench.analyses.failed import shortfall
 from vaio_bench.analyses.overhead import MORE_IS_BETTER, Comparison, Overhead, overhead
-from vaio_bench.errors import InputError
+from vaio_bench.errors import InputError, WorkError
 from vaio_bench.experiment import shown
 from vaio_bench.store import open_run
 
 SWEEP_FILE = "sweep.json"
 SWEEP_SCHEMA_VERSION = 1
+FAILED = "failed: "
+"""How the `exit` of a cell, a run or a sweep begins whose work was not all done."""
 
 
 @dataclass(frozen=True)
@@ -94,22 +97,22 @@ def swept(path: str | Path) -> Swept:
     """Reads the cells of a sweep and adjusts their verdicts for being many.
 
     Raises:
-        InputError: it is no sweep, or no cell has rounds to compare.
+        InputError: it is no sweep, or no cell has rounds to compare yet.
+        WorkError: every cell failed, so that none has.
     """
     document = open_sweep(path)
     cells, missing = [], []
-    failed: dict[str, str] = {}
     for each in document["cells"]:
         folder = Path(path) / "cells" / each["id"]
         try:
-            run = open_run(folder)
-            if run.exit.startswith("failed: "):
-                failed[each["id"]] = run.exit.removeprefix("failed: ")
-            found = overhead(run, margin=document["margin"])
+            found = overhead(open_run(folder), margin=document["margin"])
         except InputError:
             missing.append(each["id"])
             continue
         cells.append(SweptCell(each["id"], each["at"], folder, found))
+    failed = _failed(path, document)
+    if not cells and failed:
+        raise WorkError(f"{path}: {_shortfall(failed, len(missing))}")
     if not cells:
         raise InputError(f"{path}: no cell of the sweep has a round to compare yet")
     axes: dict[str, list[Any]] = {}
@@ -119,6 +122,38 @@ def swept(path: str | Path) -> Swept:
                 axes[axis].append(value)
     head = document["experiment"]["experiment"]
     return Swept(head["name"], head["description"], axes, _adjusted(cells), missing, failed)
+
+
+def _failed(path: str | Path, document: dict[str, Any]) -> dict[str, str]:
+    """By cell, why the work of it was not all done, as a comparison of its own would say."""
+    failed = {}
+    for each in document["cells"]:
+        try:
+            run = open_run(Path(path) / "cells" / each["id"])
+            ended, why = run.exit, shortfall(run)
+        except InputError:
+            ended, why = str(each.get("exit", "")), None
+        if why is None and ended.startswith(FAILED):
+            why = ended.removeprefix(FAILED)
+        if why is not None:
+            failed[each["id"]] = why
+    return failed
+
+
+def _shortfall(failed: dict[str, str], of: int) -> str:
+    cell, why = next(iter(failed.items()))
+    return f"{len(failed)} of {of} cells failed, first {cell}: {why}"
+
+
+def sweep_shortfall(path: str | Path) -> str | None:
+    """What of a sweep's work was not done, as the command that made it ended; None: it all was.
+
+    Raises:
+        InputError: it is no sweep.
+    """
+    document = open_sweep(path)
+    failed = _failed(path, document)
+    return _shortfall(failed, len(document["cells"])) if failed else None
 
 
 def sweep_document(path: str | Path) -> dict[str, Any]:

@@ -108,15 +108,11 @@ def _judge(found: dict[str, Any], *, strict: bool) -> None:
     Raises:
         WorkError: it was not.
     """
-    if found["lost_rounds"]:
-        raise WorkError(f"{found['run']}: {found['lost_rounds'][0]}")
-    if found["lost_disks"]:
-        raise WorkError(f"{found['run']}: {found['lost_disks'][0]}")
-    if found["mismatches"]:
-        raise WorkError(f"{found['run']}: verification failed: {found['mismatches'][0]}")
-    if found["errors"]:
-        told = found["told_errors"][0] if found["told_errors"] else "see the rows' status"
-        raise WorkError(f"{found['run']}: {found['errors']} I/Os failed: {told}")
+    from vaio_bench.analyses.failed import replay_shortfall
+
+    why = replay_shortfall(found)
+    if why is not None:
+        raise WorkError(f"{found['run']}: {why}")
     if strict and found["gate"]:
         raise WorkError(f"{found['run']}: the pace was not kept: {found['gate']}")
 

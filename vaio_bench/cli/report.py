@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from vaio_bench.errors import WorkError
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
@@ -21,7 +23,11 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
-    """Write one self-contained HTML page about run folders: verdict first, then every figure."""
+    """Write one self-contained HTML page about run folders: verdict first, then every figure.
+
+    Where rounds of a run were lost or I/Os failed, the page says so and the exit status is 1, as
+    that of the command that made the run.
+    """
     import vaio_bench
 
     written = vaio_bench.report(list(runs), output, force=force)
@@ -35,3 +41,5 @@ def report(
                 for line in lines:
                     print(f"    {line}")
         print(f"{written.path}  ({written.size_bytes / 1e6:.1f} MB, {written.figures} charts)")
+    for run, why in written.failed.items():
+        raise WorkError(f"{run}: {why}")

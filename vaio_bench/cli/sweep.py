@@ -39,6 +39,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Policies over a grid of disks, I/Os in flight and block sizes: null-filter is shipped."""
         from vaio_bench import sweeping
+        from vaio_bench.analyses.sweep import sweep_shortfall
         from vaio_bench.cli.run_progress import run_progress
 
         folder = resume or out
@@ -62,12 +63,9 @@ def register(app: typer.Typer) -> None:
             print(json.dumps(found))
         else:
             show(found)
-        if found["failed"]:
-            first = found["failed"][0]
-            many = f"{len(found['failed'])} of {len(found['cells']) + len(found['missing'])} cells"
-            raise WorkError(
-                f"{found['sweep']}: {many} failed, first {first['cell']}: {first['reason']}"
-            )
+        why = sweep_shortfall(folder)
+        if why is not None:
+            raise WorkError(f"{found['sweep']}: {why}")
 
 
 _SHOWN = ("latency_p50_ns", "iops", "cpu_ns_per_io")

@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from vaio_bench.analyses.across import overhead_of_runs
+from vaio_bench.analyses.failed import shortfall
 from vaio_bench.analyses.fidelity import fidelity
 from vaio_bench.analyses.hits import hits
 from vaio_bench.analyses.layers import inside_ns
 from vaio_bench.analyses.overhead import Overhead
 from vaio_bench.analyses.run_rpo import run_rpo
-from vaio_bench.analyses.sweep import is_sweep
+from vaio_bench.analyses.sweep import is_sweep, sweep_shortfall
 from vaio_bench.errors import InputError, WorkError
 from vaio_bench.reporting import (
     grid_part,
@@ -43,13 +44,17 @@ from vaio_bench.store import Run, open_run
 
 @dataclass(frozen=True)
 class Report:
-    """A report that was written; `answers` maps run to question to its sentences."""
+    """A report that was written; `answers` maps run to question to its sentences.
+
+    `failed` maps the runs whose work was not all done to why.
+    """
 
     path: Path
     size_bytes: int
     figures: int
     answers: dict[str, dict[str, list[str]]]
     overhead: dict[str, dict[str, Any]]
+    failed: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The document of `report --json`."""
@@ -58,7 +63,12 @@ class Report:
             "size_bytes": self.size_bytes,
             "figures": self.figures,
             "runs": [
-                {"run": run, "answers": answers, "overhead": self.overhead.get(run)}
+                {
+                    "run": run,
+                    "answers": answers,
+                    "overhead": self.overhead.get(run),
+                    "failed": self.failed.get(run),
+                }
                 for run, answers in self.answers.items()
             ],
         }
@@ -103,7 +113,10 @@ def report(
         }
         for path, chapter in chapters.items()
     }
-    return Report(out, out.stat().st_size, figures, answers, compared)
+    why = {path: sweep_shortfall(path) if is_sweep(path) else shortfall(opened[path])
+           for path in chapters}  # fmt: skip
+    failed = {path: each for path, each in why.items() if each is not None}
+    return Report(out, out.stat().st_size, figures, answers, compared, failed)
 
 
 def check_writable(out: Path, force: bool) -> None:
