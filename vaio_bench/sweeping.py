@@ -15,9 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from vaio_bench import comparing, experiment, spec, whereabouts
+from vaio_bench.analyses.failed import shortfall
 from vaio_bench.analyses.overhead import DEFAULT_MARGIN, check_margin
-from vaio_bench.analyses.sweep import SWEEP_FILE, SWEEP_SCHEMA_VERSION, open_sweep, sweep_document
-from vaio_bench.errors import InputError, VaioBenchError
+from vaio_bench.analyses.sweep import (
+    FAILED,
+    SWEEP_FILE,
+    SWEEP_SCHEMA_VERSION,
+    open_sweep,
+    sweep_document,
+)
+from vaio_bench.errors import InputError, VaioBenchError, WorkError
 from vaio_bench.experiment import Cell, Experiment
 from vaio_bench.round_loop import Progress
 from vaio_bench.run_writer import write_json, write_result
@@ -65,13 +72,14 @@ def sweep(
         progress: called with (what, done, of how many).
 
     Returns:
-        The document of `sweep --json`, which is also kept in the folder. Cells that lost rounds to
-        a filter, or whose I/Os failed, are under `failed`; the other cells run all the same.
+        The document of `sweep --json`, which is also kept in the folder. Cells that lost rounds, a
+        baseline's all included, that a round ended, or whose I/Os failed, are under `failed` with
+        the first that failed; the other cells run all the same.
 
     Raises:
         InputError: the experiment or something else given is wrong.
-        WorkError: a cell cannot be run; the folder keeps what there is, for `resume`. Where that
-            is no cell, no folder is left.
+        WorkError: every cell failed, or the folder cannot be written; it keeps what there is, for
+            `resume`. Where that is no cell, no folder is left.
     """
     check_margin(margin)
     found, path = experiment.load_experiment(source)
@@ -133,7 +141,7 @@ def resume(folder: str | Path, *, progress: Progress | None = None) -> dict[str,
 
     Raises:
         InputError: it is no sweep, or begun by another version.
-        WorkError: a cell cannot be run.
+        WorkError: as `sweep`.
     """
     document = open_sweep(folder)
     if document["tool_version"] != version("vaio-bench"):
@@ -184,17 +192,18 @@ def _run(folder: Path, document: dict[str, Any], progress: Progress | None) -> d
     cells = found.cells()
     try:
         for number, cell in enumerate(cells):
-            _one(whole, cell, _told(progress, f"cell {number + 1} of {len(cells)}, {cell.id}"))
-            document["cells"][number]["exit"] = open_run(folder / "cells" / cell.id).exit
+            document["cells"][number]["exit"] = _ended(
+                whole, cell, _told(progress, f"cell {number + 1} of {len(cells)}, {cell.id}")
+            )
             write_json(folder / SWEEP_FILE, document)
     except KeyboardInterrupt:
         write_json(folder / SWEEP_FILE, {**document, "exit": "interrupted"})
         raise
     except VaioBenchError as error:
-        write_json(folder / SWEEP_FILE, {**document, "exit": f"failed: {error}"})
+        write_json(folder / SWEEP_FILE, {**document, "exit": f"{FAILED}{error}"})
         raise
     failed = [each for each in document["cells"] if each["exit"] != "ok"]
-    told = f"failed: {len(failed)} of {len(cells)} cells" if failed else "ok"
+    told = f"{FAILED}{len(failed)} of {len(cells)} cells" if failed else "ok"
     write_json(folder / SWEEP_FILE, {**document, "exit": told})
     result = sweep_document(folder)
     write_result(folder, "sweep", result)
@@ -205,6 +214,17 @@ def _told(progress: Progress | None, where: str) -> Progress | None:
     if progress is None:
         return None
     return lambda what, done, of: progress(f"{where}: {what}", done, of)
+
+
+def _ended(whole: _Sweep, cell: Cell, progress: Progress | None) -> str:
+    """Runs a cell that has not ended, and tells how it ended: what fails costs the one cell."""
+    run = whole.folder / "cells" / cell.id
+    try:
+        _one(whole, cell, progress)
+        why = shortfall(open_run(run))
+    except WorkError as error:
+        why = str(error).removeprefix(f"{run}: ")
+    return open_run(run).exit if why is None else f"{FAILED}{why}"
 
 
 def _one(whole: _Sweep, cell: Cell, progress: Progress | None) -> None:

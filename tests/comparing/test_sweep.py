@@ -164,6 +164,42 @@ def test_a_cell_that_loses_rounds_has_failed(
     assert ended.document["failed"] == []
 
 
+def test_a_cell_without_a_baseline_costs_itself_alone(
+    small: Path, here: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small.write_text(
+        SMALL.replace("disks = [1, 2]", "").replace('["4KiB", "16KiB"]', '["4KiB"]')
+        .replace("[1, 4]", "[1, 2, 4]")
+    )  # fmt: skip
+
+    def fail(job: dict[str, Any], progress: Any) -> Any:
+        policy, depth = (job["options"][key] for key in ("policy", "depth"))
+        if depth in bare and policy == "direct":
+            raise RoundLostError("crashed in io_start", [])
+        ended = round_here(job, progress)
+        if (depth, policy) == (2, "held"):
+            ended.totals |= {"errors": 1, "told_errors": ["disk 0: read at 4096: EIO"]}
+        return ended
+
+    monkeypatch.setattr(round_loop, "run_round", fail)
+    bare = {1}
+    ended: Ended = here("sweep", small, "-o", "sweep", "--quiet")
+    first, second, third = sweeping.open_sweep("sweep")["cells"]
+    none = "nothing to compare with: the baseline direct lost all 2 rounds: crashed in io_start"
+    one = "policy held: 2 I/Os failed: round 1, disk 0: read at 4096: EIO"
+    assert [each["exit"] for each in (first, second, third)] == [
+        f"failed: {none}", f"failed: {one}", "ok"]  # fmt: skip
+    assert ended.exit_status == 1
+    told = f"2 of 3 cells failed, first {first['id']}: {none}"
+    assert ended.stderr == f"vaio-bench: sweep: {told}\n"
+    assert f"failed: cell {second['id']}: {one}\n" in ended.stdout
+    # Where no cell has anything to compare, that is told alike.
+    bare |= {2, 4}
+    ended = here("sweep", small, "-o", "none", "--quiet")
+    assert ended.exit_status == 1
+    assert ended.stderr == f"vaio-bench: none: {told.replace('2 of', '3 of')}\n"
+
+
 def test_a_sweep_whose_first_cell_cannot_begin_leaves_nothing(small: Path, tmp_path: Path) -> None:
     text = SMALL.replace("disks = [1, 2]", "read = [0.5]").replace('"null"', '"psync"')
     small.write_text(text)
