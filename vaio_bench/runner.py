@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from vaio_bench import _core, foreign, manifest, placement, servers, targets, whereabouts
+from vaio_bench import _core, concluding, manifest, placement, servers, targets, whereabouts
 from vaio_bench.black_box import HANG_S
 from vaio_bench.errors import InputError, VaioBenchError, WorkError
 from vaio_bench.round_loop import Progress, RoundLoop, shuffled_rounds
@@ -22,7 +22,6 @@ from vaio_bench.run_writer import RunWriter
 from vaio_bench.spec import Policy
 from vaio_bench.store import Run, open_run
 from vaio_bench.trace import COLUMNS, Trace, open_trace
-from vaio_bench.warnings import WarningKind
 
 BACKENDS = ("uring", "psync", "mem", "null", "sim")
 PACES = ("recorded", "asap", "closed")
@@ -357,7 +356,7 @@ def _run_to_its_end(rounds: RoundLoop, *, is_new: bool = False) -> None:
             with suppress(WorkError):
                 writer.end(f"failed: {error}")
             raise
-        _conclude(writer, rounds.job.settings)
+        concluding.conclude(writer, rounds.job.settings)
 
 
 def _chosen_disks(trace: Trace, settings: Settings) -> list[str]:
@@ -458,43 +457,3 @@ def _engine_options(
             )
         },
     }  # fmt: skip
-
-
-_OF_ALL_ROUNDS = (
-    WarningKind.DEVICE_TOO_SLOW,
-    WarningKind.DISKS_LOST,
-    WarningKind.ROUNDS_LOST,
-    WarningKind.FILTER_FAULTS,
-)
-
-
-def _conclude(writer: RunWriter, settings: Settings) -> None:
-    """The warnings that only the rounds can tell, and how the run ended."""
-    from vaio_bench.analyses.fidelity import LATE_SHARE_MAX
-
-    rounds = [totals for policy in writer.manifest["totals"].values() for totals in policy.values()]
-    # Of a run that was gone on with, those of the rounds before are there already.
-    told = {kind.code for kind in _OF_ALL_ROUNDS}
-    warnings = [each for each in writer.manifest["warnings"] if each["code"] not in told]
-    writer.manifest["warnings"] = warnings
-    late = max((r["lateness"]["late_share"] for r in rounds if "lateness" in r), default=0.0)
-    if settings.pace == "recorded" and settings.clock == "wall" and late > LATE_SHARE_MAX:
-        p99 = max(r["lateness"]["p99_ns"] for r in rounds if "lateness" in r)
-        warning = WarningKind.DEVICE_TOO_SLOW.of(late=late, p99_us=p99 / 1e3)
-        warnings.append(manifest.stored(warning))
-    warnings += map(manifest.stored, foreign.faults(writer.events))
-    errors = sum(r["errors"] for r in rounds)
-    mismatches = sum(r["mismatches"] for r in rounds)
-    lost = writer.manifest.get("lost_rounds", [])
-    disks = writer.manifest.get("lost_disks", [])
-    if disks:
-        warning = WarningKind.DISKS_LOST.of(lost=len(disks), reason=disks[0]["reason"])
-        warnings.append(manifest.stored(warning))
-    if lost:
-        warning = WarningKind.ROUNDS_LOST.of(lost=len(lost), reason=lost[0]["reason"])
-        warnings.append(manifest.stored(warning))
-        writer.end(f"failed: {len(lost)} rounds lost: {lost[0]['reason']}")
-    elif errors or mismatches:
-        writer.end(f"failed: {errors} I/O errors, {mismatches} mismatches")
-    else:
-        writer.end("ok")
