@@ -15,7 +15,7 @@ import pytest
 
 from vaio_bench import round_child, round_process
 from vaio_bench import trace as traces
-from vaio_bench.errors import InputError, ServerLostError, VaioBenchError
+from vaio_bench.errors import InputError, ServerLostError, ServerSilentError, VaioBenchError
 from vaio_bench.store import Run
 
 OPS = ("read", "write", "flush", "discard", "write_zeroes")
@@ -152,7 +152,9 @@ def round_here(job: dict[str, Any], progress: Any) -> round_process.Ended:
         try:
             result = round_child.run(job)
         except ServerLostError as error:
-            raise round_process.RoundLostError(str(error), events) from None
+            is_silent = isinstance(error, ServerSilentError)
+            lost = round_process.RoundLostError(str(error), events, is_silent=is_silent)
+            raise lost from None
         except VaioBenchError as error:
             kind = type(error) if isinstance(error, InputError) else VaioBenchError
             raise round_process.RoundError(kind, str(error)) from None

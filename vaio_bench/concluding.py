@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from vaio_bench import foreign, manifest
+from vaio_bench.round_loop import SILENT_MAX
 from vaio_bench.warnings import WarningKind
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ _OF_ALL_ROUNDS = (
     WarningKind.DISKS_LOST,
     WarningKind.ROUNDS_LOST,
     WarningKind.FILTER_FAULTS,
+    WarningKind.POLICY_GIVEN_UP,
 )
 
 
@@ -44,6 +47,12 @@ def conclude(writer: RunWriter, settings: Settings) -> None:
     if lost:
         warning = WarningKind.ROUNDS_LOST.of(lost=len(lost), reason=lost[0]["reason"])
         warnings.append(manifest.stored(warning))
+        untried = Counter(each["policy"] for each in lost if not each.get("tried", True))
+        for policy, times in untried.items():
+            warning = WarningKind.POLICY_GIVEN_UP.of(
+                policy=policy, tried=SILENT_MAX, untried=times
+            )
+            warnings.append(manifest.stored(warning))
         writer.end(f"failed: {len(lost)} rounds lost: {lost[0]['reason']}")
     elif errors or mismatches:
         writer.end(f"failed: {errors} I/O errors, {mismatches} mismatches")

@@ -25,3 +25,7 @@ class FilterHungError(WorkError):
 
 class ServerLostError(WorkError):
     """An NBD server went away or cannot be understood any more: it costs its round."""
+
+
+class ServerSilentError(ServerLostError):
+    """An NBD server lets its whole timeout pass: it costs its round, and soon its policy."""

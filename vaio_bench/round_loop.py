@@ -27,6 +27,10 @@ Progress = Callable[[str, int, int], None]
 WARMUP = "warmup"
 """Folder of the run, beside `ios`, that the rows of warm-up rounds are in."""
 
+SILENT_MAX = 2
+"""Rounds in a row of which each costs the whole timeout of a silent server: then its policy is
+given up."""
+
 _TO_WARN_OF = {
     "cache_recovered": WarningKind.CACHE_RECOVERED,
     "cache_file_failed": WarningKind.CACHE_FILE_FAILED,
@@ -58,6 +62,7 @@ class RoundLoop:
         self.progress = progress
         self.names = [policy.name for policy in job.policies]
         self.policies = {policy.name: policy for policy in job.policies}
+        self._silent = dict.fromkeys(self.names, 0)
         self._done = 0
         self._planned = 0
 
@@ -86,7 +91,7 @@ class RoundLoop:
         for name, number in planned:
             self._one(name, number)
         while plan.until is not None and self.writer.manifest["rounds"] < plan.rounds_max:
-            if self._is_narrow(plan.until):
+            if plan.baseline in self._given_up or self._is_narrow(plan.until):
                 break
             self._one_more(seed)
 
@@ -116,7 +121,7 @@ class RoundLoop:
         for name in self.names:
             # A round that one of the two lost to a filter is no pair.
             shared = set(totals.get(name, {})) & set(totals.get(baseline, {}))
-            if name == baseline or not shared:
+            if name == baseline or name in self._given_up or not shared:
                 # More rounds help no policy that loses them all.
                 continue
             ours, theirs = (
@@ -142,6 +147,9 @@ class RoundLoop:
                 self.progress(what, self._done * ios + min(rows, ios), of)
 
         show(0)
+        if name in self._given_up:
+            self._leave_out(name, number, warmup=warmup)
+            return
         filled = target_state.restore(
             self.options["targets"], fills=self.writer.manifest["round_state"]["fills"]
         )
@@ -177,8 +185,8 @@ class RoundLoop:
                 job["options"]["filters"] = filters
                 ended = run_round(job, show)
         except RoundLostError as error:
+            self._silent[name] = self._silent[name] + 1 if error.is_silent else 0
             self._lose(name, number, error, warmup=warmup)
-            self._done += 1
             return
         except RoundError as error:
             # With the traceback of a filter in Python, if that is why; on a full disk without.
@@ -192,6 +200,7 @@ class RoundLoop:
             ended.totals["replica"] = {**site, "run": job["options"]["run"]}
         ended.totals["refilled_bytes"] = filled
         ended.totals["others_cpu_share"], ended.totals["stolen_cpu_share"] = watch.shares()
+        self._silent[name] = 0
         self._keep(name, number, ended, warmup=warmup)
         self._done += 1
         if ended.interrupted:
@@ -203,12 +212,28 @@ class RoundLoop:
         lost = any(each["policy"] == name for each in known.get("lost_rounds", []))
         return lost or "servers" in known["policies"][name]
 
+    @property
+    def _given_up(self) -> set[str]:
+        """Policies whose server is known to be silent."""
+        return {name for name, rounds in self._silent.items() if rounds >= SILENT_MAX}
+
+    def _leave_out(self, name: str, number: int, *, warmup: bool) -> None:
+        """A round of a policy that was given up is lost, and costs no time."""
+        lost = self.writer.manifest["lost_rounds"]
+        last = [each for each in lost if each["policy"] == name and each.get("tried", True)][-1]
+        reason = f"not tried, as {SILENT_MAX} rounds in a row ended so: {last['reason']}"
+        lost.append({"policy": name, "round": number, "warmup": warmup, "tried": False,
+                     "reason": reason})  # fmt: skip
+        self.writer.save()
+        self._done += 1
+
     def _lose(self, name: str, number: int, error: RoundLostError, *, warmup: bool) -> None:
         """Keeps why a round is lost: the others go on."""
         told = {"policy": name, "round": number, "warmup": warmup, "reason": str(error)}
         self.writer.manifest.setdefault("lost_rounds", []).append(told)
         self.writer.add_events(self._named(name, number, error.events))
         self.writer.save()
+        self._done += 1
 
     def _keep(self, name: str, number: int, ended: Ended, *, warmup: bool) -> None:
         writer = self.writer

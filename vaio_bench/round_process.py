@@ -16,6 +16,7 @@ from vaio_bench.errors import (
     FilterHungError,
     InputError,
     ServerLostError,
+    ServerSilentError,
     VaioBenchError,
     WorkError,
 )
@@ -23,7 +24,7 @@ from vaio_bench.foreign import make_of
 
 _STDERR_KEPT = 4000
 
-_LOSSES = (FilterHungError.__name__, ServerLostError.__name__)
+_LOSSES = tuple(each.__name__ for each in (FilterHungError, ServerLostError, ServerSilentError))
 """Errors that cost their round and no other."""
 
 
@@ -61,11 +62,17 @@ class RoundError(Exception):
 
 
 class RoundLostError(RoundError):
-    """A foreign filter or a server failed: it costs this round, not the run."""
+    """A foreign filter or a server failed: it costs this round, not the run.
 
-    def __init__(self, message: str, events: list[dict[str, Any]]) -> None:
+    `is_silent`: it took the whole timeout of a server that answers nothing.
+    """
+
+    def __init__(
+        self, message: str, events: list[dict[str, Any]], *, is_silent: bool = False
+    ) -> None:
         # Of a filter, the last event is of this (`filter_crash` or `filter_hang`).
         super().__init__(WorkError, message, events)
+        self.is_silent = is_silent
 
 
 def run_round(job: dict[str, Any], progress: Callable[[int], None]) -> Ended:
@@ -116,8 +123,10 @@ def run_round(job: dict[str, Any], progress: Callable[[int], None]) -> Ended:
         return Ended(result["totals"], result["settled"], state["events"], interrupted)
     if interrupted:
         raise KeyboardInterrupt
-    if state.get("error", {}).get("kind") in _LOSSES:
-        raise RoundLostError(state["error"]["message"], state["events"])
+    kind = state.get("error", {}).get("kind")
+    if kind in _LOSSES:
+        is_silent = kind == ServerSilentError.__name__
+        raise RoundLostError(state["error"]["message"], state["events"], is_silent=is_silent)
     failure = _failure(state, status, "".join(told))
     # What told of its end by itself was not ended by a filter.
     died = None if "error" in state else watch.verdict(status, state["events"], failure)

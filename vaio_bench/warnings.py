@@ -208,6 +208,12 @@ class WarningKind(Enum):
         "Look at the callback and the I/O that are named, in the run's events too; start the "
         "server again",
     )
+    POLICY_GIVEN_UP = (
+        "policy {policy!r} was given up: its server did not answer in {tried} rounds in a row, and "
+        "{untried} round(s) after them were not tried",
+        "each would have waited out the server's whole timeout; they count as lost",
+        "Start the server again, then `vaio-bench compare --resume` runs what was lost",
+    )
     DISKS_LOST = (
         "{lost} disk(s) were lost to a filter that crashed or hung in its own process: {reason}",
         "their I/Os failed from then on, and figures of the round are of the others",

@@ -8,13 +8,15 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from backends.conftest import Through
 from conftest import Ended
-from replay_kit import Io, filters, policy_file, rows_of, write_trace
+from replay_kit import Io, filters, policy_file, round_here, rows_of, write_trace
 
 import vaio_bench as vb
+from vaio_bench import round_loop, runner
 from vaio_bench.errors import InputError, VaioBenchError
 from vaio_bench.runner import Settings
 
@@ -167,6 +169,63 @@ def test_one_that_dies_costs_a_comparison_its_own_rounds_alone(tmp_path: Path) -
     assert (rows_of(run, "chain", first["round"])["status"] == 0).sum() == 30
     complete = {name: len(run.rounds(name, complete_only=True)) for name in run.policies}
     assert complete == {"direct": 3, "direct-again": 3, "chain": 1, "pass": 3}
+
+
+def falls_silent(path: Path) -> None:
+    """Serves one connection to its end; the next ones are greeted, and then not at all."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+
+    def serve() -> None:
+        kept = [listener]
+        for requests in (len(IOS), 3):
+            connection, _ = listener.accept()
+            kept.append(connection)
+            shake(connection)
+            for _ in range(requests):
+                answer(connection, request(connection)[1])
+        time.sleep(60)
+
+    threading.Thread(target=serve, daemon=True).start()
+
+
+def test_a_policy_whose_server_is_silent_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def run(job: dict[str, Any], progress: Any) -> Any:
+        tried.append(job["options"]["policy"])
+        return round_here(job, progress)
+
+    monkeypatch.setattr(round_loop, "run_round", run)
+    monkeypatch.setattr(runner._core, "harness_floor", lambda: {"null_ns": 100.0})
+    uri = f"nbd+unix://{tmp_path}/silent.sock"
+    falls_silent(tmp_path / "silent.sock")
+    server = {"use": uri, "timeout": "300ms", "connect_timeout": "300ms"}
+    found = vb.compare(
+        write_trace(tmp_path / "t.parquet", IOS),
+        out=tmp_path / "run",
+        policies=[policy_file(tmp_path, filters(server)), "pass"],
+        rounds=6,
+        settings=Settings(pace="asap", depth=4, backend="mem", destroy_data=True),
+    )
+    assert {name: tried.count(name) for name in tried} == {
+        "direct": 6, "direct-again": 6, "pass": 6, "chain": 3}  # fmt: skip
+    first, second, *left = found["lost_rounds"]
+    assert first["reason"] == f"{uri}: the server did not answer a request within 0.3 s"
+    assert second["reason"] == f"{uri}: the server did not answer the handshake"
+    assert [each["round"] for each in left] == [3, 4, 5]
+    for each in left:
+        assert each["tried"] is False
+        assert each["reason"] == f"not tried, as 2 rounds in a row ended so: {second['reason']}"
+    [lost] = [each["lost"] for each in found["policies"] if each["name"] == "chain"]
+    assert (lost["rounds"], lost["untried"]) == ([1, 2, 3, 4, 5], 3)
+    told = "policy chain lost 5 of 6 rounds (2, 3, 4, 5, 6), 3 of them not tried as it was given up"
+    assert f"{told}: {first['reason']}" in found["notes"]
+    [warning] = [each for each in found["warnings"] if each["code"] == "policy-given-up"]
+    assert "did not answer in 2 rounds in a row, and 3 round(s)" in warning["text"]
 
 
 GARBAGE = {

@@ -73,6 +73,8 @@ class Losses:
     rounds: tuple[int, ...]
     of: int
     reason: str
+    untried: int = 0
+    """Of these, those that were left out: the policy was given up, as its server is silent."""
 
     @property
     def is_all(self) -> bool:
@@ -84,11 +86,17 @@ class Losses:
         many = "the one round" if self.of == 1 else f"all {self.of} rounds"
         if not self.is_all:
             many = f"{len(self.rounds)} of {self.of} rounds ({listed(self.rounds)})"
-        return f"lost {many}: {self.reason}"
+        left = f", {self.untried} of them not tried as it was given up" if self.untried else ""
+        return f"lost {many}{left}: {self.reason}"
 
     def to_dict(self) -> dict[str, Any]:
         """The shape in `compare --json`."""
-        return {"rounds": list(self.rounds), "of": self.of, "reason": self.reason}
+        return {
+            "rounds": list(self.rounds),
+            "of": self.of,
+            "untried": self.untried,
+            "reason": self.reason,
+        }
 
 
 def losses(run: Run) -> dict[str, Losses]:
@@ -99,7 +107,8 @@ def losses(run: Run) -> dict[str, Losses]:
         if own:
             rounds = tuple(int(each["round"]) for each in own)
             of = len({*rounds, *run.rounds(name, complete_only=True)})
-            found[name] = Losses(name, rounds, of, str(own[0]["reason"]))
+            untried = sum(not each.get("tried", True) for each in own)
+            found[name] = Losses(name, rounds, of, str(own[0]["reason"]), untried)
     return found
 
 

@@ -16,6 +16,8 @@ pub enum ErrorKind {
     Hung,
     /// An NBD server went away, or cannot be understood any more: it costs its round, not the run.
     ServerLost,
+    /// As `ServerLost`, after its whole timeout: it is there, and answers nothing.
+    ServerSilent,
     /// Stopped on request: exit status 130.
     Interrupted,
 }

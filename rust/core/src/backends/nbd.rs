@@ -278,7 +278,9 @@ impl Nbd {
         let Err(broken) = act(&mut self.links[at]) else { return };
         let server = self.servers.iter().find(|server| server.links.contains(&at));
         let uri = server.map_or("", |server| server.export.uri.as_str());
-        self.error = Some(Error::new(ErrorKind::ServerLost, broken.words).with("file", uri));
+        let is_silent = broken.status == libc::ETIMEDOUT;
+        let kind = if is_silent { ErrorKind::ServerSilent } else { ErrorKind::ServerLost };
+        self.error = Some(Error::new(kind, broken.words).with("file", uri));
         self.broken = Some(broken.status);
         // Nothing is read any more: the slots are free to go.
         self.links.clear();

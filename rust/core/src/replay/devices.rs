@@ -1,5 +1,7 @@
 //! The NBD servers that stand in for the disks.
 
+use std::io;
+
 use super::options::{BackendKind, Options};
 use super::scan::DiskScan;
 use crate::backends::nbd::{Server, Settings, Uri};
@@ -9,8 +11,8 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 /// # Errors
 /// `Input` when the policy's filter is wrong, nobody is there, or the export is too small or
-/// read-only; `Failed` when a server cannot be understood or does not answer in time; `ServerLost`
-/// for each of these where the server was there before.
+/// read-only; `Failed` when a server cannot be understood or does not answer in time. Where the
+/// server was there before, `ServerSilent` for the last of these and `ServerLost` for the others.
 pub(super) fn servers(options: &Options, disks: &[(u16, DiskScan)]) -> Result<Vec<Server>> {
     if options.backend != BackendKind::Nbd {
         return Ok(Vec::new());
@@ -33,7 +35,16 @@ pub(super) fn servers(options: &Options, disks: &[(u16, DiskScan)]) -> Result<Ve
         .with("file", &uri));
     }
     let lost = |error: Error| {
-        let kind = if spec.was_there { ErrorKind::ServerLost } else { error.kind };
+        let timed_out = |source: &io::Error| source.kind() == io::ErrorKind::TimedOut;
+        let is_silent = error.kind == ErrorKind::ServerSilent;
+        let kind = match spec.was_there {
+            true if is_silent || error.source.as_ref().is_some_and(timed_out) => {
+                ErrorKind::ServerSilent
+            }
+            true => ErrorKind::ServerLost,
+            false if is_silent => ErrorKind::Failed,
+            false => error.kind,
+        };
         Error { kind, ..error }
     };
     disks

@@ -5,7 +5,7 @@ use std::io;
 use super::socket::{Deadline, Socket};
 use super::uri::Uri;
 use super::wire::{self, export_flags, option, option_reply, u16_at, u32_at, u64_at};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Text and lists of a handshake are far shorter.
 const REPLY_BYTES_MAX: u32 = 64 << 10;
@@ -219,7 +219,10 @@ impl Shake<'_> {
             io::ErrorKind::UnexpectedEof => {
                 self.failed("the server closed the connection in the handshake")
             }
-            io::ErrorKind::TimedOut => self.failed("the server did not answer the handshake"),
+            io::ErrorKind::TimedOut => {
+                let words = "the server did not answer the handshake";
+                Error::new(ErrorKind::ServerSilent, words).with("file", self.uri)
+            }
             _ => self.failed("the handshake failed").caused_by(error),
         }
     }
