@@ -20,7 +20,7 @@ LAWS = [
     "read_after_write", "unaligned_edges", "discard_then_zeroes", "short_io", "errors_pass_up",
     "completion_scope", "flush_durability", "fua_durability", "crash_at_any_point", "determinism",
     "transparent", "may_answer", "may_defer", "reorders", "changes_length",
-    "unit_bytes", "persists", "contract",
+    "unit_bytes", "children_per_io", "background_ios", "persists", "contract",
 ]  # fmt: skip
 # What is not tested of a filter, as it declares that it does so.
 UNTESTED: dict[str, set[str]] = {

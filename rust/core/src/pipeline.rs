@@ -26,7 +26,7 @@ mod lifecycle;
 mod tests;
 
 pub use self::chains::{Chains, Place};
-pub(crate) use self::core::{Action, Core};
+pub(crate) use self::core::{Action, Core, Most};
 pub use self::core::{ENOMEM, Event};
 pub use self::held::Holding;
 
@@ -89,6 +89,8 @@ impl Pipeline {
                 timers: BinaryHeap::new(),
                 timer_count: 0,
                 children: 0,
+                background: 0,
+                most: Most::default(),
                 auxiliaries: chains.auxiliary_numbers(disks),
                 layers: filters,
                 disks: disks as u16,
@@ -454,10 +456,7 @@ impl Pipeline {
         }
         let (parent, floor, disk, root) = (io.parent, io.floor, io.disk, io.root);
         let layer = io.owner as usize;
-        if parent != NONE {
-            self.core.slab.io_mut(parent).open_children -= 1;
-        }
-        self.core.children -= 1;
+        self.core.is_done(parent);
         if floor == 0 {
             // The flush before a write with preflush: no filter owns it.
             self.core.slab.give_back(id);

@@ -228,10 +228,7 @@ impl Far {
         let io = self.core.slab.io_mut(child);
         io.status = message.status;
         let parent = io.parent;
-        if parent != NONE {
-            self.core.slab.io_mut(parent).open_children -= 1;
-        }
-        self.core.children -= 1;
+        self.core.is_done(parent);
         self.call(parent, message.disk, Callback::ChildComplete, child, |filter, cx| {
             filter.child_complete(cx, parent, child);
             (TOLD, OK)

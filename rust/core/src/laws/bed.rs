@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::filters::{DataMode, Filter, Properties, SECTOR_BYTES};
 use crate::int_map::IntMap;
 use crate::io::{OK, Op, Status, flags};
-use crate::pipeline::{Chains, Event, Pipeline};
+use crate::pipeline::{Chains, Event, Most, Pipeline};
 use crate::rangelock::RangeLock;
 use crate::slab::{IoId, Slab};
 
@@ -247,6 +247,12 @@ impl Bed {
         self.run(&[plan], u64::MAX >> 1)?;
         let last = self.rows.last().filter(|row| row.seq + 1 == self.seq);
         last.map(|row| row.status).ok_or_else(|| Error::failed("an I/O never came back"))
+    }
+
+    /// The most I/Os of the filters' own that were open at one time.
+    #[must_use]
+    pub fn most(&self) -> Most {
+        self.pipeline.core.most
     }
 
     /// What the filters told since the last call.

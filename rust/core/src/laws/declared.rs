@@ -8,8 +8,10 @@ use crate::backends::sim::faults::Faults;
 use crate::backends::sim::platter;
 use crate::backends::store::Place;
 use crate::clock::{Clock, Ns};
+use crate::error::Result;
 use crate::filters::Properties;
 use crate::io::OK;
+use crate::pipeline::Most;
 
 /// One I/O after the other, so that none that comes lets another go on by chance.
 const GAP_NS: Ns = 50_000;
@@ -80,6 +82,45 @@ fn trace(subject: &Subject<'_>, is_wrong: impl Fn(&Trail) -> bool, words: &str) 
     let first = bed.rows.iter().filter(|row| trails.get(&row.seq).is_some_and(&is_wrong));
     let first = first.min_by_key(|row| row.seq);
     Ok(first.map(|row| format!("{} {} {words}", row.op.name(), row.seq)))
+}
+
+/// A run has slots for what is declared: what is beyond is refused there, or missing elsewhere.
+pub fn children_per_io(subject: &Subject<'_>) -> Seen {
+    let declared = (subject.build)()?.1.children_per_io;
+    Ok(beyond("children_per_io", declared, crowded(subject)?.children, " for one I/O"))
+}
+
+pub fn background_ios(subject: &Subject<'_>) -> Seen {
+    let declared = (subject.build)()?.1.background_ios;
+    Ok(beyond("background_ios", declared, crowded(subject)?.background, " in the background"))
+}
+
+fn beyond(property: &str, declared: u32, most: u32, what: &str) -> Option<String> {
+    (most > declared).then(|| {
+        format!(
+            "it had {most} I/Os of its own open at one time{what}, with {property} = {declared} \
+             declared"
+        )
+    })
+}
+
+/// The most I/Os of its own, as many others at once as there can be, over a device that is quick,
+/// slow or fails. What else goes wrong is another law's business.
+fn crowded(subject: &Subject<'_>) -> Result<Most> {
+    let slow = Faults { spike_rate: 0.3, spike_ns: 20_000_000, ..no_faults() };
+    let failing = Faults { error_rate: 0.1, short_rate: 0.2, ..slow };
+    let mut most = Most::default();
+    for (faults, unit) in [(no_faults(), 4096), (slow, 4096), (slow, 512), (failing, 512)] {
+        let mut bed = subject.bed(model(subject.seed, faults), &fresh(), false)?;
+        (bed.verifies, bed.may_fail) = (false, true);
+        let mut ios = plan(subject.seed ^ 16 ^ unit, 600, unit, EVERYTHING);
+        ios.iter_mut().for_each(|io| io.at_ns = 0);
+        bed.run(&ios, u64::MAX >> 1)?;
+        bed.close()?;
+        most.children = most.children.max(bed.most().children);
+        most.background = most.background.max(bed.most().background);
+    }
+    Ok(most)
 }
 
 /// Its calls are those that the interface allows, whatever happens to it.

@@ -117,6 +117,16 @@ const LAWS: &[(&str, &str, Test)] = &[
     ),
     ("unit_bytes", "what it does below for an I/O stays within the I/O's units", below::unit_bytes),
     (
+        "children_per_io",
+        "it has no more I/Os of its own open for one I/O than it declares",
+        declared::children_per_io,
+    ),
+    (
+        "background_ios",
+        "it has no more I/Os of its own open in the background than it declares",
+        declared::background_ios,
+    ),
+    (
         "persists",
         "after a clean end the disk has everything, unless it declares that it keeps data itself",
         below::persists,

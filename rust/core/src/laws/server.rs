@@ -56,7 +56,7 @@ pub fn certify_server(uri: &str, params: &serde_json::Value, seed: u64) -> Resul
 fn why(law: &str) -> String {
     match law {
         "transparent" | "may_answer" | "may_defer" | "reorders" | "changes_length"
-        | "unit_bytes" | "persists" | "contract" => {
+        | "unit_bytes" | "children_per_io" | "background_ios" | "persists" | "contract" => {
             "a server declares nothing, and is asked for nothing but I/O"
         }
         "determinism" => "a server runs on the wall clock",

@@ -36,6 +36,14 @@ pub struct Event {
 /// When, the count that breaks ties, disk, layer, and the filter's token.
 pub(crate) type Timer = (Ns, u64, u16, u8, u64);
 
+/// I/Os of the filters' own that were open at one time, at most.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Most {
+    /// For one I/O.
+    pub children: u32,
+    pub background: u32,
+}
+
 /// Everything but the filters: what a callback's context may touch.
 pub(crate) struct Core {
     pub clock: Clock,
@@ -50,6 +58,10 @@ pub(crate) struct Core {
     pub timer_count: u64,
     /// Children and background I/Os that are not done.
     pub children: usize,
+    /// Of these, the background I/Os.
+    pub background: u32,
+    /// The most of both kinds that there were at one time.
+    pub most: Most,
     /// By disk, then by layer: the backend's number of a filter's first auxiliary device.
     pub auxiliaries: Vec<u16>,
     pub layers: usize,
@@ -73,6 +85,8 @@ impl Core {
             timers: BinaryHeap::new(),
             timer_count: 0,
             children: 0,
+            background: 0,
+            most: Most::default(),
             // The number of a device is then the filter's own.
             auxiliaries: vec![0; self.auxiliaries.len()],
             layers: self.layers,
@@ -160,6 +174,7 @@ impl Core {
         if parent != NONE {
             let above = self.slab.io_mut(parent);
             above.open_children += 1;
+            self.most.children = self.most.children.max(above.open_children);
             (root, seq) = (above.root, above.seq);
             if let ChildData::Share { from_bytes } = child.data {
                 let from = self.data.size(from_bytes);
@@ -170,6 +185,9 @@ impl Core {
             if root != NONE {
                 self.slab.io_mut(root).row_flags |= row_flags::FORKED;
             }
+        } else {
+            self.background += 1;
+            self.most.background = self.most.background.max(self.background);
         }
         let io = self.slab.io_mut(id);
         io.disk = disk;
@@ -187,6 +205,17 @@ impl Core {
             io.data = data;
         }
         self.children += 1;
+    }
+
+    /// A child of `parent` is done; it has its slot until its filter was told.
+    #[inline]
+    pub(crate) fn is_done(&mut self, parent: IoId) {
+        if parent == NONE {
+            self.background -= 1;
+        } else {
+            self.slab.io_mut(parent).open_children -= 1;
+        }
+        self.children -= 1;
     }
 
     #[inline]

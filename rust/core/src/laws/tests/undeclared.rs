@@ -178,3 +178,58 @@ fn a_misuse_and_an_exception_break_the_contract() {
     let laws = of(|| Box::new(Errs("error", r#"{"disk": 3}"#)), Properties::TRANSPARENT);
     assert_eq!(laws, [""; 0], "a filter's own word for what failed below");
 }
+
+/// Reads the two halves of what is read at once, and looks ahead behind them.
+struct Splits;
+
+impl Filter for Splits {
+    fn io_start(&mut self, cx: &mut Cx<'_>, io: IoId) -> Answer {
+        let above = cx.io(io);
+        let (at, half) = (above.offset_bytes, above.length_bytes / 1024 * 512);
+        if above.op != Op::Read || half == 0 {
+            return Answer::Pass;
+        }
+        let rest = above.length_bytes - half;
+        let read = |offset_bytes, length_bytes, data| Child {
+            op: Op::Read,
+            offset_bytes,
+            length_bytes,
+            flags: 0,
+            data,
+            tag: 0,
+        };
+        // A run that has slots for what is declared alone would refuse the second.
+        let first = cx.child(io, read(at, half, ChildData::Share { from_bytes: 0 }));
+        let second = cx.child(io, read(at + half, rest, ChildData::Share { from_bytes: half }));
+        cx.background(read(0, 512, ChildData::Own));
+        if first.or(second).is_none() { Answer::Fail(libc::ENOMEM) } else { Answer::Defer }
+    }
+
+    fn child_complete(&mut self, cx: &mut Cx<'_>, parent: IoId, _child: IoId) {
+        if parent != NONE && cx.io(parent).open_children == 0 {
+            cx.finish(parent, OK);
+        }
+    }
+}
+
+#[test]
+fn more_ios_of_its_own_than_declared_are_found() {
+    let of_both = |children_per_io, background_ios| {
+        let declared = Properties { children_per_io, background_ios, ..FORKS };
+        let found = certify(&|| Ok((Box::new(Splits), declared)), 5, None, None);
+        found.into_iter().filter(|f| f.law == "children_per_io" || f.law == "background_ios")
+    };
+    let told = |children, background| -> Vec<(Outcome, String)> {
+        of_both(children, background).map(|found| (found.outcome, found.detail)).collect()
+    };
+    let held = (Outcome::Held, String::new());
+    // Nothing bounds how far it looks ahead.
+    assert_eq!(told(2, 1024), [held.clone(), held.clone()]);
+    let found = told(1, 8);
+    let (children, background) = (&found[0], &found[1]);
+    assert_eq!(children.0, Outcome::Broken);
+    let words = "it had 2 I/Os of its own open at one time for one I/O, with children_per_io = 1";
+    assert!(children.1.starts_with(words), "{children:?}");
+    assert_eq!(background.0, Outcome::Broken);
+    assert!(background.1.contains("in the background, with background_ios = 8 declared"));
+}
