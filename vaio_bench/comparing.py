@@ -98,6 +98,7 @@ def resume(
     until: float | None = None,
     rounds_max: int | None = None,
     margin: float = DEFAULT_MARGIN,
+    force: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Goes on with a comparison that was interrupted, or adds rounds to one; see `runner.resume`.
@@ -108,7 +109,9 @@ def resume(
     check_margin(margin)
     if not open_run(run).manifest.get("comparison"):
         raise InputError(f"{run}: expected the run of a comparison, found one of a replay")
-    path = runner.resume(run, rounds=rounds, until=until, rounds_max=rounds_max, progress=progress)
+    path = runner.resume(
+        run, rounds=rounds, until=until, rounds_max=rounds_max, force=force, progress=progress
+    )
     return _concluded(path, margin)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vaio_bench import (
     _core,
+    engine_build,
     environment,
     placement,
     replica,
@@ -60,6 +61,7 @@ def build(
         "schema_version": schemas.RUN_SCHEMA_VERSION,
         "id": secrets.token_hex(8),
         "tool_version": version("vaio-bench"),
+        "engine_build": engine_build.build_id(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "began_in": whereabouts.here(),
         "trace": _trace(job),

@@ -9,12 +9,20 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from vaio_bench import _core, concluding, manifest, placement, servers, targets, whereabouts
+from vaio_bench import (
+    _core,
+    concluding,
+    engine_build,
+    manifest,
+    placement,
+    servers,
+    targets,
+    whereabouts,
+)
 from vaio_bench.black_box import HANG_S
 from vaio_bench.errors import InputError, VaioBenchError, WorkError
 from vaio_bench.round_loop import Progress, RoundLoop, shuffled_rounds
@@ -235,6 +243,7 @@ def resume(
     rounds: int | None = None,
     until: float | None = None,
     rounds_max: int | None = None,
+    force: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Goes on with a run that was interrupted, or adds rounds to one that has ended.
@@ -249,11 +258,12 @@ def resume(
         rounds: how many in all; None: as planned.
         until: as `Plan.until`; None: as planned.
         rounds_max: as `Plan.rounds_max`; None: as planned.
+        force: go on with what another build of the engine began, and mark it.
         progress: called with (what, done, of how many).
 
     Raises:
         InputError: it is no run, somebody writes it, its trace or target has moved, or the trace,
-            the tool or the machine is another than that of its first rounds.
+            the tool, the engine's build or the machine is another than that of its first rounds.
         WorkError: a round failed.
     """
     run = open_run(Path(out).absolute())
@@ -266,6 +276,7 @@ def resume(
             f"{out}: expected a run of version {version('vaio-bench')}, but it was begun with "
             f"{known['tool_version']}"
         )
+    engine_build.check_same(out, engine_build.builds_of(known), force=force)
     plan = _resumed_plan(known, rounds, until, rounds_max)
     needed = [("trace", known["trace"]["path"])]
     needed += [("target", path) for path in known["target"]["paths"]]
@@ -287,8 +298,7 @@ def _go_on(run: Run, plan: Plan, progress: Progress | None) -> None:
         prepared, read_only = _targets(job, backend, target, progress)
         again = _incomplete(run)
         writer.forget_rounds(again)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        writer.manifest.setdefault("resumed", []).append({"at": now, "rounds_run_again": again})
+        engine_build.note_resumed(writer.manifest, again)
         writer.manifest["rounds"] = plan.rounds
         writer.manifest["order"] = [list(entry) for entry in job.order]
         writer.manifest["comparison"] = manifest.comparison(plan)

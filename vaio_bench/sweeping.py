@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from vaio_bench import comparing, experiment, spec, whereabouts
+from vaio_bench import comparing, engine_build, experiment, spec, whereabouts
 from vaio_bench.analyses.failed import shortfall
 from vaio_bench.analyses.overhead import DEFAULT_MARGIN, check_margin
 from vaio_bench.analyses.sweep import (
@@ -50,6 +50,7 @@ class _Sweep:
     target: Path | None
     margin: float
     destroy_data: bool
+    force: bool
 
 
 def sweep(
@@ -101,6 +102,7 @@ def sweep(
     document = {
         "schema_version": SWEEP_SCHEMA_VERSION,
         "tool_version": version("vaio-bench"),
+        "engine_build": engine_build.build_id(),
         "source": str(path),
         "began_in": whereabouts.here(),
         "experiment": resolved,
@@ -131,16 +133,19 @@ def _discard(out: Path, *, is_new: bool) -> None:
             out.rmdir()
 
 
-def resume(folder: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:
+def resume(
+    folder: str | Path, *, force: bool = False, progress: Progress | None = None
+) -> dict[str, Any]:
     """Goes on with a sweep: cells that have ended stay, one cut short goes on, others are run.
 
-    Rounds that were lost are run again.
+    Rounds that were lost are run again. With `force` it may have been begun by another build of the
+    engine, which is warned of.
 
     Returns:
         As `sweep`.
 
     Raises:
-        InputError: it is no sweep, or begun by another version.
+        InputError: it is no sweep, or begun by another version or another build of the engine.
         WorkError: as `sweep`.
     """
     document = open_sweep(folder)
@@ -149,11 +154,16 @@ def resume(folder: str | Path, *, progress: Progress | None = None) -> dict[str,
             f"{folder}: expected a sweep of version {version('vaio-bench')}, but it was begun "
             f"with {document['tool_version']}"
         )
+    if any(each.get("exit") != "ok" for each in document["cells"]):
+        builds = engine_build.builds_of(document)
+        engine_build.check_same(folder, builds, force=force)
+        if engine_build.build_id() not in builds:
+            document.setdefault("resumed", []).append({"engine_build": engine_build.build_id()})
     needed = [("trace", document["experiment"]["workload"].get("trace"))]
     needed += [("policy", name) for name in document["policies"] if name.endswith(".toml")]
     path = Path(folder).absolute()
     with whereabouts.as_begun(Path(folder), document.get("began_in"), needed):
-        return _run(path, document, progress)
+        return _run(path, document, progress, force=force)
 
 
 def _policies(found: Experiment, path: Path) -> list[str]:
@@ -180,14 +190,16 @@ def _check_target(found: Experiment, target: str | Path | None) -> None:
         raise InputError(f"{target}: expected a folder, as cells have several disks")
 
 
-def _run(folder: Path, document: dict[str, Any], progress: Progress | None) -> dict[str, Any]:
+def _run(
+    folder: Path, document: dict[str, Any], progress: Progress | None, *, force: bool = False
+) -> dict[str, Any]:
     found = experiment.parse_experiment(document["experiment"], str(folder / SWEEP_FILE))
     target = None if document["target"] is None else Path(document["target"])
     if target is not None and not target.exists() and not target.suffix:
         target.mkdir(parents=True)
     whole = _Sweep(
         folder, found, document["policies"], document["baseline"], target, document["margin"],
-        document["destroy_data"],
+        document["destroy_data"], force,
     )  # fmt: skip
     cells = found.cells()
     try:
@@ -232,7 +244,7 @@ def _one(whole: _Sweep, cell: Cell, progress: Progress | None) -> None:
     run = whole.folder / "cells" / cell.id
     if (run / "manifest.json").is_file():
         if open_run(run).exit != "ok":
-            comparing.resume(run, margin=whole.margin, progress=progress)
+            comparing.resume(run, margin=whole.margin, force=whole.force, progress=progress)
         return
     head = whole.experiment.experiment
     comparing.compare(

@@ -208,6 +208,12 @@ class WarningKind(Enum):
         "Look at the callback and the I/O that are named, in the run's events too; start the "
         "server again",
     )
+    MIXED_BUILDS = (
+        "rounds were taken by {builds} builds of the engine",
+        "what an I/O costs in the engine itself, CPU first, may differ between them: figures and "
+        "intervals are of a mixture",
+        "Begin anew with one build",
+    )
     POLICY_GIVEN_UP = (
         "policy {policy!r} was given up: its server did not answer in {tried} rounds in a row, and "
         "{untried} round(s) after them were not tried",

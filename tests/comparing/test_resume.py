@@ -12,7 +12,7 @@ from comparing.conftest import reads
 from conftest import Ended
 from replay_kit import round_here, write_trace
 
-from vaio_bench import comparing, round_loop
+from vaio_bench import comparing, engine_build, round_loop
 from vaio_bench.analyses import fidelity
 from vaio_bench.errors import InputError
 from vaio_bench.round_process import RoundLostError
@@ -113,6 +113,34 @@ def test_what_cannot_be_gone_on_with_is_refused(compare: Compare, tmp_path: Path
     (path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(InputError, match="found one of a replay"):
         comparing.resume(path)
+
+
+def test_another_build_of_the_engine_goes_on_by_force_alone(
+    compare: Compare, here: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = engine_build.build_id()
+    compare(reads(20), rounds=2)
+    monkeypatch.setattr(engine_build, "build_id", lambda: "another")
+    ended = here("compare", "--resume", "run", "--rounds", "3", "--quiet")
+    assert ended.exit_status == 2
+    assert ended.stderr == (
+        f"vaio-bench: run: expected the build of the engine that began it ({first}), this is "
+        "another, and figures of two builds are no one sample: begin anew, or go on with --force, "
+        "which marks it\n"
+    )
+    assert open_run(tmp_path / "run").manifest["rounds"] == 2
+    ended = here("compare", "--resume", "run", "--rounds", "3", "--force", "--json")
+    assert ended.exit_status == 0, ended.stderr
+    assert ended.document["rounds"] == 3
+    [told] = [each for each in ended.document["warnings"] if each["code"] == "mixed-builds"]
+    assert told["seen"] == "rounds were taken by 2 builds of the engine"
+    # It is one of those that took its rounds now.
+    assert comparing.resume(tmp_path / "run", rounds=4)["rounds"] == 4
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    del manifest["engine_build"], manifest["resumed"]
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"began it \(one that it does not name\), this is"):
+        comparing.resume(tmp_path / "run", rounds=5)
 
 
 def test_the_command_says_how_to_go_on(

@@ -15,7 +15,7 @@ from replay_kit import filters, policy_file, round_here, write_trace
 from run_folder import POLICIES, Policy, make_run
 
 import vaio_bench
-from vaio_bench import experiment, round_loop, sweeping
+from vaio_bench import engine_build, experiment, round_loop, sweeping
 from vaio_bench.analyses.sweep import SWEEP_FILE, sweep_document, swept
 from vaio_bench.cli.sweep import show
 from vaio_bench.errors import InputError
@@ -157,11 +157,17 @@ def test_a_cell_that_loses_rounds_has_failed(
     shutil.rmtree(tmp_path / "sweep" / "cells" / document["cells"][0]["id"])
     part = sweep_part.chapter(tmp_path / "sweep", Palette()).sections[0]
     assert not [chart.title for chart in part.figures if chart.title.startswith("held")]
-    # Once the filter is mended, what is missing is run.
+    # Once the filter is mended, what is missing is run; another engine is not taken for this one.
     monkeypatch.setattr(round_loop, "run_round", round_here)
-    ended = here("sweep", "--resume", "sweep", "--json")
+    monkeypatch.setattr(engine_build, "build_id", lambda: "another")
+    ended = here("sweep", "--resume", "sweep")
+    assert ended.exit_status == 2
+    assert "sweep: expected the build of the engine that began it (" in ended.stderr
+    ended = here("sweep", "--resume", "sweep", "--force", "--json")
     assert ended.exit_status == 0, ended.stderr
     assert ended.document["failed"] == []
+    mixed = [each["cells"] for each in ended.document["warnings"] if each["code"] == "mixed-builds"]
+    assert mixed == [2]
 
 
 def test_a_cell_without_a_baseline_costs_itself_alone(

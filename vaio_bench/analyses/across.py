@@ -111,6 +111,11 @@ def _notes(
                 f'{name} has no rounds of the same "{baseline}": nothing tells what changed from '
                 "run to run, and nothing is claimed of its policies"
             )
+        if run.manifest.get("engine_build") != opened[0].manifest.get("engine_build"):
+            notes.append(
+                f"{name} was taken by another build of the engine than {names[0]}, which is part "
+                "of every ratio"
+            )
         notes += [
             f"{name} differs from {names[0]} in its {what} ({theirs}, not {ours}), which is part "
             "of every ratio"

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from vaio_bench import engine_build
 from vaio_bench.analyses import intervals
 from vaio_bench.analyses.failed import shortfall
 from vaio_bench.analyses.overhead import MORE_IS_BETTER, Comparison, Overhead, overhead
 from vaio_bench.errors import InputError, WorkError
 from vaio_bench.experiment import shown
 from vaio_bench.store import open_run
+from vaio_bench.warnings import WarningKind
 
 SWEEP_FILE = "sweep.json"
 SWEEP_SCHEMA_VERSION = 1
@@ -177,10 +179,16 @@ def sweep_document(path: str | Path) -> dict[str, Any]:
 def warnings_of(cells: list[SweptCell]) -> list[dict[str, Any]]:
     """The warnings of all cells, once a kind: the first of it, with the number of its `cells`."""
     kinds: dict[str, dict[str, Any]] = {}
+    builds: set[str | None] = set()
     for cell in cells:
-        own = {each["code"]: each for each in open_run(cell.run).manifest.get("warnings") or []}
+        manifest = open_run(cell.run).manifest
+        builds |= set(engine_build.builds_of(manifest))
+        own = {each["code"]: each for each in manifest.get("warnings") or []}
         for code, warning in own.items():
             kinds.setdefault(code, {**warning, "cells": 0})["cells"] += 1
+    if len(builds) > 1:
+        mixed = WarningKind.MIXED_BUILDS.of(builds=len(builds))
+        kinds[mixed.code] = {**mixed.to_dict(), "cells": len(cells)}
     return list(kinds.values())
 
 

@@ -74,7 +74,7 @@ _SHOWN = (
 )
 
 _SHOWING = frozenset({"margin", "as_json", "quiet"})
-_BESIDE_RESUME = _SHOWING | {"resume", "rounds", "until", "max_rounds"}
+_BESIDE_RESUME = _SHOWING | {"resume", "rounds", "until", "max_rounds", "force"}
 _BESIDE_RUNS = _SHOWING | {"source", "baseline"}
 
 
@@ -117,7 +117,7 @@ def register(app: typer.Typer) -> None:
         seed: o.Seed = 0,
         destroy_data: o.DestroyData = False,
         precondition: o.Precondition = None,
-        force: o.Force = False,
+        force: o.ForceResume = False,
         as_json: o.AsJson = False,
         quiet: o.Quiet = False,
     ) -> None:
@@ -142,7 +142,9 @@ def _found(given: dict[str, Any]) -> dict[str, Any]:
         if source or given["out"] or given["policy"]:
             raise InputError("--resume: expected no trace, policy or -o beside it")
         o.refuse_others(given["context"], _BESIDE_RESUME, f"--resume {run}, which has its own")
-        return _measured(given, run, comparing.resume, run=run, rounds=given["rounds"])
+        return _measured(
+            given, run, comparing.resume, run=run, rounds=given["rounds"], force=given["force"]
+        )
     if source and source[0].is_dir():
         o.refuse_others(given["context"], _BESIDE_RUNS, "runs, which are stored")
         named = None if given["baseline"] == "direct" else given["baseline"]

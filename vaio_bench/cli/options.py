@@ -83,6 +83,14 @@ Margin = Annotated[
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Fail when the pace was not kept.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an earlier run in the folder.")]
+ForceResume = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Replace an earlier run in the folder; with --resume, go on with one that another "
+        "build of the engine began, and mark it.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 

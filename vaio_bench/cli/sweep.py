@@ -12,7 +12,7 @@ import typer
 from vaio_bench.cli import options as o
 from vaio_bench.errors import InputError, WorkError
 
-_BESIDE_RESUME = frozenset({"resume", "as_json", "quiet"})
+_BESIDE_RESUME = frozenset({"resume", "force", "as_json", "quiet"})
 
 
 def register(app: typer.Typer) -> None:
@@ -34,6 +34,12 @@ def register(app: typer.Typer) -> None:
         resume: Annotated[Path | None, typer.Option(help="Go on with this sweep.")] = None,
         margin: o.Margin = 0.02,
         destroy_data: o.DestroyData = False,
+        force: Annotated[
+            bool,
+            typer.Option(
+                "--force", help="With --resume: go on where another build of the engine began."
+            ),
+        ] = False,
         as_json: o.AsJson = False,
         quiet: o.Quiet = False,
     ) -> None:
@@ -47,10 +53,12 @@ def register(app: typer.Typer) -> None:
             raise InputError("sweep: expected an experiment and -o FOLDER, or --resume FOLDER")
         if resume is not None:
             o.refuse_others(context, _BESIDE_RESUME, f"--resume {resume}, which has its own")
+        if force and resume is None:
+            raise InputError("--force: expected --resume beside it: a sweep replaces nothing")
         try:
             with run_progress(quiet=quiet) as progress:
                 if resume is not None:
-                    found = sweeping.resume(resume, progress=progress)
+                    found = sweeping.resume(resume, force=force, progress=progress)
                 else:
                     found = sweeping.sweep(
                         experiment or "", out=folder, target=target, margin=margin,
