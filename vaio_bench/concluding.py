@@ -49,9 +49,7 @@ def conclude(writer: RunWriter, settings: Settings) -> None:
         warnings.append(manifest.stored(warning))
         untried = Counter(each["policy"] for each in lost if not each.get("tried", True))
         for policy, times in untried.items():
-            warning = WarningKind.POLICY_GIVEN_UP.of(
-                policy=policy, tried=SILENT_MAX, untried=times
-            )
+            warning = WarningKind.POLICY_GIVEN_UP.of(policy=policy, tried=SILENT_MAX, untried=times)
             warnings.append(manifest.stored(warning))
         writer.end(f"failed: {len(lost)} rounds lost: {lost[0]['reason']}")
     elif errors or mismatches:

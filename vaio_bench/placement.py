@@ -157,7 +157,9 @@ def engine_filters(filters: Sequence[FilterUse], hang_s: float = HANG_S) -> list
                 "hang_ns": round(hang_s * 1e9),
             }
             chain.append({"name": LAYER, "params": placed})
-        chain.append({"name": use.engine_use or use.use, "params": use.params})
+        name = use.engine_use or use.use
+        word = {} if name == use.use else {"word": use.use}
+        chain.append({"name": name, **word, "params": use.params})
     return chain
 
 

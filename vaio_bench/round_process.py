@@ -173,7 +173,7 @@ class _Watch:
         if "black_box" not in self._job:
             return None
         options = self._job["options"]
-        filters = [each["name"] for each in options["filters"]]
+        filters = [each.get("word", each["name"]) for each in options["filters"]]
         of_batch: dict[str, Any] = {}
         inside = [self._hung] if self._hung else read(Path(self._job["black_box"]))
         if not inside:

@@ -147,7 +147,10 @@ class Policy:
         return [*names, "nbd" if self.server else backend]
 
     def engine_filters(self, hang_s: float = HANG_S) -> list[dict[str, Any]]:
-        """The chain as the engine's options have it: `[{"name", "params"}]`, first filter first."""
+        """The chain as the engine's options have it, first filter first.
+
+        `[{"name", "params"}]`, with the policy's `word` for it where the engine has another name.
+        """
         return placement.engine_filters(self._chain(), hang_s)
 
     def _chain(self) -> tuple[FilterUse, ...]:

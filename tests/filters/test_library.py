@@ -75,6 +75,28 @@ def test_gauges_class_and_make_are_told(
     assert gauges.filter(pl.col("gauge") == "scrambled_bytes")["value"][-1] == 60 * 4096
 
 
+def test_it_is_called_by_the_policy_s_word_everywhere(
+    tmp_path: Path, write_trace: Callable[[Sequence[Io]], Path], writes: list[Io]
+) -> None:
+    """The engine has its whole path: what is told is what the policy says."""
+    build("scramble", tmp_path)
+    library = build("broken", tmp_path, *breaks(SEGFAULT))
+    settings = Settings(pace="asap", depth=1, backend="mem")
+    for name, keys in (("scramble.so", "key = 1"), (library.name, "")):
+        (tmp_path / "p.toml").write_text(f'[[filter]]\nuse = "so:{name}"\n{keys}\n')
+        out = tmp_path / f"run-{name}"
+        given = {"out": out, "policy": tmp_path / "p.toml", "settings": settings}
+        if keys:
+            vb.replay(write_trace(writes), **given)
+            told = vb.open_run(out).gauges("p", 0).collect()["layer"].cast(pl.String)
+        else:
+            with pytest.raises(WorkError, match=f'filter.0. "so:{name}" crashed .SIGSEGV. in'):
+                vb.replay(write_trace(writes), **given)
+            told = vb.open_run(out).events()["layer"]
+        assert set(told) == {f"so:{name}"}
+        assert vb.open_run(out).layers("p")[0] == f"so:{name}"
+
+
 @pytest.mark.parametrize(
     ("how", "expected"),
     [

@@ -105,7 +105,7 @@ impl Round {
     ) -> PyResult<Self> {
         let options: Options = parse(options)?;
         let rows = RowSchema::new(&options.policy, options.round, &options.window.disks);
-        let layers: Vec<_> = options.filters.iter().map(|filter| filter.name.clone()).collect();
+        let layers: Vec<_> = options.filters.iter().map(|each| each.word().to_owned()).collect();
         let gauges =
             GaugeSchema::new(&options.policy, options.round, &options.window.disks, &layers);
         let feed = Feed::new(Box::new(stream_from_py(reader)?), file, options.window.clone());

@@ -76,6 +76,7 @@ fn options(filters: &[&str]) -> Options {
             .iter()
             .map(|name| FilterSpec {
                 name: (*name).to_owned(),
+                word: None,
                 params: serde_json::Value::Object(serde_json::Map::new()),
             })
             .collect(),

@@ -54,7 +54,7 @@ impl Worker {
         }
         let own = usize::from(layer)
             + usize::from(self.options.filters[layer as usize].name == hop::LAYER);
-        let name = &self.options.filters[own].name;
+        let name = self.options.filters[own].word();
         let place = place_in_policy(&self.options, own);
         let disk_name = &self.shared.disk_names[self.disks[disk as usize] as usize];
         let detail = |reason: &str| json!({ "reason": reason, "callback": null, "io": null });
@@ -82,7 +82,7 @@ impl Worker {
 
     /// A filter sets timers for one moment of virtual time without end: no I/O is to blame.
     pub(super) fn stormed(&mut self, disk: u16, layer: u8) -> Error {
-        let name = &self.options.filters[layer as usize].name;
+        let name = self.options.filters[layer as usize].word();
         let reason = format!(
             "filter[{}] {name:?} hung (it sets timers for one moment without end) in timer (disk \
              {})",
@@ -141,7 +141,7 @@ impl Worker {
             op.name(),
         );
         if names_filter {
-            let name = &self.options.filters[layer].name;
+            let name = self.options.filters[layer].word();
             format!("filter[{}] {name:?} {what}", place_in_policy(&self.options, layer))
         } else {
             what

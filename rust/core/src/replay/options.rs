@@ -87,8 +87,19 @@ impl<'de> Deserialize<'de> for Direct {
 /// One filter of the chain as the policy has it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct FilterSpec {
+    /// What the engine builds it by.
     pub name: String,
+    /// The policy's word for it, where that is another: it is called so wherever it is told of.
+    #[serde(default)]
+    pub word: Option<String>,
     pub params: Value,
+}
+
+impl FilterSpec {
+    #[must_use]
+    pub fn word(&self) -> &str {
+        self.word.as_deref().unwrap_or(&self.name)
+    }
 }
 
 /// The NBD server at the end of a policy, as the policy has it.
