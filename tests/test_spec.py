@@ -215,6 +215,7 @@ class TestFiles:
                 "params": {"block": "4KiB"},
                 "make": "built-in",
                 "engine_use": "cache",
+                "scope": "disk",
             }
         ]
         assert policy.engine_filters() == [{"name": "cache", "params": {"block": "4KiB"}}]
@@ -229,6 +230,30 @@ class TestEngine:
         assert policy.name == name
         assert policy.description
         assert policy.warnings == ()
+
+    @pytest.mark.parametrize(
+        ("table", "scope"),
+        [
+            ('use = "cache"\ncapacity = "1MiB"\nscope = "group"', "group"),
+            ('use = "cache"\ncapacity = "1MiB"', "disk"),
+            ('use = "cdp"\nrpo = "5s"\nlink = { bandwidth = "1Mbit/s", rtt = "1ms" }', "group"),
+            ('use = "py:scoped:OfAll"', "group"),
+        ],
+    )
+    def test_whose_ios_an_instance_sees_is_what_it_declares(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str, scope: str
+    ) -> None:
+        (tmp_path / "scoped.py").write_text(
+            "from vaio_bench.filters import Filter, Properties\n"
+            "class OfAll(Filter):\n"
+            '    """Of all disks."""\n'
+            '    properties = Properties(transparent=True, scope="group")\n'
+        )
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        policy = spec.parse_policy(f"[[filter]]\n{table}\n", "p.toml")
+        document = json.loads(json.dumps(policy.to_dict()))
+        assert document["filters"][0]["scope"] == scope
+        assert spec.Policy.from_dict(document).filters[0].scope == scope
 
     def test_the_engine_checks_parameters(self) -> None:
         text = '[[filter]]\nuse = "pass"\n[[filter]]\nuse = "cache"\ncapacity = "lots"\n'

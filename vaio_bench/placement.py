@@ -54,7 +54,6 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vaio_bench import catalogue
 from vaio_bench.black_box import HANG_S
 from vaio_bench.errors import InputError
 from vaio_bench.units import parse_time_ns
@@ -117,15 +116,8 @@ def parse(value: object) -> tuple[Placement, list[tuple[str, str]]]:
     return Placement(str(at), spin_ns), faults
 
 
-def unfit(placement: Placement, use: str, params: dict[str, Any]) -> str | None:
-    """Why a built-in filter with these (right) parameters cannot be placed there."""
-    if not placement.is_hop:
-        return None
-    return unfit_properties(placement, catalogue.declared(use, params))
-
-
 def unfit_properties(placement: Placement, properties: dict[str, Any]) -> str | None:
-    """As `unfit`, of a filter that says this of itself."""
+    """Why a filter that says this of itself cannot be placed there."""
     if placement.is_hop and properties.get("scope") == "group":
         return (
             'expected "inline": an instance for a group of disks runs on the worker that drives '

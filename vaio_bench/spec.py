@@ -72,6 +72,8 @@ class FilterUse:
     """`built-in`, `library` or `python`."""
     engine_use: str = ""
     """What the engine calls it, where that is not `use`."""
+    scope: str = "disk"
+    """Whose I/Os an instance sees, as it declares: `disk`, or `group` for those of all disks."""
 
     def to_dict(self) -> dict[str, Any]:
         """The shape of the manifest."""
@@ -82,15 +84,16 @@ class FilterUse:
             "params": self.params,
             "make": self.make,
             "engine_use": self.engine_use or self.use,
+            "scope": self.scope,
         }
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> FilterUse:
         """The inverse of `to_dict`."""
-        keys = ("use", "params", "make", "engine_use")
+        keys = ("use", "params", "make", "engine_use", "scope")
         spin_ns = stored.get("spin_ns", placement.SPIN_NS)
         placed = Placement(stored["placement"], spin_ns)
-        own = {key: stored[key] for key in keys}
+        own = {key: stored[key] for key in keys if key in stored}
         return cls(filter_class=stored["class"], placement=placed, **own)
 
 
@@ -356,9 +359,11 @@ class _Reader:
         faults = unfit or catalogue.check_filter(use, params)
         for path, message in faults:
             self.fault(f"{at}.{path}" if path else at, message)
-        if not faults:
-            self._unplaceable(at, placement.unfit(placed, use, params))
-        return FilterUse(use, known[use].filter_class, placed, params)
+        declared = {} if faults else catalogue.declared(use, params)
+        self._unplaceable(at, placement.unfit_properties(placed, declared))
+        return FilterUse(
+            use, known[use].filter_class, placed, params, scope=declared.get("scope", "disk")
+        )
 
     def _unplaceable(self, at: str, message: str | None) -> None:
         if message is not None:
@@ -390,7 +395,10 @@ class _Reader:
         if about is None:
             return None
         self._unplaceable(at, placement.unfit_properties(placed, about.properties))
-        return FilterUse(use, about.filter_class, placed, params, about.make, about.engine_use)
+        return FilterUse(
+            use, about.filter_class, placed, params, about.make, about.engine_use,
+            about.properties.get("scope", "disk"),
+        )  # fmt: skip
 
     def _beside(self, name: str) -> str:
         """A file beside the policy's, where there is one; else the name as it is."""

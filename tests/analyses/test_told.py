@@ -101,8 +101,9 @@ def test_the_age_of_a_group_is_that_of_each_disk_and_its_bytes_are_told_once(
     path = make_run(tmp_path / "run", policies=TWO, rounds=1, disks=("a", "b"), ios=4_000)
     manifest = json.loads((path / "manifest.json").read_text())
     manifest["policies"]["cache"]["filters"] = [
-        {"use": "cache", "params": {"scope": "group"}}, {"use": "crypt", "params": {}},
-    ]  # fmt: skip
+        {"use": "cache", "params": {}, "scope": "group"},
+        {"use": "crypt", "params": {"scope": "group"}, "scope": "disk"},
+    ]
     (path / "manifest.json").write_text(json.dumps(manifest))
     names = ("dirty_bytes", "dirty_oldest_ns", "mode")
     rows = [{**gauge(0, name, 7), "layer": "cache"} for name in names]

@@ -99,11 +99,7 @@ class Told:
 def _of_groups(run: Run, policy: str) -> list[str]:
     """The layers that have one instance for all disks."""
     filters = run.manifest.get("policies", {}).get(policy, {}).get("filters", [])
-    return [
-        use["use"]
-        for use in filters
-        if use["use"] == "cdp" or use.get("params", {}).get("scope") == "group"
-    ]
+    return [use["use"] for use in filters if use.get("scope") == "group"]
 
 
 def _as_of(lines: pl.DataFrame, gauge: pl.DataFrame, name: str) -> pl.DataFrame:
