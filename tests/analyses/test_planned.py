@@ -245,6 +245,16 @@ def test_a_confirmation_that_an_outage_holds_up_ages_no_point(tmp_path: Path) ->
     assert measured.document["rpo_s"]["max"] == pytest.approx(1.1, abs=0.01)
 
 
+def test_an_outage_that_ends_between_two_attempts_lasts_until_the_next(tmp_path: Path) -> None:
+    """Given up after 1 s, and tried at 2.1, 4.3, 8.7 s, the last for 8 s, and then at 17.5 s."""
+    trace = write_trace(tmp_path / "t.parquet", writes([(20, 0.05, 8 * KIB)]))
+    fault = '{ kind = "outage", at = "1s", for = "15800ms" }'
+    link = f'{{ bandwidth = "{LINK}", rtt = "2ms", timeout = "1s", faults = [{fault}] }}'
+    [beside] = planned(replicated(tmp_path, trace, link=link, point_interval="0s"))
+    assert beside.planner_rpo_s["max"] == pytest.approx(16.5, abs=0.03)
+    assert beside.run_rpo_s["max"] == pytest.approx(beside.planner_rpo_s["max"], abs=0.03)
+
+
 def test_a_window_too_small_for_a_longer_way_is_told(tmp_path: Path) -> None:
     trace = write_trace(tmp_path / "t.parquet", writes([(2, 0.5, 8 * KIB)]))
     fault = '{ kind = "rtt", at = "1s", rtt = "500ms" }'

@@ -88,9 +88,10 @@ from then on another `bandwidth` or `rtt`. So `outage,at=10min,for=30s`, or
 - In an outage nothing is sent and nothing arrives. What was on its way arrives that much later; if
   the outage lasts longer than 10 s (`timeout` of the filter's link), the connection is given up,
   and that is sent again, as after a reset or a restart: 100 ms after the break at the earliest,
-  and three round trips later. (The filter sends the entry that was cut off again as a whole, which
-  takes up to `batch` and a write of its link; the plan has only what had left.) A point or a
-  snapshot without data is heard of at the end.
+  and three round trips later. An attempt that is not answered in time is given up as well, and
+  made again up to 5 s later, as the filter does it. (The filter sends the entry that was cut off
+  again as a whole, which takes up to `batch` and a write of its link; the plan has only what had
+  left.) A point or a snapshot without data is heard of at the end.
 - All modes, `frontier`, `bandwidth_for_target_bps` and `loads` are with the faults. Another
   bandwidth than the link's is looked at with the same share of it left.
 - A longer round trip delays, and takes no bandwidth: what may be under way has no bound here (the

@@ -8,7 +8,7 @@
 //! another one is looked at with the same share of it left.
 
 use crate::cdp::model::Fault;
-use crate::cdp::source::{BACKOFF_MAX_NS, BACKOFF_MIN_NS};
+use crate::cdp::source::{BACKOFF_MAX_NS, BACKOFF_MIN_NS, GREETING_PATIENCE_MAX};
 
 /// Between the clock and link time, ns both.
 pub trait Way: Sync {
@@ -107,9 +107,9 @@ impl Disturbed {
                 Fault::Outage { from_ns, to_ns } => paused.push((from_ns as f64, to_ns as f64)),
                 Fault::Restart { at_ns, back_ns } => {
                     gone.push((at_ns as f64, back_ns as f64));
-                    breaks.push(Break { at: at_ns as f64, back: back_ns as f64 });
+                    breaks.push(Break::at(at_ns as f64, back_ns as f64));
                 }
-                Fault::Reset { at_ns } => breaks.push(Break { at: at_ns as f64, back: 0.0 }),
+                Fault::Reset { at_ns } => breaks.push(Break::at(at_ns as f64, 0.0)),
             }
         }
         rtts.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -120,10 +120,11 @@ impl Disturbed {
         for (from, to) in paused.iter().filter(|(from, to)| to - from > timeout_ns as f64) {
             // Nobody has heard of what was on its way as it began.
             idle.push((*from - last(&rtts, *from) / 2.0, *to));
-            breaks.push(Break { at: from + timeout_ns as f64, back: 0.0 });
+            let given_up = true;
+            breaks.push(Break { given_up, ..Break::at(from + timeout_ns as f64, 0.0) });
         }
         breaks.sort_by(|a, b| a.at.total_cmp(&b.at));
-        for (at, again) in reconnections(&breaks, &rtts, &paused) {
+        for (at, again) in reconnections(&breaks, timeout_ns as f64, &rtts, &paused) {
             // What has left and not arrived when a connection breaks is sent again.
             idle.push((at - last(&rtts, at) / 2.0, again));
             closed.push((at, again));
@@ -179,30 +180,96 @@ impl Way for Disturbed {
 }
 
 /// The connection breaks, and the site is not there before some time.
+#[derive(Clone, Copy)]
 struct Break {
     at: f64,
     back: f64,
+    /// By the source itself, which had no answer: where it has no connection it is none.
+    given_up: bool,
 }
 
-/// From when to when there was no connection. It is tried again after a while, which doubles where
-/// that is in vain, and there after a transport's handshake, that of TLS, and the greeting: a
-/// round trip each.
-fn reconnections(breaks: &[Break], rtts: &[(f64, f64)], paused: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let least = BACKOFF_MIN_NS as f64;
-    let (mut tried, mut again, mut wait, mut reached) = (0.0_f64, 0.0_f64, least, 0.0_f64);
-    let mut found = Vec::with_capacity(breaks.len());
-    for Break { at, back } in breaks {
-        if *at >= tried {
-            wait = if *at < again { (wait * 2.0).min(BACKOFF_MAX_NS as f64) } else { least };
-            tried = at + wait;
-        }
-        reached = reached.max(*back);
-        let from = tried.max(reached);
-        let open = through(paused, from, 2.0 * last(rtts, tried));
-        again = through(paused, open, last(rtts, open));
-        found.push((*at, again));
+impl Break {
+    const fn at(at: f64, back: f64) -> Self {
+        Self { at, back, given_up: false }
     }
+}
+
+/// From when to when there was no connection.
+fn reconnections(
+    breaks: &[Break],
+    timeout: f64,
+    rtts: &[(f64, f64)],
+    paused: &[(f64, f64)],
+) -> Vec<(f64, f64)> {
+    let (mut found, mut retry): (Vec<(f64, f64)>, Option<Retry>) = (Vec::new(), None);
+    let mut reached = 0.0_f64;
+    for of in breaks {
+        if let Some(found_again) =
+            retry.as_mut().and_then(|r| r.go_on(of.at, reached, rtts, paused))
+        {
+            found.push(found_again);
+            retry = None;
+        }
+        reached = reached.max(of.back);
+        match &mut retry {
+            None => retry = Some(Retry::new(*of, timeout)),
+            Some(retry) if !of.given_up && of.at >= retry.tried => retry.later(of.at),
+            Some(_) => {}
+        }
+    }
+    found.extend(retry.and_then(|mut last| last.go_on(f64::MAX, reached, rtts, paused)));
     found
+}
+
+/// The source comes back: it tries after a while, which doubles where that was in vain, and gives
+/// an attempt up that is not answered, each later than the one before.
+struct Retry {
+    since: f64,
+    tried: f64,
+    wait: f64,
+    timeout: f64,
+    fruitless: u32,
+}
+
+impl Retry {
+    fn new(of: Break, timeout: f64) -> Self {
+        let wait = BACKOFF_MIN_NS as f64;
+        let fruitless = u32::from(of.given_up);
+        Self { since: of.at, tried: of.at + wait, wait, timeout, fruitless }
+    }
+
+    fn later(&mut self, at: f64) {
+        self.wait = (self.wait * 2.0).min(BACKOFF_MAX_NS as f64);
+        self.tried = at + self.wait;
+    }
+
+    /// The connection is there after a transport's handshake, that of TLS, and the greeting: a
+    /// round trip each. None where it is not before `until`.
+    fn go_on(
+        &mut self,
+        until: f64,
+        reached: f64,
+        rtts: &[(f64, f64)],
+        paused: &[(f64, f64)],
+    ) -> Option<(f64, f64)> {
+        loop {
+            let patience = self.timeout * f64::from(1 << self.fruitless.min(GREETING_PATIENCE_MAX));
+            let open = through(paused, self.tried.max(reached), 2.0 * last(rtts, self.tried));
+            let again = through(paused, open, last(rtts, open));
+            let late = if open > self.tried + patience {
+                self.tried + patience
+            } else if again > open + patience {
+                open + patience
+            } else {
+                return (again <= until).then_some((self.since, again));
+            };
+            if late > until {
+                return None;
+            }
+            self.fruitless += 1;
+            self.later(late);
+        }
+    }
 }
 
 /// When so much time has passed, without that in outages.
@@ -313,6 +380,39 @@ mod tests {
         // An outage that is given up is one, too; one that is sat out is not.
         let of = |to_ns| line(2 * S, &[Fault::Outage { from_ns: 10 * S, to_ns }]).arrives(9.5e9);
         assert_eq!([of(20 * S), of(30 * S)], [20.5e9, 36e9 + 0.5e9 + 1e9]);
+    }
+
+    #[test]
+    fn an_attempt_that_is_not_answered_is_given_up_and_tried_again_later() {
+        // Given up 1 s after the outage's begin, and tried from 2.1 s on for 2 s, from 4.3 s on for
+        // 4 s, from 8.7 s on for 8 s and from 17.5 s on.
+        let of = |to_ns| {
+            let outage = Fault::Outage { from_ns: S, to_ns };
+            Disturbed::new(1e6, 0, S, &[outage]).arrives(1.5e9) / 1e9 - 0.5
+        };
+        let ms = |at: u64| at * S / 1000;
+        let (ends, up): (Vec<u64>, Vec<f64>) = [
+            (3_000, 3.0),
+            (4_200, 4.3),
+            (4_500, 4.5),
+            (8_400, 8.7),
+            (16_600, 16.6),
+            (16_800, 17.5),
+        ]
+        .into_iter()
+        .unzip();
+        for (end, up) in ends.into_iter().zip(up) {
+            assert!((of(ms(end)) - up).abs() < 1e-6, "{end}: {} is not {up}", of(ms(end)));
+        }
+        // A site that is away is tried in vain as well; a reset meanwhile makes it wait longer.
+        let restart = Fault::Restart { at_ns: S, back_ns: ms(2_500) };
+        let again = |faults: &[Fault]| Disturbed::new(1e6, 0, S, faults).arrives(1.5e9) / 1e9 - 0.5;
+        assert!((again(&[restart]) - 2.5).abs() < 1e-6, "{}", again(&[restart]));
+        let reset = Fault::Reset { at_ns: ms(1_500) };
+        let late = again(&[restart, reset]);
+        assert!((late - 2.5).abs() < 1e-6, "{late}");
+        let gone = Fault::Restart { at_ns: S, back_ns: ms(2_150) };
+        assert!((again(&[gone]) - 2.3).abs() < 1e-6, "{}", again(&[gone]));
     }
 
     #[test]

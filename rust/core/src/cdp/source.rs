@@ -34,7 +34,7 @@ mod overflow;
 mod words;
 
 pub use base::Initial;
-pub use connection::{BACKOFF_MAX_NS, BACKOFF_MIN_NS, TIMEOUT_NS};
+pub use connection::{BACKOFF_MAX_NS, BACKOFF_MIN_NS, GREETING_PATIENCE_MAX, TIMEOUT_NS};
 pub use degrade::{READS_MAX, Resync};
 pub use overflow::MOVES_MAX;
 pub use words::{Config, Degrade, Mode, Output, Waits};

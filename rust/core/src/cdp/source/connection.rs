@@ -10,7 +10,7 @@ pub const BACKOFF_MIN_NS: Ns = 100_000_000;
 pub const BACKOFF_MAX_NS: Ns = 5_000_000_000;
 /// The timeout is doubled this often at most: for confirmations, and for an answer at all.
 const PATIENCE_MAX: u32 = 6;
-const GREETING_PATIENCE_MAX: u32 = 3;
+pub const GREETING_PATIENCE_MAX: u32 = 3;
 /// A full store is asked again after this long.
 const FULL_RETRY_NS: Ns = 5_000_000_000;
 
