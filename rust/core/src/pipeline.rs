@@ -7,19 +7,19 @@
 //! layer below is its self time, so the self times of an I/O add up to its latency exactly. The
 //! children of one I/O book their time to it; where they overlap, the time counts once.
 
-use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
-use crate::backends::{Backend, Completion, Counts, Request};
+use crate::backends::{Backend, Completion, Request};
 use crate::base_sums::BaseSums;
 use crate::clock::{Clock, Ns};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::filters::{Answer, Child, ChildData, Cx, DataMode, Up};
 use crate::io::{OK, Op, Status, flags, row_flags};
 use crate::slab::{IoId, NONE, ON_DISK, Slab};
 
 mod chains;
 mod core;
+mod device;
 mod held;
 mod lifecycle;
 #[cfg(test)]
@@ -179,6 +179,13 @@ impl Pipeline {
         self.flushed.drain(..)
     }
 
+    /// Whether `take_flushed` has anything to give.
+    #[inline]
+    #[must_use]
+    pub fn has_flushed(&self) -> bool {
+        !self.flushed.is_empty()
+    }
+
     /// An I/O of a disk follows soon.
     #[inline]
     pub fn prefetch(&self, disk: u16, offset_bytes: u64) {
@@ -230,7 +237,11 @@ impl Pipeline {
     /// Roots that are done since the last call, in order of completion.
     #[inline]
     pub fn take_done(&mut self, out: &mut Vec<IoId>) {
-        out.append(&mut self.done);
+        if out.is_empty() {
+            std::mem::swap(out, &mut self.done);
+        } else {
+            out.append(&mut self.done);
+        }
     }
 
     /// Whether `take_done` has anything to give.
@@ -238,75 +249,6 @@ impl Pipeline {
     #[must_use]
     pub fn has_done(&self) -> bool {
         !self.done.is_empty()
-    }
-
-    /// Hands what was submitted to the device.
-    ///
-    /// # Errors
-    /// As `poll`.
-    #[inline]
-    pub fn kick(&mut self) -> Result<()> {
-        if self.backend_is_model || self.unkicked.is_empty() {
-            self.unkicked.clear();
-            return Ok(());
-        }
-        let before = self.core.clock.now();
-        self.backend.kick()?;
-        self.book_kick(self.core.clock.now() - before);
-        Ok(())
-    }
-
-    /// Sleeps until a completion may be there, at most `timeout_ns`.
-    ///
-    /// # Errors
-    /// As `poll`.
-    pub fn wait(&mut self, timeout_ns: u64) -> Result<()> {
-        self.kick()?;
-        self.backend.wait(timeout_ns)
-    }
-
-    /// Whether `poll` may find something, as far as can be told without a call to the kernel.
-    #[inline]
-    pub fn has_completions(&mut self) -> bool {
-        !self.polled.is_empty() || self.backend.has_completions()
-    }
-
-    /// Has the kernel do its part of what `has_completions` saw, where no other call comes soon.
-    ///
-    /// # Errors
-    /// As `poll`.
-    pub fn fetch(&mut self) -> Result<()> {
-        self.backend.fetch()
-    }
-
-    /// Kick and wait in one call to the kernel, where nothing is due before a completion. The time
-    /// is not booked to the I/Os: it is mostly sleep.
-    ///
-    /// # Errors
-    /// As `poll`.
-    pub fn kick_and_wait(&mut self, timeout_ns: u64) -> Result<()> {
-        self.unkicked.clear();
-        self.backend.wait(timeout_ns)
-    }
-
-    /// The earliest time at which something will happen by itself: a timer, or a modelled device.
-    #[must_use]
-    pub fn next_event_ns(&self) -> Option<Ns> {
-        let timer = self.core.timers.peek().map(|Reverse(timer)| timer.0);
-        match (timer, self.backend.next_event_ns()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
-    }
-
-    #[must_use]
-    pub fn counts(&self) -> Counts {
-        self.backend.counts()
-    }
-
-    /// Why the backend is of no use any more, told once.
-    pub fn broken(&mut self) -> Option<Error> {
-        self.backend.broken()
     }
 
     /// What the filters of a disk tell of the moment, with their layers.
@@ -328,14 +270,6 @@ impl Pipeline {
 
     pub fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.core.events)
-    }
-
-    fn book_kick(&mut self, ns: u64) {
-        let share = ns / self.unkicked.len() as u64;
-        for id in self.unkicked.drain(..) {
-            let root = self.core.slab.io(id).root;
-            self.core.book_cpu(root, self.filters, share);
-        }
     }
 
     /// Down from the I/O's layer until somebody keeps it. `now` is when it enters that layer.
@@ -391,7 +325,9 @@ impl Pipeline {
             fua: io.flags & flags::FUA != 0,
         };
         self.backend.submit(request, now);
-        self.unkicked.push(id);
+        if !self.backend_is_model {
+            self.unkicked.push(id);
+        }
     }
 
     #[inline]

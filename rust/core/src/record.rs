@@ -88,9 +88,11 @@ impl Recorder {
             u64::from(io.row_flags) | u64::from(io.blocks) << 32,
             u64::from(io.hit_blocks) | io.harness_ns.min(u64::from(u32::MAX)) << 32,
         ]);
-        let below = layers.iter().skip(1).map(|time| time.span_ns).chain([0]);
-        // A layer's self time is its span less the layer below's: they add up to the latency.
-        self.words.extend(layers.iter().zip(below).map(|(time, below)| time.span_ns - below));
+        for (i, time) in layers.iter().enumerate() {
+            let below_ns = layers.get(i + 1).map_or(0, |below| below.span_ns);
+            // A layer's self time is its span less the layer below's: they add up to the latency.
+            self.words.push(time.span_ns - below_ns);
+        }
         self.words.extend(layers.iter().map(|time| time.cpu_ns));
     }
 

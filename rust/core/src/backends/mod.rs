@@ -91,7 +91,7 @@ pub trait Backend: Send {
     /// What ends this backend's `wait` from another thread. Asked only where somebody needs it.
     fn waker(&mut self) -> Waker;
 
-    /// True where `kick` and `wait` cost nothing worth booking to the I/Os.
+    /// True where `kick` and `wait` cost nothing worth booking to the I/Os, and nothing breaks.
     fn is_model(&self) -> bool {
         false
     }

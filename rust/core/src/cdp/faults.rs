@@ -1,12 +1,51 @@
-//! What happens to a link, as policies write it: `{ kind = "outage", at = "10s", for = "5s" }`. The
-//! filter and the planner read the same words.
+//! What happens to a link, and how policies write it, for the filter and for the planner:
+//! `{ kind = "outage", at = "10s", for = "5s" }`.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::model::Fault;
+use crate::clock::Ns;
 use crate::filters::ParamError;
 use crate::units::{ByteRate, Time};
+
+/// What happens to a link, and when.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Fault {
+    /// Nothing passes until then; what is on its way arrives later.
+    Outage {
+        from_ns: Ns,
+        to_ns: Ns,
+    },
+    /// The connection breaks; what is on its way is lost.
+    Reset {
+        at_ns: Ns,
+    },
+    /// The site crashes, and is there again later: what was not durable is lost.
+    Restart {
+        at_ns: Ns,
+        back_ns: Ns,
+    },
+    Bandwidth {
+        at_ns: Ns,
+        bytes_per_s: f64,
+    },
+    Rtt {
+        at_ns: Ns,
+        rtt_ns: Ns,
+    },
+}
+
+impl Fault {
+    pub(super) const fn at_ns(&self) -> Ns {
+        match *self {
+            Self::Outage { from_ns, .. } => from_ns,
+            Self::Reset { at_ns }
+            | Self::Restart { at_ns, .. }
+            | Self::Bandwidth { at_ns, .. }
+            | Self::Rtt { at_ns, .. } => at_ns,
+        }
+    }
+}
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -7,7 +7,7 @@
 //! turn to the clock where something has arrived. Link time does not depend on the bandwidth:
 //! another one is looked at with the same share of it left.
 
-use crate::cdp::model::Fault;
+use crate::cdp::faults::Fault;
 use crate::cdp::source::{BACKOFF_MAX_NS, BACKOFF_MIN_NS, GREETING_PATIENCE_MAX};
 
 /// Between the clock and link time, ns both.

@@ -6,50 +6,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::entry::Entry;
+use super::faults::Fault;
 use super::frame::Frame;
 use super::link::{Ack, Link, LinkEvent};
 use super::replica::{Replica, Synced};
 use super::vault::Vault;
 use crate::clock::Ns;
-
-/// What happens to a link, and when.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Fault {
-    /// Nothing passes until then; what is on its way arrives later.
-    Outage {
-        from_ns: Ns,
-        to_ns: Ns,
-    },
-    /// The connection breaks; what is on its way is lost.
-    Reset {
-        at_ns: Ns,
-    },
-    /// The site crashes, and is there again later: what was not durable is lost.
-    Restart {
-        at_ns: Ns,
-        back_ns: Ns,
-    },
-    Bandwidth {
-        at_ns: Ns,
-        bytes_per_s: f64,
-    },
-    Rtt {
-        at_ns: Ns,
-        rtt_ns: Ns,
-    },
-}
-
-impl Fault {
-    const fn at_ns(&self) -> Ns {
-        match *self {
-            Self::Outage { from_ns, .. } => from_ns,
-            Self::Reset { at_ns }
-            | Self::Restart { at_ns, .. }
-            | Self::Bandwidth { at_ns, .. }
-            | Self::Rtt { at_ns, .. } => at_ns,
-        }
-    }
-}
 
 /// What a restart of the modelled site does to its vault.
 pub trait Crash {
@@ -218,9 +180,11 @@ impl<V: Vault + Crash> Model<V> {
                 self.strike();
             } else if sync == next {
                 self.sync_at_ns = None;
-                self.make_durable(next);
+                let answer = self.make_durable(next);
+                self.reply(next, answer);
             } else if let Some((at, frame)) = self.forward.pop_front() {
-                self.arrive(at, frame);
+                let answer = self.arrive(at, frame);
+                self.reply(at, answer);
             }
         }
         if let Connection::Opening(at) = self.connection
@@ -300,55 +264,61 @@ impl<V: Vault + Crash> Model<V> {
         }
     }
 
-    fn arrive(&mut self, at: Ns, frame: Going) {
-        let answer = match frame {
+    /// What the site says to a frame that arrives.
+    #[inline]
+    fn arrive(&mut self, at: Ns, frame: Going) -> Option<Coming> {
+        let word = match frame {
             Going::Entry(entry) => return self.take(&entry, at),
             Going::Word(word) => match *word {
                 Frame::Hello(hello) => self.replica.greet(&hello, at),
                 Frame::Ask(ask) => self.replica.sums(ask),
-                _ => return,
+                _ => return None,
             },
         };
-        self.say(at, answer);
+        Some(Coming::Word(Box::new(word)))
     }
 
-    fn take(&mut self, entry: &Arc<Entry>, at: Ns) {
-        match self.replica.take(entry, at) {
-            Ok(None) if self.line.sync_ns == 0 => self.make_durable(at),
+    #[inline]
+    fn take(&mut self, entry: &Arc<Entry>, at: Ns) -> Option<Coming> {
+        let word = match self.replica.take(entry, at) {
+            Ok(None) if self.line.sync_ns == 0 => return self.make_durable(at),
             Ok(None) => {
                 self.sync_at_ns.get_or_insert(at + self.line.sync_ns);
-                let received = self.replica.received();
-                self.say(at, received);
+                self.replica.received()
             }
-            Ok(Some(answer)) => self.say(at, answer),
-            Err(error) => self.say(at, Frame::Refuse(error.to_string())),
-        }
+            Ok(Some(answer)) => answer,
+            Err(error) => Frame::Refuse(error.to_string()),
+        };
+        Some(Coming::Word(Box::new(word)))
     }
 
-    fn make_durable(&mut self, at: Ns) {
-        match self.replica.make_durable(at) {
+    #[inline]
+    fn make_durable(&mut self, at: Ns) -> Option<Coming> {
+        let word = match self.replica.make_durable(at) {
             Ok(Synced::UpTo { no, points }) if points.is_empty() => {
-                self.reply(at, Coming::Ack { received_no: no, durable_no: no });
+                return Some(Coming::Ack { received_no: no, durable_no: no });
             }
             Ok(Synced::UpTo { no, points }) => {
-                self.say(at, Frame::Ack { received_no: no, durable_no: no, points });
+                Frame::Ack { received_no: no, durable_no: no, points }
             }
-            Ok(Synced::Nothing) => {}
-            Ok(Synced::Full) => self.say(at, Frame::Full),
-            Err(error) => self.say(at, Frame::Refuse(error.to_string())),
-        }
+            Ok(Synced::Nothing) => return None,
+            Ok(Synced::Full) => Frame::Full,
+            Err(error) => Frame::Refuse(error.to_string()),
+        };
+        Some(Coming::Word(Box::new(word)))
     }
 
-    fn say(&mut self, at: Ns, frame: Frame) {
-        self.reply(at, Coming::Word(Box::new(frame)));
+    /// When what is said at `at` comes to the source, if nothing that was said before comes later.
+    fn back_ns(&self, at: Ns) -> Ns {
+        at.max(self.outage_until_ns) + self.half_rtt_ns()
     }
 
-    fn reply(&mut self, at: Ns, frame: Coming) {
-        let from = at.max(self.outage_until_ns);
+    fn reply(&mut self, at: Ns, answer: Option<Coming>) {
+        let Some(answer) = answer else { return };
         let last = self.back.back().map_or(0, |(at, ..)| *at);
-        let back = (from + self.half_rtt_ns()).max(last);
+        let back = self.back_ns(at).max(last);
         // However long an outage holds it up, what it confirms is recoverable since then.
-        self.back.push_back((back, frame, back - at));
+        self.back.push_back((back, answer, back - at));
     }
 
     /// Share of the time since `since_ns` in which the line was busy.
@@ -411,6 +381,21 @@ impl<V: Vault + Crash> Link for Model<V> {
 
     #[inline]
     fn take_ack(&mut self, before_ns: Ns) -> Option<Ack> {
+        // What is said to the next frame comes first of all that happens: in one step.
+        let is_calm = self.sync_at_ns.is_none() && self.next_fault_ns() >= before_ns;
+        if is_calm && self.back.is_empty() && self.told.is_empty() {
+            let back_ns = self.back_ns(self.forward.front()?.0);
+            if back_ns >= before_ns {
+                return None;
+            }
+            let (at, frame) = self.forward.pop_front()?;
+            let answer = self.arrive(at, frame);
+            if let Some(Coming::Ack { received_no, durable_no }) = answer {
+                let one_way_ns = back_ns - at;
+                return Some(Ack { at_ns: back_ns, received_no, durable_no, one_way_ns });
+            }
+            self.reply(at, answer);
+        }
         self.advance(before_ns.saturating_sub(1));
         let &(at_ns, Coming::Ack { received_no, durable_no }, one_way_ns) = self.back.front()?
         else {

@@ -147,8 +147,10 @@ impl<V: Vault> Replica<V> {
             Err(Refusal::Broken(error)) => return Err(error),
         }
         self.durable_no = self.vault.received_no();
-        for id in self.fresh.drain(..) {
-            self.durable.push_back((id, now, self.durable_no));
+        if !self.fresh.is_empty() {
+            for id in self.fresh.drain(..) {
+                self.durable.push_back((id, now, self.durable_no));
+            }
         }
         while self.durable.len() > REMEMBERED {
             self.durable.pop_front();

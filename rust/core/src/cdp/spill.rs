@@ -73,7 +73,11 @@ impl Ring {
     }
 
     /// Entries before this one are confirmed.
+    #[inline]
     pub fn forget_before(&mut self, no: u64) {
+        if self.regions.is_empty() {
+            return;
+        }
         for region in self.regions.iter_mut().take_while(|region| region.no < no) {
             region.live = false;
         }

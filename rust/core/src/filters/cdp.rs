@@ -249,19 +249,24 @@ impl Cdp {
 
     /// Asks to be called when the next thing is due.
     fn arm(&mut self, cx: &mut Cx<'_>, now: Ns) {
-        let mut next = self.next_point_ns;
-        let held = self.held.oldest_ns().map(|at| at + self.settings.hold_ns);
-        let waits = self.waiters.oldest_ns().map(|at| at + self.settings.config.sync_timeout_ns);
-        let closing = match self.phase {
-            Phase::Closing(until) if until > now => Some(until),
-            _ => None,
-        };
+        let earlier = |a: Ns, b: Option<Ns>| a.min(b.unwrap_or(Ns::MAX));
+        let mut next = earlier(self.next_point_ns, self.source.next_due_ns());
         // An idle line is no event while there is nothing to send.
-        let wants = if self.source.has_more() { self.link.wants_at_ns() } else { None };
-        let link =
-            if self.is_unhurried() { self.link.next_news_ns() } else { self.link.next_event_ns() };
-        for due in [self.source.next_due_ns(), link, wants, held, waits, closing] {
-            next = next.min(due.unwrap_or(Ns::MAX));
+        if self.source.has_more() {
+            next = earlier(next, self.link.wants_at_ns());
+        }
+        if self.is_unhurried() {
+            next = earlier(next, self.link.next_news_ns());
+        } else {
+            next = earlier(next, self.link.next_event_ns());
+            next = earlier(next, self.held.oldest_ns().map(|at| at + self.settings.hold_ns));
+            let patience_ns = self.settings.config.sync_timeout_ns;
+            next = earlier(next, self.waiters.oldest_ns().map(|at| at + patience_ns));
+            if let Phase::Closing(until) = self.phase
+                && until > now
+            {
+                next = next.min(until);
+            }
         }
         if next < self.armed_ns {
             self.armed_ns = next.max(now);

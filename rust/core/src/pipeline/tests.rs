@@ -152,6 +152,17 @@ impl Rig {
 }
 
 #[test]
+fn nothing_is_kept_of_io_that_a_model_has_taken() {
+    let mut rig = Rig::new(&[]);
+    for _ in 0..3 {
+        let id = rig.submit(Op::Write, 0, 0);
+        assert_eq!(rig.run(), [id]);
+        rig.pipeline.core.slab.give_back(id);
+    }
+    assert!(rig.pipeline.unkicked.is_empty(), "virtual time never kicks");
+}
+
+#[test]
 fn goes_down_and_comes_back_up_nearest_to_the_disk_first() {
     let mut rig = Rig::new(&[Script::Pass, Script::Pass]);
     let id = rig.submit(Op::Read, 0, 0);

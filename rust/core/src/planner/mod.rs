@@ -37,9 +37,8 @@ pub mod workload;
 
 use serde::Deserialize;
 
-use crate::cdp::faults::{self, FaultParams};
+use crate::cdp::faults::{self, Fault, FaultParams};
 use crate::cdp::line::{Disturbed, Steady, Way};
-use crate::cdp::model::Fault;
 use crate::cdp::source::{CONTINUOUS_STEP_NS, TIMEOUT_NS, batch_least_bytes};
 use crate::error::{Error, Result};
 use crate::filters::{ParamError, params};

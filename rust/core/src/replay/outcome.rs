@@ -41,7 +41,10 @@ impl Worker {
             self.verify(id);
         }
         self.ready.clear();
-        self.ready.extend_from_slice(self.lock.release(id));
+        let released = self.lock.release(id);
+        if !released.is_empty() {
+            self.ready.extend_from_slice(released);
+        }
         if self.in_flight >= self.depth {
             self.room_since_ns = complete_ns;
         }
@@ -85,6 +88,9 @@ impl Worker {
     /// Starts what waited behind writes whose preflush is done by now.
     #[inline]
     fn go_on_after_flushes(&mut self) {
+        if !self.pipeline.has_flushed() {
+            return;
+        }
         if !self.lanes.is_used() {
             self.pipeline.take_flushed();
             return;

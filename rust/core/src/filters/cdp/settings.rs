@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::super::{DataMode, ParamError, Setting, params};
 use crate::cdp::entry::{Codec, RECORD_HEADER_MAX};
-use crate::cdp::faults::{self, FaultKind, FaultParams};
-use crate::cdp::model::{Fault, Line};
+use crate::cdp::faults::{self, Fault, FaultKind, FaultParams};
+use crate::cdp::model::Line;
 use crate::cdp::source::{Config, Degrade, Initial, TIMEOUT_NS, Waits, batch_least_bytes};
 use crate::cdp::spill::record_bytes;
 use crate::cdp::store::LongTerm;
