@@ -7,11 +7,15 @@ core, run the trace's reader and the thread that takes rows apart, on another wh
 what the worker itself takes for an I/O is a row of its own.
 
 The line is idle when a write comes, so that each is an entry, a frame and a confirmation of its
-own: the most that `cdp` can have to do. To take confirmations without a timer each, to use entries
-again whole, to keep what the model sends small, to fetch a place of the token store when its I/O
-is staged, and to keep that store in huge pages, saves two fifths of the worker's time for an I/O.
-What is left is spread over some fifty functions, none of which takes a tenth: half of it is the
-harness (rows in and out, range locks, the chain's walk), half the journal and the model.
+own: the most that `cdp` can have to do. To take confirmations without a timer each and in the step
+in which their entry arrives, to use entries again whole, to keep what the model sends small, to
+fetch a place of the token store when its I/O is staged, and to keep that store in huge pages, saves
+two fifths of the worker's time for an I/O. What is left is spread over some fifty functions, none
+of which takes a tenth: more than half of it is the harness (rows in and out, range locks, the
+chain's walk), the rest the journal and the model.
+
+The rate is that of a machine to itself: whatever else runs on the two processors, or beside them on
+their host, takes from it, to less than a half. The worker's time for an I/O suffers less.
 """
 
 from __future__ import annotations

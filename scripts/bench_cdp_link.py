@@ -41,8 +41,9 @@ from vaio_bench.store import open_run
 LENGTH_BYTES = 64 << 10
 TURN_BYTES = 4 << 20
 LINE_BYTES_PER_S = 125e6
-# Writes of a second at most: more than any line here takes.
+# Writes of a second at most: more than any line here takes, and what one is first taken to take.
 PER_S = 16_000
+FIRST_PER_S = 4_000
 
 
 @contextmanager
@@ -65,13 +66,10 @@ def site(store: Path, key: Path) -> Iterator[str]:
         process.wait()
 
 
-def replicate(folder: Path, stores: Path, key: Path, bandwidth: str, seconds: float) -> float:
-    """Bytes a second that became recoverable."""
-    ios = int(seconds * PER_S)
-    trace = folder / "writes.parquet"
-    if not trace.exists():
-        blocks = np.random.default_rng(1).integers(0, 1024, ios)
-        write_ios(trace, np.arange(ios), blocks * LENGTH_BYTES, LENGTH_BYTES, "write")
+def replicate(
+    trace: Path, folder: Path, stores: Path, key: Path, bandwidth: str, ios: int
+) -> float:
+    """Bytes a second that became recoverable, of so many writes of the trace."""
     with tempfile.TemporaryDirectory(dir=stores) as store, site(Path(store), key) as address:
         text = f"""[policy]
 name = "cdp"
@@ -85,8 +83,7 @@ backpressure = "60s"
 initial_sync = "never"
 retention = "1s"
 """
-        limit = ios if bandwidth != "1Gbit/s" else int(seconds * LINE_BYTES_PER_S / LENGTH_BYTES)
-        settings = Settings(pace="asap", backend="mem", verify=False, limit=limit)
+        settings = Settings(pace="asap", backend="mem", verify=False, limit=ios)
         policy = spec.parse_policy(text, "cdp.toml")
         run = open_run(execute(trace, [policy], 1, settings, None, folder / "run", force=True))
     events = run.events().filter(pl.col("kind") == "restore_point")["detail"]
@@ -139,6 +136,11 @@ def main() -> None:
         folder = Path(name)
         key = folder / "key"
         key.write_text("a key for as long as this bench")
+        trace = folder / "writes.parquet"
+        blocks = np.random.default_rng(1).integers(0, 1024, int(args.seconds * PER_S))
+        write_ios(trace, np.arange(len(blocks)), blocks * LENGTH_BYTES, LENGTH_BYTES, "write")
+        # As many writes as the line took in the round before.
+        per_s = {"shaped": LINE_BYTES_PER_S / LENGTH_BYTES}
         try:
             for _ in range(args.rounds):
                 for line, (bandwidth, stores) in {
@@ -146,8 +148,11 @@ def main() -> None:
                     "unshaped": ("1000Gbit/s", folder),
                     "in memory": ("1000Gbit/s", args.memory),
                 }.items():
-                    rate = replicate(folder, stores, key, bandwidth, args.seconds)
+                    ios = int(args.seconds * min(per_s.get(line, FIRST_PER_S), PER_S))
+                    rate = replicate(trace, folder, stores, key, bandwidth, ios)
                     rates[line].append(rate)
+                    if line != "shaped":
+                        per_s[line] = rate / LENGTH_BYTES
                 rates["TLS copy"].append(tls_copy(peers, key, args.seconds / 2))
                 rates["disk"].append(disk_write(folder, args.seconds))
         except VaioBenchError as error:

@@ -1,6 +1,6 @@
 """What `cdp` adds to a 4 KiB write on the guest's path: against `pass`, on the wall clock.
 
-    python scripts/bench_cdp_path.py [--rounds 9] [--ios 20000] [--json] [--target DIR]
+    python scripts/bench_cdp_path.py [--rounds 7] [--ios 10000] [--json] [--target DIR]
 
 4 KiB writes to random places, one every 100 us, into memory and into a file (io_uring, O_DIRECT
 where the file system has it); `pass` and `cdp` interleaved, their order drawn anew in each round,
@@ -51,13 +51,18 @@ def copy_ns(peers: Path) -> float:
     return statistics.median(float(line) for line in run_peer(peers, "copy").split())
 
 
-def measure(trace: Path, folder: Path, backend: str, peers: Path, rounds: int) -> Any:
-    """By policy: latency's median and mean, and the first layer's callbacks (ns), by round."""
+def measure(
+    trace: Path, target: Path | None, runs: Path, peers: Path, rounds: int
+) -> dict[str, Any]:
+    """By policy: latency's median and mean, and the first layer's callbacks (ns), by round.
+
+    `runs` is where the run's folder goes, with the site's store in it.
+    """
+    backend = "uring" if target else "mem"
     settings = Settings(pace="recorded", backend=backend, verify=False)
     chosen = [policy(name) for name in POLICIES]
     copies = [copy_ns(peers)]
-    target = None if backend == "mem" else folder / "target.img"
-    out = execute(trace, chosen, rounds, settings, target, folder / f"run-{backend}", force=True)
+    out = execute(trace, chosen, rounds, settings, target, runs / "run", force=True)
     copies.append(copy_ns(peers))
     run = open_run(out)
     found: dict[str, Any] = {"copy_ns": copies}
@@ -77,7 +82,7 @@ def measure(trace: Path, folder: Path, backend: str, peers: Path, rounds: int) -
     return found
 
 
-def judge(backend: str, found: Any) -> tuple[list[tuple[str, str]], list[Goal]]:
+def judge(case: str, found: Any) -> tuple[list[tuple[str, str]], list[Goal]]:
     """The table's rows, and the goal."""
     rows: list[tuple[str, str]] = []
     for key in ("p50_ns", "mean_ns", "p99_ns"):
@@ -87,48 +92,56 @@ def judge(backend: str, found: Any) -> tuple[list[tuple[str, str]], list[Goal]]:
         middle = statistics.median(added)
         ratio = statistics.median(cdp / without for cdp, without in pairs)
         for name in POLICIES:
-            rows.append((f"{backend}, {name}, {key[:-3]} ns", spread(found[name][key])))
+            rows.append((f"{case}, {name}, {key[:-3]} ns", spread(found[name][key])))
         text = f"{middle:.0f} [{low:.0f}, {high:.0f}], ratio {ratio:.3f}"
-        rows.append((f"{backend}, cdp adds to {key[:-3]}, ns", text))
+        rows.append((f"{case}, cdp adds to {key[:-3]}, ns", text))
         if key == "p50_ns":
             adds = middle
     for name in POLICIES:
-        rows.append((f"{backend}, {name}, callbacks ns", spread(found[name]["calls_ns"])))
+        rows.append((f"{case}, {name}, callbacks ns", spread(found[name]["calls_ns"])))
     copied = statistics.median(found["copy_ns"])
-    rows.append((f"{backend}, one copy of 4 KiB, ns", spread(found["copy_ns"])))
+    rows.append((f"{case}, one copy of 4 KiB, ns", spread(found["copy_ns"])))
     goals = []
-    if backend == "mem":
-        goals.append(Goal(f"{backend}, cdp adds to a write", adds, round(copied + 1000), "ns"))
+    if case == "mem":
+        goals.append(Goal(f"{case}, cdp adds to a write", adds, round(copied + 1000), "ns"))
     calls = statistics.median(found["cdp"]["calls_ns"])
-    goals.append(Goal(f"{backend}, in cdp's callbacks", calls, round(copied + 1000), "ns"))
+    goals.append(Goal(f"{case}, in cdp's callbacks", calls, round(copied + 1000), "ns"))
     return rows, goals
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--ios", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--ios", type=int, default=10_000)
     parser.add_argument("--target", type=Path, help="a folder on the file system to measure")
+    parser.add_argument("--memory", type=Path, default=Path("/dev/shm"), help="a folder in memory")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     peers = cdp_peers("bench_cdp_path")
     rows: list[tuple[str, str]] = []
     goals: list[Goal] = []
     figures: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(dir=args.target) as name:
-        folder = Path(name)
+    with (
+        tempfile.TemporaryDirectory(dir=args.target) as name,
+        tempfile.TemporaryDirectory(dir=args.memory) as memory,
+    ):
+        folder, target = Path(name), Path(name) / "target.img"
         blocks = np.random.default_rng(1).integers(0, SIZE_BYTES // LENGTH_BYTES, args.ios)
         trace = folder / "writes.parquet"
         write_ios(trace, np.arange(args.ios) * GAP_NS, blocks * LENGTH_BYTES, LENGTH_BYTES, "write")
-        for backend in ("mem", "uring"):
+        for case, file, runs in (
+            ("mem", None, folder),
+            ("uring", target, folder),
+            ("uring, store in memory", target, Path(memory)),
+        ):
             try:
-                found = measure(trace, folder, backend, peers, args.rounds)
+                found = measure(trace, file, runs, peers, args.rounds)
             except VaioBenchError as error:
                 raise SystemExit(f"bench_cdp_path: {error}") from None
-            more_rows, more_goals = judge(backend, found)
+            more_rows, more_goals = judge(case, found)
             rows += more_rows
             goals += more_goals
-            figures[backend] = found
+            figures[case] = found
     settings = {"ios": args.ios, "rounds": args.rounds}
     report("bench_cdp_path", settings, rows, goals, figures, as_json=args.json)
 
