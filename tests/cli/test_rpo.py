@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.analyses.test_rpo import MS, store
-from vaio_bench.analyses.run_rpo import RunRpo
+from vaio_bench.analyses.run_rpo import Replicated, RunRpo
 from vaio_bench.reporting import rpo_part, words
 
 ROWS = [(i * 50 * MS, "d", "write", i % 64 * 4096, 16_384) for i in range(400)]
@@ -83,9 +83,16 @@ def test_a_trace_without_a_recoverable_point_is_too_short_to_tell(
     nothing = RunRpo(None, [])
     [line] = rpo_part.rpo_answer(plan, nothing).lines
     assert line.badge == "too short to tell"
-    assert line.text == f"{plan['answer']}. Nor was one of snapshots every 4 s."
+    none = "None of snapshots every 4 s was recoverable either."
+    assert line.text == f"{plan['answer']}. {none}"
     [line] = rpo_part.rpo_answer({**plan, "answer": None}, nothing).lines
     assert line.text.startswith("CDP, a point every 2.50 s and snapshots every 4 s: no point was")
+    # What a run had is as short.
+    had = {"duration_s": 20.0, "rpo_s": {"max": 20.0}, "met_time": 0.25, "target_s": 5.0}
+    run = Replicated("cdp", 0, "", {**had, "first_point_s": 0.0})
+    [line, measured] = rpo_part.rpo_answer(plan, RunRpo(None, [run])).lines
+    assert measured.badge == "too short to tell"
+    assert measured.text == "cdp, as measured: no restore point was recoverable within 20 s."
     # A mode that has points keeps its line.
     quick = cli("rpo", trace, *LINK, "--target-rpo", "5s", "--json").document
     lines = rpo_part.rpo_answer(quick, nothing).lines

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from vaio_bench.analyses.overhead import Overhead
+from vaio_bench.analyses.rpo import is_cut_short
 from vaio_bench.analyses.run_rpo import Replicated, RunRpo
 from vaio_bench.reporting import figures, words
 from vaio_bench.reporting.figures import Figure, Palette
@@ -286,6 +287,12 @@ def measured_lines(measured: RunRpo) -> list[Line]:
         if one["met_time"] is None:
             why = f"no verdict: {measured.refused}" if measured.refused else "no target was set"
             lines.append(Line("measured", "neutral", f"{text}; {why}."))
+            continue
+        if is_cut_short(one, one["duration_s"]):
+            lasted = words.seconds(one["duration_s"])
+            name = name_of(each, measured.found)
+            text = f"{name}, as measured: no restore point was recoverable within {lasted}."
+            lines.append(Line("too short to tell", "neutral", text))
             continue
         share = words.share(one["met_time"])
         good = one["met_time"] == 1

@@ -42,7 +42,7 @@ def rpo_answer(plan: dict[str, Any] | None, measured: RunRpo) -> Answer:
         line = Line(badge, "good" if good else "bad", f"{plan['answer']}.")
         if plan["modes"][0] in short:
             # It says so of the first mode: that is once for all of them.
-            line = _too_short(" ".join([line.text, *_nor(short[1:])]))
+            line = _too_short(" ".join([line.text, *_none_of(short[1:])]))
         given.lines.insert(0, line)
     for mode in plan["modes"]:
         if mode in short:
@@ -61,9 +61,11 @@ def _too_short(text: str) -> Line:
     return Line("too short to tell", "neutral", text)
 
 
-def _nor(modes: list[dict[str, Any]]) -> list[str]:
+def _none_of(modes: list[dict[str, Any]]) -> list[str]:
     """The other modes of which no point was recoverable."""
-    return [f"Nor was one of {' or of '.join(map(words.mode_name, modes))}."] if modes else []
+    if not modes:
+        return []
+    return [f"None of {' or of '.join(map(words.mode_name, modes))} was recoverable either."]
 
 
 def rpo_section(
