@@ -41,7 +41,7 @@ class Doing:
     offset_bytes: int
     length_bytes: int
     ios: int
-    """How many I/Os it is about: `seq` is the first of a batch, `last_seq` the last."""
+    """How many I/Os it is about, or 0: `seq` is the first of a batch, `last_seq` the last."""
     last_seq: int
 
     def told(self, how: str, filters: Sequence[str], disks: Sequence[str]) -> str:
@@ -54,10 +54,14 @@ class Doing:
 
     def words(self, disk: str | None = None) -> str:
         """`io_start of I/O 17 (write of 512 bytes at offset 4096)`."""
-        if self.seq is None:
+        if self.ios == 0:
             return self.callback if disk is None else f"{self.callback} ({disk})"
         where = f"offset {self.offset_bytes}" + (f" of {disk}" if disk is not None else "")
         io = f"{self.op} of {self.length_bytes} bytes at {where}"
+        if self.seq is None:
+            # As those of a prefill.
+            many = "an I/O that is" if self.ios == 1 else f"{self.ios} I/Os that are"
+            return f"{self.callback} of {many} not of the trace ({io})"
         if self.ios > 1:
             which = f"{self.ios} I/Os from {self.seq} to {self.last_seq}"
             return f"{self.callback} of {which} (the first: {io})"

@@ -20,7 +20,7 @@ class WorkError(VaioBenchError):
 
 
 class FilterHungError(WorkError):
-    """A filter of another make lets go of nothing that it holds: it costs its round."""
+    """A filter of another make lets go of nothing, or its prefill failed: it costs its round."""
 
 
 class ServerLostError(WorkError):

@@ -185,6 +185,23 @@ def test_a_crash_or_hang_costs_its_rounds_and_is_named(
         )
 
 
+@pytest.mark.parametrize("placement", ["inline", "process"])
+def test_a_crash_in_the_prefill_costs_its_rounds_too(
+    tmp_path: Path, write_trace: Callable[[Sequence[Io]], Path], placement: str
+) -> None:
+    library = build("broken", tmp_path, f"-DBREAKS={SEGFAULT}", "-DAT=1")
+    file = tmp_path / "broken.toml"
+    file.write_text(f'[[filter]]\nuse = "so:{library}"\nplacement = "{placement}"\n')
+    settings = Settings(pace="asap", depth=1, backend="mem")
+    trace = write_trace([(0, "read", 8192, 4096)])
+    found = vb.compare(trace, out=tmp_path / "run", policies=[file], rounds=2, settings=settings)
+    where = "io_start of an I/O that is not of the trace (write of 4096 bytes at offset 8192"
+    assert [lost["round"] for lost in found["lost_rounds"]] == [0, 1]
+    for lost in found["lost_rounds"]:
+        assert f'filter[0] "so:{library}" crashed (SIGSEGV) in {where}' in lost["reason"]
+    assert found["noise_floor"]
+
+
 @pytest.mark.parametrize(
     ("how", "told"),
     [

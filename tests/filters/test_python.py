@@ -297,6 +297,9 @@ def test_what_is_raised_in_the_prefill_is_told(
     assert why in run.exit
     [detail] = run.events().filter(kind="error")["detail"].head(1)
     assert why in json.loads(detail)["error"]
+    # It costs the round, and no other.
+    [lost] = run.manifest["lost_rounds"]
+    assert why in lost["reason"]
 
 
 def test_a_slice_that_is_kept_shows_what_it_did(

@@ -231,21 +231,27 @@ impl Record {
             return None;
         }
         let name = CALLBACKS.get(self.callback.load(Relaxed) as usize).copied().unwrap_or("?");
-        let Some(seq) = self.io_seq() else { return Some((name.to_owned(), None)) };
+        let (ios, seq) = (self.ios.load(Relaxed), self.io_seq());
+        if ios == 0 {
+            return Some((name.to_owned(), None));
+        }
         let io = Shown {
-            seq,
+            seq: seq.unwrap_or(NO_SEQ),
             op: Op::from_code(self.op.load(Relaxed) as u8),
             offset_bytes: self.offset_bytes.load(Relaxed),
             length_bytes: self.length_bytes.load(Relaxed),
         };
-        let ios = self.ios.load(Relaxed);
-        let words = if ios > 1 {
-            let last = self.last_seq.load(Relaxed);
-            format!("{name} of {ios} I/Os from {seq} to {last} (the first: {})", io.words())
-        } else {
-            format!("{name} of I/O {seq} ({})", io.words())
+        let io = io.words();
+        let words = match seq {
+            Some(seq) if ios > 1 => {
+                let last = self.last_seq.load(Relaxed);
+                format!("{name} of {ios} I/Os from {seq} to {last} (the first: {io})")
+            }
+            None if ios > 1 => format!("{name} of {ios} I/Os that are not of the trace ({io})"),
+            Some(seq) => format!("{name} of I/O {seq} ({io})"),
+            None => format!("{name} of an I/O that is not of the trace ({io})"),
         };
-        Some((words, Some(seq)))
+        Some((words, seq))
     }
 
     /// Back from it.

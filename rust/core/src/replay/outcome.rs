@@ -2,13 +2,16 @@
 
 use serde_json::Value;
 
+use super::chain::place_in_policy;
+use super::hung::is_foreign;
 use super::options::Conflicts;
 use super::plan::Due;
 use super::run::Output;
 use super::worker::{Phase, REMEMBERED, Remembered, Worker};
 use crate::clock::Ns;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::io::{OK, Op, row_flags};
+use crate::pipeline::Event;
 use crate::record::RowTimes;
 use crate::slab::IoId;
 use crate::version_map::Outcome;
@@ -125,20 +128,44 @@ impl Worker {
         let disk = self.shared.disk_names[self.disks[io.disk as usize] as usize].as_str();
         let place = format!("{} at offset {} of disk {disk}", io.op.name(), io.offset_bytes);
         if self.phase == Phase::Prefill {
-            if let Some(why) = self.pipeline.failure() {
-                return Err(Error::input(why));
-            }
-            // A placed filter that died has told why by an event, which nobody would see.
-            let events = &self.pipeline.core.events;
-            let died = events.iter().rfind(|event| event.kind.starts_with("filter_"));
-            let told = died.and_then(|event| serde_json::from_str::<Value>(&event.detail).ok());
-            let reason = told.as_ref().and_then(|detail| detail["reason"].as_str());
-            let why = reason.map_or(String::new(), |reason| format!(" (its filter {reason})"));
-            let words = format!("prefill: {place} failed{why}");
-            return Err(Error::failed(words).caused_by(source));
+            return Err(self.prefill_failed(&place, source));
         }
         self.totals.note_error(self.phase, || format!("{place}: {source}"));
         Ok(())
+    }
+
+    /// A prefill that failed ends the round, and no other round where a filter of another make, or
+    /// one in a process of its own that died, may be why: as what it does later.
+    fn prefill_failed(&self, place: &str, source: std::io::Error) -> Error {
+        if let Some(why) = self.pipeline.failure() {
+            return Error::input(why);
+        }
+        let events = &self.pipeline.core.events;
+        let why = events.iter().rev().find_map(|event| self.why_in(event));
+        let why = why.map_or(String::new(), |why| format!(" ({why})"));
+        let mut layers = 0..self.options.filters.len();
+        let costs_its_round = layers.any(|layer| is_foreign(&self.options, layer))
+            || events.iter().any(|event| event.kind.starts_with("filter_"));
+        let kind = if costs_its_round { ErrorKind::Hung } else { ErrorKind::Failed };
+        Error::new(kind, format!("prefill: {place} failed{why}")).caused_by(source)
+    }
+
+    /// What an event tells of a filter that died, raised, or did what it may not.
+    fn why_in(&self, event: &Event) -> Option<String> {
+        let detail: Value = serde_json::from_str(&event.detail).ok()?;
+        if event.kind.starts_with("filter_") {
+            let layer = usize::from(event.layer);
+            let name = self.options.filters[layer].word();
+            let place = place_in_policy(&self.options, layer);
+            return Some(format!("filter[{place}] {name:?} {}", detail["reason"].as_str()?));
+        }
+        let text = match event.kind {
+            "error" => detail["error"].as_str()?,
+            "misuse" => detail["what"].as_str()?,
+            _ => return None,
+        };
+        let callback = detail["callback"].as_str();
+        Some(callback.map_or_else(|| text.to_owned(), |callback| format!("{callback}: {text}")))
     }
 
     fn verify(&mut self, id: IoId) {
