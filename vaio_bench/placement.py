@@ -13,7 +13,8 @@ called directly, or behind a hop whose cost is a layer of its own, `hop`, in eve
   with EIO from then on, an event (`filter_crash`, `filter_hang`) names callback and I/O, the run's
   other disks go on, and `replay` ends with exit status 1. The process ends with its worker,
   whatever ends that. A filter has hung when a callback does not return, or none of the I/Os that
-  it holds is let go, within the policy's `[policy] hang` (30s).
+  it holds is let go, within the policy's `[policy] hang` (30s). In the prefill, before the trace
+  begins, either costs the round.
 
 Or a table: `placement = { at = "thread", spin = "500us" }`. `spin` is how long a side looks for a
 message before it sleeps, by default 200us; `"0s"` sleeps at once. A sleep costs the next I/O a
