@@ -141,13 +141,19 @@ def held(paths: Sequence[str], *, writes: bool) -> Iterator[None]:
     Raises:
         InputError: another run has one of them.
     """
+    ours: set[tuple[int, int]] = set()
     with ExitStack() as opened:
         for path in map(Path, paths):
             # A device is claimed by the engine, as by a mount: locks on it are udev's as well.
-            if not path.is_block_device():
-                fd = _open(path, os.O_RDWR if writes else os.O_RDONLY)
-                opened.callback(os.close, fd)
+            if path.is_block_device():
+                continue
+            fd = _open(path, os.O_RDWR if writes else os.O_RDONLY)
+            opened.callback(os.close, fd)
+            # Two of the run's own disks may be one file, by a link.
+            status = os.fstat(fd)
+            if (status.st_dev, status.st_ino) not in ours:
                 _lock(fd, path, writes=writes)
+                ours.add((status.st_dev, status.st_ino))
         yield
 
 
