@@ -13,6 +13,13 @@ Goal: what one copy of 4 KiB into the journal costs, measured in the same run be
 and a microsecond; in memory for both figures, on a file for the callbacks, because there the spread
 of the device's own latency is many times a microsecond. What follows an acknowledgement (handing
 entries to the link, waking its thread) is the worker's time, but no longer the write's.
+
+The file is measured twice: with the site's store on its disk, as a run on one machine has it, and
+with the store in memory (`--memory`). With 7 rounds of 10,000 writes on a virtual disk that takes
+one in 58 us, `cdp` adds 23 us [17, 24] to the median with the store beside the file and 13 us
+[10, 14] with it in memory, 0.6 us of it in callbacks: about half is the store's own writes and
+flushes on the disk that is measured. What the rest is made of is not parted here; link, site and
+the writer of rows have one processor.
 """
 
 from __future__ import annotations
