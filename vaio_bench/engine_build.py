@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from vaio_bench import _core
 from vaio_bench.errors import InputError
-from vaio_bench.warnings import WarningKind
 
 
 @functools.cache
@@ -49,17 +47,3 @@ def check_same(where: object, builds: list[str | None], *, force: bool) -> None:
         "and figures of two builds are no one sample: begin anew, or go on with --force, which "
         "marks it"
     )
-
-
-def note_resumed(manifest: dict[str, Any], rounds_run_again: list[int]) -> None:
-    """Keeps that this build goes on with a run, and warns once it is not the only one."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    told = {"at": now, "rounds_run_again": rounds_run_again, "engine_build": build_id()}
-    manifest.setdefault("resumed", []).append(told)
-    builds = len(set(builds_of(manifest)))
-    code = WarningKind.MIXED_BUILDS.code
-    kept = [each for each in manifest["warnings"] if each["code"] != code]
-    if builds > 1:
-        warning = WarningKind.MIXED_BUILDS.of(builds=builds)
-        kept.append({**warning.to_dict(), "text": warning.seen})
-    manifest["warnings"] = kept

@@ -231,3 +231,17 @@ def _warnings(
 def stored(warning: RunWarning) -> dict[str, str]:
     """A warning as the manifest keeps it."""
     return {**warning.to_dict(), "text": warning.seen}
+
+
+def note_resumed(manifest: dict[str, Any], rounds_run_again: list[int]) -> None:
+    """Keeps that this build goes on with a run, and warns once it is not the only one."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    told = {
+        "at": now, "rounds_run_again": rounds_run_again, "engine_build": engine_build.build_id()
+    }  # fmt: skip
+    manifest.setdefault("resumed", []).append(told)
+    builds = len(set(engine_build.builds_of(manifest)))
+    code = WarningKind.MIXED_BUILDS.code
+    manifest["warnings"] = [each for each in manifest["warnings"] if each["code"] != code]
+    if builds > 1:
+        manifest["warnings"].append(stored(WarningKind.MIXED_BUILDS.of(builds=builds)))

@@ -298,7 +298,7 @@ def _go_on(run: Run, plan: Plan, progress: Progress | None) -> None:
         prepared, read_only = _targets(job, backend, target, progress)
         again = _incomplete(run)
         writer.forget_rounds(again)
-        engine_build.note_resumed(writer.manifest, again)
+        manifest.note_resumed(writer.manifest, again)
         writer.manifest["rounds"] = plan.rounds
         writer.manifest["order"] = [list(entry) for entry in job.order]
         writer.manifest["comparison"] = manifest.comparison(plan)

@@ -1,9 +1,9 @@
 """What of a run failed: I/Os with an error or wrong data, and rounds that a filter took with it.
 
 I/Os that failed are in no latency and no rate, and a round that was lost is in no figure: the
-figures are of what is left, so both are told beside them. Whoever reads a stored run ends as the
-command that made it did: with the line of `shortfall`. Rounds are counted from 1 in what is told to
-people, and from 0 in files, folders and JSON (`round`).
+figures are of what is left, so both are told beside them. `compare` of a stored run ends as the
+command that made it did, with the line of `shortfall`; `report` warns in that line. Rounds are
+counted from 1 in what is told to people, and from 0 in files, folders and JSON (`round`).
 """
 
 from __future__ import annotations

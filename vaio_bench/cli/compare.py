@@ -35,9 +35,9 @@ The first of these that holds, for each metric and policy by itself:
 
 Rounds that a filter or a server took with it, or that were cut short, are in no figure, and I/Os
 that failed are in no latency and no rate. Both are told beside the figures; a lost round or a
-failed I/O makes the exit status 1, of a stored run as well (`compare RUN`, `report RUN`). A policy
-whose server let two rounds in a row run into their timeout is given up: its other rounds count as
-lost. Text counts rounds from 1, JSON, rows and folders from 0.
+failed I/O makes the exit status 1, of a stored run as well (`compare RUN`); `report RUN` warns of
+it. A policy whose server let two rounds in a row run into their timeout is given up: its other
+rounds count as lost. Text counts rounds from 1, JSON, rows and folders from 0.
 
 ## Source
 D. J. Schuirmann, A comparison of the two one-sided tests procedure and the power approach, 1987.
